@@ -1,0 +1,44 @@
+// What the processor can do. The only CPUID in the project.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace sdcore {
+
+// Instruction-set levels, each containing those before it. A kernel variant is written for one
+// level and lives in a file named after it (…_avx2.cpp, …_avx512.cpp, …_avx512_bf16.cpp,
+// …_amx.cpp).
+enum class Isa : int {
+  generic = 0,      // portable C++
+  avx2 = 1,         // AVX2, FMA, F16C
+  avx512 = 2,       // AVX-512 F, BW, DQ, VL
+  avx512_bf16 = 3,  // + AVX-512 VNNI and BF16
+  amx = 4,          // + AMX tiles with bf16 and int8
+};
+
+const char* isa_name(Isa isa);
+Isa parse_isa(std::string_view name);  // throws Error: unknown name
+
+// The best level of this processor that the operating system permits (AMX tiles need its
+// permission, which is asked for on the first call).
+Isa hardware_isa();
+
+// hardware_isa(), lowered to SDCORE_ISA where that is set. Throws if SDCORE_ISA asks for more than
+// the hardware has.
+Isa default_isa();
+
+// Every level from generic to hardware_isa(): what a test should try.
+std::vector<Isa> supported_isas();
+
+struct CpuFeature {
+  std::string name;
+  bool present;
+};
+std::vector<CpuFeature> cpu_features();
+
+// Processors this process may run on.
+int available_cpus();
+
+}  // namespace sdcore

@@ -1,0 +1,73 @@
+// Threads that wait for work by spinning briefly and then sleeping, so that the short steps of a
+// network start at once and an idle program uses no processor.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include "base/buffer.h"
+
+namespace sdcore {
+
+class ThreadPool {
+ public:
+  // `threads` counts the calling thread, so 1 starts none.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return static_cast<int>(scratch_.size()); }
+
+  // Calls body(task, thread) for every task in [0, tasks), in no fixed order, with 0 <= thread <
+  // size(). Callers from several threads take turns. `body` must not throw and must not call
+  // parallel_for.
+  template <class Body>
+  void parallel_for(int64_t tasks, Body&& body) {
+    using Fn = std::remove_reference_t<Body>;
+    run(
+        tasks,
+        [](void* context, int64_t task, int thread) { (*static_cast<Fn*>(context))(task, thread); },
+        const_cast<void*>(static_cast<const void*>(&body)));
+  }
+
+  // Memory of one thread, kept between calls; valid until that thread asks for more. Contents are
+  // whatever was left there. Throws out_of_memory, so ask for it before parallel_for:
+  // reserve_scratch.
+  std::byte* scratch(int thread) { return scratch_[static_cast<size_t>(thread)].data(); }
+
+  // The lock that parallel_for takes; hold it across reserve_scratch and the parallel_for that uses
+  // it.
+  std::unique_lock<std::recursive_mutex> reserve_scratch(size_t bytes_per_thread);
+
+ private:
+  using Task = void (*)(void* context, int64_t task, int thread);
+
+  void run(int64_t tasks, Task task, void* context);
+  void work(int thread);
+  void drain(int thread);
+
+  std::recursive_mutex owner_;
+  std::vector<Buffer> scratch_;
+  std::vector<std::thread> workers_;
+  Task task_ = nullptr;
+  void* context_ = nullptr;
+  int64_t tasks_ = 0;
+  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<int> busy_{0};
+  alignas(64) std::atomic<uint32_t> generation_{0};
+  std::atomic<bool> stopping_{false};
+};
+
+// The pool that is used when the caller names no number of threads.
+std::shared_ptr<ThreadPool> default_pool();
+
+// A pool of the given size; pools are shared, so asking twice gives the same one while it lives.
+std::shared_ptr<ThreadPool> shared_pool(int threads);
+
+}  // namespace sdcore

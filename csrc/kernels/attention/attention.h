@@ -1,0 +1,23 @@
+// softmax(q kᵀ · scale) v per head, in tiles with a running softmax: the full matrix never exists.
+#pragma once
+
+#include "base/view.h"
+#include "kernels/context.h"
+
+namespace sdcore {
+
+struct AttentionArgs {
+  View q;    // [n, 1, tq, heads * d]
+  View k;    // [n, 1, tk, heads * d]
+  View v;    // [n, 1, tk, heads * d]
+  View out;  // [n, 1, tq, heads * d]
+  int heads = 1;
+  float scale = 1.0f;
+  bool causal = false;  // query i sees keys 0..i
+  void* workspace = nullptr;
+};
+
+size_t attention_workspace(const AttentionArgs& args, Isa isa);
+void attention(const AttentionArgs& args, const KernelContext& context);
+
+}  // namespace sdcore

@@ -1,0 +1,46 @@
+// Matrix product with a weight: out = epilogue(in · weightᵀ). The heart of linear layers; conv2d
+// runs on the same packed weights and tile kernels.
+#pragma once
+
+#include <memory>
+
+#include "base/view.h"
+#include "kernels/context.h"
+#include "quant/types.h"
+
+namespace sdcore {
+
+// What is done to a sum before it is stored, in this order: out = activation(sum + bias +
+// image_bias)
+// + residual.
+struct Epilogue {
+  const float* bias = nullptr;  // [out channels]
+  View image_bias;  // [n, 1, 1, out channels], added to every pixel of its image; data may be null
+  Activation activation = Activation::none;
+  View residual;  // the shape of the output; data may be null
+};
+
+// A weight in the form that the inner loop of one Isa and activation dtype wants. Types f32, f16
+// and bf16 are copied into panels; quantized types stay in their blocks (`source` keeps them alive)
+// and are unpacked a panel at a time.
+struct PackedWeight;
+struct PackedWeightDeleter {
+  void operator()(PackedWeight*) const;
+};
+using PackedWeightPtr = std::shared_ptr<const PackedWeight>;
+
+// `weight` is [out, in] or [out, in, kh, kw]; trailing sizes of 1 may be missing or extra. `dtype`
+// is that of the activations: f32 computes in float32, bf16 multiplies bf16 by bf16 and sums in
+// float32.
+PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelContext& context);
+size_t packed_bytes(const PackedWeight& weight);  // memory owned, not counting mapped blocks
+
+struct LinearArgs {
+  View in;   // c = in features
+  View out;  // same n, h, w; c = out features; either dtype
+  PackedWeightPtr weight;
+  Epilogue epilogue;
+};
+void linear(const LinearArgs& args, const KernelContext& context);
+
+}  // namespace sdcore

@@ -1,0 +1,53 @@
+// The types in which tensors are stored: ggml's, with ggml's numbers and names. Which there are is
+// listed in quant_types.inc, one row a type; each row's meaning is one header of this room.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "base/shape.h"
+
+namespace sdcore {
+
+enum class Type : uint32_t {
+#define SDCORE_TYPE(id, name, traits) name = id,
+#include "quant/quant_types.inc"
+#undef SDCORE_TYPE
+};
+
+struct TypeInfo {
+  Type type;
+  const char* name;     // as ggml prints it: "f16", "q4_K"
+  int64_t block_size;   // elements a block
+  int64_t block_bytes;  // bytes a block
+  // Elements to and from float; n is a multiple of block_size. Null for types of integers, and
+  // from_float is null for types that cannot be made.
+  void (*to_float)(const void* blocks, float* out, int64_t n);
+  void (*from_float)(const float* values, void* blocks, int64_t n);
+};
+
+const std::vector<TypeInfo>& all_types();
+const TypeInfo& type_info(Type type);
+const TypeInfo* find_type(uint32_t ggml_id);       // null: not known
+const TypeInfo* find_type(std::string_view name);  // by name, case ignored; null: not known
+
+// Bytes of a tensor of this shape, whose last size runs along the blocks; -1 when the shape does
+// not divide into blocks or the number does not fit.
+int64_t storage_bytes(Type type, const Shape& shape);
+
+// Stored elements that somebody else keeps alive: a mapped file, an array, a buffer.
+struct Tensor {
+  const void* data = nullptr;
+  Type type = Type::f32;
+  Shape shape;  // outermost first, as PyTorch: linear [out, in], conv [o, i, kh, kw]
+  std::shared_ptr<const void> owner;  // keeps `data` valid
+
+  int64_t elements() const { return element_count(shape); }
+};
+
+// Elements [begin, begin + count) as float; both must be multiples of the block size.
+void to_float(const Tensor& tensor, int64_t begin, int64_t count, float* out);
+
+}  // namespace sdcore

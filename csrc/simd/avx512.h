@@ -1,0 +1,75 @@
+// The vector vocabulary of 16 lanes. Include only from files compiled for AVX-512 or above.
+#pragma once
+
+#include <immintrin.h>
+
+#include "simd/scalar.h"
+
+namespace sdcore::simd {
+
+struct Avx512 {
+  using F = __m512;
+  static constexpr int width = 16;
+
+  SDCORE_SIMD __mmask16 mask(int64_t n) {
+    return static_cast<__mmask16>((1u << static_cast<unsigned>(n)) - 1u);
+  }
+
+  SDCORE_SIMD F zero() { return _mm512_setzero_ps(); }
+  SDCORE_SIMD F set(float x) { return _mm512_set1_ps(x); }
+  SDCORE_SIMD F widen(__m256i x) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+  }
+  SDCORE_SIMD F load(const float* p) { return _mm512_loadu_ps(p); }
+  SDCORE_SIMD F load(const bf16* p) {
+    return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  SDCORE_SIMD F load(const f16* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  SDCORE_SIMD F load_n(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(mask(n), p); }
+  SDCORE_SIMD F load_n(const bf16* p, int64_t n) {
+    return widen(_mm256_maskz_loadu_epi16(mask(n), p));
+  }
+  SDCORE_SIMD F load_n(const f16* p, int64_t n) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(n), p));
+  }
+
+  // To bf16 with integer arithmetic: AVX-512 BF16's own conversion flushes subnormals.
+  SDCORE_SIMD __m256i narrow(F x) {
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i bias = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    __m512i rounded = _mm512_add_epi32(bits, bias);
+    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    rounded = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+  }
+  SDCORE_SIMD void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  SDCORE_SIMD void store(bf16* p, F x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x));
+  }
+  SDCORE_SIMD void store_n(float* p, F x, int64_t n) { _mm512_mask_storeu_ps(p, mask(n), x); }
+  SDCORE_SIMD void store_n(bf16* p, F x, int64_t n) {
+    _mm256_mask_storeu_epi16(p, mask(n), narrow(x));
+  }
+
+  SDCORE_SIMD F add(F a, F b) { return _mm512_add_ps(a, b); }
+  SDCORE_SIMD F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  SDCORE_SIMD F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  SDCORE_SIMD F div(F a, F b) { return _mm512_div_ps(a, b); }
+  SDCORE_SIMD F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  SDCORE_SIMD F max(F a, F b) { return _mm512_max_ps(a, b); }
+  SDCORE_SIMD F min(F a, F b) { return _mm512_min_ps(a, b); }
+  SDCORE_SIMD F round(F a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  SDCORE_SIMD F select_less(F a, F b, F x, F y) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+  }
+  SDCORE_SIMD F scale2(F x, F k) { return _mm512_scalef_ps(x, k); }
+  SDCORE_SIMD float sum(F a) { return _mm512_reduce_add_ps(a); }
+  SDCORE_SIMD float max_lane(F a) { return _mm512_reduce_max_ps(a); }
+};
+
+}  // namespace sdcore::simd

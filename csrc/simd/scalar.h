@@ -1,0 +1,53 @@
+// The vector vocabulary at width 1: portable C++, and the meaning of the other widths. A kernel's
+// algorithm is a template over one of these classes; generic code names the class as its parameter
+// V.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "base/half.h"
+
+#define SDCORE_SIMD [[gnu::always_inline]] static inline
+
+namespace sdcore::simd {
+
+struct Scalar {
+  using F = float;  // a vector of float
+  static constexpr int width = 1;
+
+  SDCORE_SIMD F zero() { return 0.0f; }
+  SDCORE_SIMD F set(float x) { return x; }
+  SDCORE_SIMD F load(const float* p) { return *p; }
+  SDCORE_SIMD F load(const bf16* p) { return to_float(*p); }
+  SDCORE_SIMD F load(const f16* p) { return to_float(*p); }
+  SDCORE_SIMD void store(float* p, F x) { *p = x; }
+  SDCORE_SIMD void store(bf16* p, F x) { *p = to_bf16(x); }
+  // The first n lanes, 0 <= n <= width; the others read as zero and are not written.
+  template <class T>
+  SDCORE_SIMD F load_n(const T* p, int64_t n) {
+    return n > 0 ? load(p) : 0.0f;
+  }
+  template <class T>
+  SDCORE_SIMD void store_n(T* p, F x, int64_t n) {
+    if (n > 0) store(p, x);
+  }
+
+  SDCORE_SIMD F add(F a, F b) { return a + b; }
+  SDCORE_SIMD F sub(F a, F b) { return a - b; }
+  SDCORE_SIMD F mul(F a, F b) { return a * b; }
+  SDCORE_SIMD F div(F a, F b) { return a / b; }
+  SDCORE_SIMD F fma(F a, F b, F c) { return a * b + c; }  // a*b + c
+  SDCORE_SIMD F max(F a, F b) { return a > b ? a : b; }
+  SDCORE_SIMD F min(F a, F b) { return a < b ? a : b; }
+  SDCORE_SIMD F round(F a) { return std::nearbyint(a); }
+  // Where a < b takes x, else y.
+  SDCORE_SIMD F select_less(F a, F b, F x, F y) { return a < b ? x : y; }
+  // x * 2^k for integral k in [-126, 127].
+  SDCORE_SIMD F scale2(F x, F k) { return x * std::ldexp(1.0f, static_cast<int>(k)); }
+  SDCORE_SIMD float sum(F a) { return a; }
+  SDCORE_SIMD float max_lane(F a) { return a; }
+};
+
+}  // namespace sdcore::simd

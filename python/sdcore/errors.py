@@ -1,0 +1,39 @@
+"""Every failure that a user can cause is an `SDCoreError`, of a kind that says whose fault it is."""
+
+__all__ = [
+    "CancelledError",
+    "CheckpointError",
+    "FileError",
+    "InvalidArgumentError",
+    "OutOfMemoryError",
+    "SDCoreError",
+    "UnsupportedModelError",
+]
+
+
+class SDCoreError(RuntimeError):
+    """Base of all errors of sdcore; raised itself only for faults of sdcore's own."""
+
+
+class InvalidArgumentError(SDCoreError, ValueError):
+    """A value that the caller passed cannot be used."""
+
+
+class CheckpointError(SDCoreError):
+    """A file is damaged, incomplete, or not what it says it is."""
+
+
+class UnsupportedModelError(SDCoreError):
+    """A sound file holds something that sdcore cannot run."""
+
+
+class FileError(SDCoreError, OSError):
+    """The operating system refused to open, read or write a file."""
+
+
+class OutOfMemoryError(SDCoreError, MemoryError):
+    """There was not enough memory."""
+
+
+class CancelledError(SDCoreError):
+    """The caller asked to stop."""
