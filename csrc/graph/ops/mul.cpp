@@ -1,0 +1,15 @@
+// mul(a, b) -> a's sizes; b is as a, or one pixel or one image repeated
+#include "graph/ops/binary.h"
+
+namespace sdcore {
+
+const Op op_mul = {
+    .name = "mul",
+    .inputs = {{"a"}, {"b"}},
+    .check = [](const Attrs& attrs) { check_attrs<NoAttrs>("mul", attrs); },
+    .infer = infer_binary,
+    .lower = lower_binary<BinaryOp::mul>,
+    .writes_halo = true,
+};
+
+}  // namespace sdcore

@@ -1,0 +1,209 @@
+#include "graph/plan.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "graph/arena.h"
+#include "graph/passes/passes.h"
+#include "graph/passes/uses.h"
+
+namespace sdcore {
+namespace {
+
+// Where a value lives: in a storage of its own, or inside that of another value.
+struct Place {
+  ValueId root = kAbsent;
+  int64_t channel = 0;  // of the root at which this value begins
+};
+
+class Planner {
+ public:
+  Planner(Plan& plan, DType dtype, Isa isa)
+      : plan_(plan), uses_(plan.graph), dtype_(dtype), isa_(isa), places_(plan.graph.values.size()) {}
+
+  void run() {
+    place_concats();
+    place_views();
+    make_views();
+    assign_offsets();
+  }
+
+ private:
+  Graph& graph() { return plan_.graph; }
+  const TensorType& type(ValueId id) const { return plan_.types[static_cast<size_t>(id)]; }
+  Place& place(ValueId id) { return places_[static_cast<size_t>(id)]; }
+  View& view(ValueId id) { return plan_.views[static_cast<size_t>(id)]; }
+
+  // A concat's inputs are written side by side where they are made; copy_into_concat saw to it that they
+  // can be.
+  void place_concats() {
+    for (const Node& node : graph().nodes) {
+      if (!node.op->is_concat) continue;
+      int64_t channel = 0;
+      for (const ValueId input : node.inputs) {
+        place(behind_views(graph(), uses_, input)) = {node.output, channel};
+        channel += type(input).shape.back();
+      }
+    }
+  }
+
+  void place_views() {
+    for (const Node& node : graph().nodes) {
+      if (!node.op->is_view) continue;
+      const Place& of = place(node.inputs[0]);
+      place(node.output) = of.root == kAbsent ? Place{node.inputs[0], 0} : of;
+    }
+  }
+
+  DType stored_dtype(ValueId id) const {
+    const Value& value = plan_.graph.value(id);
+    const DType logical = type(id).dtype;
+    if (logical == DType::i32) return DType::i32;
+    if (value.kind == Value::Kind::weight) return DType::f32;
+    // Time steps must keep every digit, and results are handed out as float32.
+    const bool is_time = value.kind == Value::Kind::input && type(id).shape.size() == 1;
+    return is_time || is_plain_output(id) ? DType::f32 : dtype_;
+  }
+
+  bool is_plain_output(ValueId id) const {
+    if (!uses_.is_output[static_cast<size_t>(id)] || !uses_.readers_of(id).empty()) return false;
+    const int producer = uses_.producer_of(id);
+    if (producer < 0) return false;
+    const Op& op = *plan_.graph.nodes[static_cast<size_t>(producer)].op;
+    return !op.is_view && !op.is_concat;
+  }
+
+  // A border is worth having where every reader is a kernel that can skip it and one of them wants it.
+  int halo_of(const Node& node) {
+    if (!node.op->writes_halo || place(node.output).root != kAbsent) return 0;
+    if (type(node.output).shape.size() != 4) return 0;
+    int halo = 0;
+    for (const int index : uses_.readers_of(node.output)) {
+      const Node& reader = graph().nodes[static_cast<size_t>(index)];
+      if (reader.op->is_view || reader.op->is_concat) return 0;
+      if (reader.op->wants_halo && reader.inputs[0] == node.output) {
+        const auto padding = reader.attrs.find("padding");
+        if (padding == reader.attrs.end()) continue;
+        for (const int64_t p : std::get<std::vector<int64_t>>(padding->second)) {
+          halo = std::max(halo, static_cast<int>(p));
+        }
+      }
+    }
+    return halo;
+  }
+
+  void make_views() {
+    plan_.views.resize(graph().values.size());
+    for (size_t i = 0; i < plan_.views.size(); ++i) {
+      const auto id = static_cast<ValueId>(i);
+      if (plan_.types[i].shape.empty()) continue;  // a value that a pass removed
+      View v = view_of(type(id));
+      v.dtype = stored_dtype(id);
+      plan_.views[i] = dense_view(nullptr, v.dtype, v.n, v.h, v.w, v.c);
+    }
+    for (const Node& node : graph().nodes) {
+      View& v = view(node.output);
+      v.halo = halo_of(node);
+      v.stride_h = (v.w + 2 * v.halo) * v.c;
+      v.stride_n = (v.h + 2 * v.halo) * v.stride_h;
+    }
+    for (const Node& node : graph().nodes) {
+      if (node.op->is_concat) {
+        for (const ValueId input : node.inputs) {
+          stride_like(view(behind_views(graph(), uses_, input)), view(node.output).c);
+        }
+      }
+    }
+    for (const Node& node : graph().nodes) {
+      if (!node.op->is_view) continue;
+      const View& source = view(node.inputs[0]);
+      view(node.output).dtype = source.dtype;
+      stride_like(view(node.output), source.stride_w);
+    }
+  }
+
+  static void stride_like(View& v, int64_t pixel_stride) {
+    v.stride_w = pixel_stride;
+    v.stride_h = v.w * v.stride_w;
+    v.stride_n = v.h * v.stride_h;
+  }
+
+  void assign_offsets() {
+    const int steps = static_cast<int>(graph().nodes.size());
+    std::vector<Interval> intervals(graph().values.size());  // by root value, then one a node
+    const auto root_of = [&](ValueId id) { return place(id).root == kAbsent ? id : place(id).root; };
+    for (Interval& interval : intervals) interval = {steps, -1, 0};
+    const auto touch = [&](ValueId id, int step) {
+      if (graph().value(id).kind == Value::Kind::weight) return;
+      Interval& interval = intervals[static_cast<size_t>(root_of(id))];
+      interval.first = std::min(interval.first, step);
+      interval.last = std::max(interval.last, step);
+    };
+    for (int step = 0; step < steps; ++step) {
+      const Node& node = graph().nodes[static_cast<size_t>(step)];
+      for_each_input(node, [&](ValueId id) { touch(id, step); });
+      touch(node.output, step);
+    }
+    for (size_t i = 0; i < graph().values.size(); ++i) {
+      if (graph().values[i].kind == Value::Kind::input) touch(static_cast<ValueId>(i), -1);
+    }
+    for (const auto& [name, id] : graph().outputs) touch(id, steps);
+    for (size_t i = 0; i < intervals.size(); ++i) {
+      const View& v = plan_.views[i];
+      if (intervals[i].last >= intervals[i].first) {
+        intervals[i].bytes = v.n * v.stride_n * dtype_size(v.dtype);
+      }
+    }
+    append_workspaces(intervals);
+    const ArenaLayout layout = lay_out(intervals);
+    plan_.arena_bytes = layout.bytes;
+    plan_.workspaces.assign(layout.offsets.begin() + static_cast<std::ptrdiff_t>(places_.size()),
+                            layout.offsets.end());
+    plan_.offsets.assign(places_.size(), -1);
+    for (size_t i = 0; i < places_.size(); ++i) {
+      const auto id = static_cast<ValueId>(i);
+      const auto root = static_cast<size_t>(root_of(id));
+      if (intervals[root].bytes == 0) continue;
+      const View& v = plan_.views[i];
+      const int64_t border = v.halo * (v.stride_h + v.stride_w);
+      plan_.offsets[i] = layout.offsets[root] + (place(id).channel + border) * dtype_size(v.dtype);
+    }
+  }
+
+  void append_workspaces(std::vector<Interval>& intervals) {
+    // A pool of one thread: sizes of workspaces depend on the level alone.
+    ThreadPool pool(1);
+    const KernelContext kernels{pool, isa_};
+    for (int step = 0; step < static_cast<int>(graph().nodes.size()); ++step) {
+      const Node& node = graph().nodes[static_cast<size_t>(step)];
+      const Lowering lowering(graph(), node, plan_.views, dtype_, 0, nullptr, kernels);
+      const size_t bytes = node.op->workspace ? node.op->workspace(lowering) : 0;
+      intervals.push_back({step, step, static_cast<int64_t>(bytes)});
+    }
+  }
+
+  Plan& plan_;
+  const Uses uses_;
+  const DType dtype_;
+  const Isa isa_;
+  std::vector<Place> places_;
+};
+
+}  // namespace
+
+Plan make_plan(const Graph& graph, const InputShapes& inputs, DType dtype, Isa isa) {
+  Plan plan;
+  plan.graph = graph;
+  plan.types = infer_types(graph, inputs);
+  remove_dead(plan.graph);
+  fuse_activation(plan.graph);
+  check_graph(plan.graph);
+  fuse_add(plan.graph, plan.types);
+  check_graph(plan.graph);
+  copy_into_concat(plan.graph, plan.types);
+  check_graph(plan.graph);
+  Planner(plan, dtype, isa).run();
+  return plan;
+}
+
+}  // namespace sdcore

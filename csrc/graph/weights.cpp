@@ -1,0 +1,54 @@
+#include "graph/weights.h"
+
+#include "base/error.h"
+
+namespace sdcore {
+
+const Tensor& WeightStore::tensor(std::string_view name) const {
+  const auto found = tensors_.find(name);
+  require(found != tensors_.end(), ErrorKind::checkpoint, "[weights] tensor '", name, "' is missing");
+  return found->second;
+}
+
+Tensor WeightStore::shaped(std::string_view name, const Shape& shape) const {
+  Tensor tensor = this->tensor(name);
+  // The same elements under other sizes are welcome: files disagree about trailing ones.
+  require(tensor.elements() == element_count(shape), ErrorKind::checkpoint, "[weights] tensor '",
+          name, "' is ", to_string(tensor.shape), ", and the network wants ", to_string(shape));
+  tensor.shape = shape;
+  return tensor;
+}
+
+PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape, DType dtype,
+                                    const KernelContext& kernels) {
+  const std::string key = concat(name, '|', dtype_name(dtype), '|', isa_name(kernels.isa));
+  const std::lock_guard lock(mutex_);
+  PackedWeightPtr& packed = matrices_[key];
+  if (!packed) {
+    const Tensor tensor = shaped(name, shape);
+    packed = pack_weight(tensor, dtype, kernels);
+    if (type_info(tensor.type).block_size == 1) tensor.release();
+  }
+  return packed;
+}
+
+const float* WeightStore::vector(const std::string& name, const Shape& shape) {
+  const std::lock_guard lock(mutex_);
+  std::vector<float>& values = vectors_[name];
+  if (values.empty()) {
+    const Tensor tensor = shaped(name, shape);
+    values.resize(static_cast<size_t>(tensor.elements()));
+    to_float(tensor, 0, tensor.elements(), values.data());
+  }
+  return values.data();
+}
+
+size_t WeightStore::prepared_bytes() const {
+  const std::lock_guard lock(mutex_);
+  size_t bytes = 0;
+  for (const auto& [name, packed] : matrices_) bytes += packed ? packed_bytes(*packed) : 0;
+  for (const auto& [name, values] : vectors_) bytes += values.size() * sizeof(float);
+  return bytes;
+}
+
+}  // namespace sdcore

@@ -1,0 +1,125 @@
+#include "runtime/executable.h"
+
+#include <chrono>
+#include <cstring>
+
+#include "base/error.h"
+#include "kernels/elementwise/elementwise.h"
+
+namespace sdcore {
+namespace {
+
+// Weights that an op reads as a plain value, such as position embeddings.
+View constant_view(const Value& value, const View& sizes, WeightStore& weights) {
+  View view = sizes;
+  view.data = const_cast<float*>(weights.vector(value.name, value.shape));
+  return view;
+}
+
+// The border of a value is part of memory that other values used before: zero it each time.
+void zero_halo(const View& v) {
+  const int64_t size = dtype_size(v.dtype);
+  const auto clear = [&](int64_t n, int64_t y, int64_t x, int64_t pixels) {
+    std::memset(static_cast<std::byte*>(v.data) +
+                    (n * v.stride_n + y * v.stride_h + x * v.stride_w) * size,
+                0, static_cast<size_t>(pixels * v.stride_w * size));
+  };
+  const int64_t row = v.w + 2 * v.halo;
+  for (int64_t n = 0; n < v.n; ++n) {
+    for (int64_t y = -v.halo; y < v.h + v.halo; ++y) {
+      if (y < 0 || y >= v.h) {
+        clear(n, y, -v.halo, row);
+      } else {
+        clear(n, y, -v.halo, v.halo);
+        clear(n, y, v.w, v.halo);
+      }
+    }
+  }
+}
+
+View dense_like(const View& v, DType dtype, void* data) {
+  return dense_view(data, dtype, v.n, v.h, v.w, v.c);
+}
+
+std::string label_of(const Graph& graph, const Node& node) {
+  for (const ValueId id : node.inputs) {
+    if (id != kAbsent && graph.value(id).kind == Value::Kind::weight) {
+      return concat(node.op->name, ' ', graph.value(id).name);
+    }
+  }
+  return node.op->name;
+}
+
+}  // namespace
+
+Executable::Executable(Plan plan, WeightStore& weights, DType dtype, const KernelContext& kernels)
+    : plan_(std::move(plan)), constants_(plan_.views.size()) {
+  const Graph& graph = plan_.graph;
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    const Node& node = graph.nodes[i];
+    const Lowering lowering(graph, node, plan_.views, dtype, plan_.workspaces[i], &weights, kernels);
+    steps_.push_back(node.op->lower ? node.op->lower(lowering) : Step{});
+    for (size_t k = 0; k < node.inputs.size(); ++k) {
+      const Op::Input& wanted = node.op->inputs[std::min(k, node.op->inputs.size() - 1)];
+      if (node.inputs[k] == kAbsent || wanted.kind != Op::Input::value) continue;
+      const Value& value = graph.value(node.inputs[k]);
+      if (value.kind != Value::Kind::weight) continue;
+      const auto id = static_cast<size_t>(node.inputs[k]);
+      constants_[id] = constant_view(value, plan_.views[id], weights);
+    }
+  }
+}
+
+std::unique_ptr<Session> Executable::new_session() const {
+  auto session = std::make_unique<Session>();
+  session->arena = Buffer(static_cast<size_t>(plan_.arena_bytes));
+  session->views = plan_.views;
+  for (size_t i = 0; i < session->views.size(); ++i) {
+    if (constants_[i].data) {
+      session->views[i] = constants_[i];
+    } else if (plan_.offsets[i] >= 0) {
+      session->views[i].data = session->arena.data() + plan_.offsets[i];
+    }
+  }
+  return session;
+}
+
+void Executable::run(Session& session, const InputArrays& inputs, const OutputArrays& outputs,
+                     const KernelContext& kernels, std::vector<StepTime>* times) const {
+  const Graph& graph = plan_.graph;
+  const Run run{session.views.data(), session.arena.data(), kernels};
+  for (size_t id = 0; id < graph.values.size(); ++id) {
+    const View& to = session.views[id];
+    if (graph.values[id].kind != Value::Kind::input || !to.data) continue;
+    void* from = const_cast<void*>(inputs.at(graph.values[id].name));
+    if (to.dtype == DType::i32) {
+      std::memcpy(to.data, from, static_cast<size_t>(to.pixels() * to.c * dtype_size(to.dtype)));
+    } else {
+      unary({dense_like(to, DType::f32, from), to, Activation::none}, kernels);
+    }
+  }
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    if (!steps_[i]) continue;
+    const auto start = std::chrono::steady_clock::now();
+    const Node& node = graph.nodes[i];
+    const View& out = session.views[static_cast<size_t>(node.output)];
+    if (out.halo) zero_halo(out);
+    steps_[i](run);
+    if (!times) continue;
+    std::vector<TensorType> in;
+    for (const ValueId input : node.inputs) {
+      in.push_back(input == kAbsent ? TensorType{} : plan_.types[static_cast<size_t>(input)]);
+    }
+    const auto stop = std::chrono::steady_clock::now();
+    const TensorType& type = plan_.types[static_cast<size_t>(node.output)];
+    times->push_back({label_of(graph, node), node.op->name,
+                      std::chrono::duration<double>(stop - start).count(),
+                      node.op->flops ? node.op->flops(node, in, type) : 0.0});
+  }
+  for (const auto& [name, id] : graph.outputs) {
+    const View& from = session.views[static_cast<size_t>(id)];
+    unary({from, dense_like(from, DType::f32, outputs.at(name)), Activation::none}, kernels);
+  }
+}
+
+}  // namespace sdcore

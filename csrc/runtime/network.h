@@ -1,0 +1,53 @@
+// A graph with its weights, ready to run at any size. Safe to use from many threads at once: each call
+// has a session of its own, and executables are made once for each set of sizes.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <mutex>
+
+#include "runtime/executable.h"
+
+namespace sdcore {
+
+struct NetworkOptions {
+  DType dtype = DType::f32;  // of activations
+  Isa isa = Isa::generic;
+  std::shared_ptr<ThreadPool> pool;
+};
+
+class Network {
+ public:
+  // Every weight that the graph names must be in `weights`; nothing is prepared yet.
+  Network(Graph graph, std::shared_ptr<WeightStore> weights, NetworkOptions options);
+
+  const Graph& graph() const { return graph_; }
+  const WeightStore& weights() const { return *weights_; }
+  const NetworkOptions& options() const { return options_; }
+
+  // Makes and caches the executable for these sizes, preparing weights that are not yet prepared.
+  std::shared_ptr<const Executable> executable(const InputShapes& shapes);
+
+  // `outputs` must have room for the shapes that executable(shapes)->plan() tells.
+  void run(const InputShapes& shapes, const InputArrays& inputs, const OutputArrays& outputs,
+           std::vector<StepTime>* times = nullptr);
+
+ private:
+  struct Entry {
+    InputShapes shapes;
+    std::shared_ptr<const Executable> executable;
+  };
+  std::unique_ptr<Session> take_session(const std::shared_ptr<const Executable>& executable);
+  void keep_session(std::shared_ptr<const Executable> executable, std::unique_ptr<Session> session);
+
+  Graph graph_;
+  std::shared_ptr<WeightStore> weights_;
+  NetworkOptions options_;
+  std::mutex mutex_;
+  std::list<Entry> executables_;  // most recently used first
+  // The last session that finished: one request after another finds its memory warm.
+  std::shared_ptr<const Executable> idle_of_;
+  std::unique_ptr<Session> idle_;
+};
+
+}  // namespace sdcore
