@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/shape.h"
+#include "base/thread_pool.h"
 
 namespace sdcore {
 
@@ -26,6 +27,8 @@ struct TypeInfo {
   // from_float is null for types that cannot be made.
   void (*to_float)(const void* blocks, float* out, int64_t n);
   void (*from_float)(const float* values, void* blocks, int64_t n);
+  // Turns n elements from one byte order into the other, in place.
+  void (*swap_bytes)(void* blocks, int64_t n);
 };
 
 const std::vector<TypeInfo>& all_types();
@@ -37,7 +40,8 @@ const TypeInfo* find_type(std::string_view name);  // by name, case ignored; nul
 // not divide into blocks or the number does not fit.
 int64_t storage_bytes(Type type, const Shape& shape);
 
-// Stored elements that somebody else keeps alive: a mapped file, an array, a buffer.
+// Stored elements that somebody else keeps alive: a mapped file, an array, a buffer. They are in
+// the byte order of the machine, at any address (safetensors promises no alignment).
 struct Tensor {
   const void* data = nullptr;
   Type type = Type::f32;
@@ -45,9 +49,19 @@ struct Tensor {
   std::shared_ptr<const void> owner;  // keeps `data` valid
 
   int64_t elements() const { return element_count(shape); }
+  int64_t bytes() const { return storage_bytes(type, shape); }
 };
 
 // Elements [begin, begin + count) as float; both must be multiples of the block size.
 void to_float(const Tensor& tensor, int64_t begin, int64_t count, float* out);
+
+// The same elements in another type, in memory of their own. From floats to floats and to the
+// quantized types; an integer type goes only to itself.
+Tensor convert(const Tensor& tensor, Type type, ThreadPool& pool);
+
+// Other views of the same memory: the same elements in another shape, and the slices [begin, end)
+// of the first axis. A quantized row can be moved but not cut.
+Tensor reshape(const Tensor& tensor, const Shape& shape);
+Tensor rows(const Tensor& tensor, int64_t begin, int64_t end);
 
 }  // namespace sdcore

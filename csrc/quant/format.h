@@ -1,0 +1,55 @@
+// What every storage format is made of: a traits class with
+//
+//   static constexpr int64_t block_size;                 elements a block
+//   struct [[gnu::packed]] Block;                        one block, at any address, in host order
+//   static void swap(Block&);                            to or from the other byte order
+//   static void dequantize(const Block&, float* out);    unless it holds integers
+//   static void quantize(const float* values, Block&);   if it can be made here
+//
+// All of it is always inlined, so that translation units for different instruction sets never share
+// a copy, and each gets its own vectorized code.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/half.h"
+
+#define SDCORE_FORMAT [[gnu::always_inline]] static inline
+
+namespace sdcore::quant {
+
+template <class Format>
+concept Dequantizes =
+    requires(const typename Format::Block& block, float* out) { Format::dequantize(block, out); };
+
+template <class Format>
+concept Quantizes = requires(const float* values, typename Format::Block& block) {
+  Format::quantize(values, block);
+};
+
+// A field of a block in the other byte order.
+template <class Field>
+[[gnu::always_inline]] inline Field swapped(Field field) {
+  auto bytes = std::bit_cast<std::array<std::byte, sizeof(Field)>>(field);
+  std::reverse(bytes.begin(), bytes.end());
+  return std::bit_cast<Field>(bytes);
+}
+
+// The integer part of a value, kept within [0, limit]; NaN gives 0.
+[[gnu::always_inline]] inline uint8_t truncate(float value, float limit) {
+  if (!(value > 0.0f)) return 0;
+  return static_cast<uint8_t>(value < limit ? value : limit);
+}
+
+// The integer nearest to a value that is not negative, halves upwards, kept within [0, limit].
+// (Adding 0.5 and truncating would take 0.49999997 to 1.)
+[[gnu::always_inline]] inline uint8_t round_away(float value, float limit) {
+  const uint8_t whole = truncate(value, limit);
+  return static_cast<uint8_t>(whole + (value < limit && value - whole >= 0.5f));
+}
+
+}  // namespace sdcore::quant

@@ -1,0 +1,57 @@
+// q4_K: 256 numbers of 4 bits in eight groups of 32, each with a 6-bit scale and a 6-bit minimum;
+// 4.5 bits a number.
+//
+//   byte 0        2         4             16                                   144
+//        | scale  | minimum | scales[12]  | quants[128]                        |
+//        | f16    | f16     | k_scales.h  | 32 bytes a pair of groups:         |
+//        |        |         |             | low half: even group, high: odd    |
+//
+//   x[i] = scale * scales[g] * q[i] - minimum * minimums[g],  g = i / 32
+#pragma once
+
+#include "quant/k_scales.h"
+#include "quant/k_search.h"
+
+namespace sdcore::quant {
+
+struct Q4_K {
+  static constexpr int64_t block_size = 256;
+  struct [[gnu::packed]] Block {
+    f16 scale;
+    f16 minimum;
+    KScales scales;
+    uint8_t quants[128];
+  };
+  static_assert(sizeof(Block) == 144);
+
+  SDCORE_FORMAT void swap(Block& block) {
+    block.scale = swapped(block.scale);
+    block.minimum = swapped(block.minimum);
+  }
+
+  SDCORE_FORMAT void dequantize(const Block& __restrict block, float* __restrict out) {
+    const float scale = to_float(block.scale), minimum = to_float(block.minimum);
+    for (int group = 0; group < 8; ++group) {
+      const float step = scale * static_cast<float>(block.scales.scale(group));
+      const float low = minimum * static_cast<float>(block.scales.minimum(group));
+      const uint8_t* quants = block.quants + group / 2 * 32;
+      const int shift = group % 2 * 4;
+      for (int i = 0; i < 32; ++i) {
+        out[group * 32 + i] = step * static_cast<float>((quants[i] >> shift) & 15) - low;
+      }
+    }
+  }
+
+  SDCORE_FORMAT void quantize(const float* values, Block& block) {
+    const AffineBlock fit = fit_affine(values, 15);
+    block.scale = fit.scale;
+    block.minimum = fit.minimum;
+    block.scales.pack(fit.scales, fit.minimums);
+    for (int i = 0; i < 128; ++i) {
+      const uint8_t* quants = fit.quants + i / 32 * 64 + i % 32;
+      block.quants[i] = static_cast<uint8_t>(quants[0] | (quants[32] << 4));
+    }
+  }
+};
+
+}  // namespace sdcore::quant
