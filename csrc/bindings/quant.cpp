@@ -84,7 +84,7 @@ Tensor from_bytes(const py::array& array, const std::string& type, const Shape& 
   require(array.nbytes() == bytes, ErrorKind::invalid_argument, "[tensor] ", type, " of shape ",
           to_string(shape), " takes ", bytes, " bytes, got ", array.nbytes());
   const py::array kept = contiguous(array);
-  return {kept.data(), id, shape, share(kept)};
+  return {kept.data(), id, shape, share(kept), nullptr};
 }
 
 Tensor from_file(std::shared_ptr<MappedFile> file, int64_t offset, const std::string& type,
@@ -95,7 +95,7 @@ Tensor from_file(std::shared_ptr<MappedFile> file, int64_t offset, const std::st
   require(0 <= offset && offset <= size && bytes <= size - offset, ErrorKind::checkpoint,
           "[tensor] '", file->path(), "' holds ", size, " bytes, but a tensor takes ", bytes,
           " from ", offset);
-  return {file->data() + offset, id, shape, file};
+  return {file->data() + offset, id, shape, file, file.get()};
 }
 
 py::array to_array(const Tensor& tensor) {

@@ -1,7 +1,110 @@
+// Networks: graphs with weights, run on NumPy arrays.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/options.h"
+#include "runtime/network.h"
+
+namespace py = pybind11;
 
 namespace sdcore::bindings {
+namespace {
 
-void init_runtime(pybind11::module_&) {}
+using Tensors = std::map<std::string, Tensor, std::less<>>;
+
+std::shared_ptr<Network> make_network(const Graph& graph, Tensors tensors, const std::string& dtype,
+                                      const std::optional<std::string>& isa,
+                                      std::optional<int> threads) {
+  return std::make_shared<Network>(
+      graph, std::make_shared<WeightStore>(std::move(tensors)),
+      NetworkOptions{activation_dtype(dtype), isa_or_default(isa), pool_of(threads)});
+}
+
+// The caller's arrays, made dense and of the dtype that the graph wants, and kept alive during a
+// run.
+struct Inputs {
+  Inputs(const Graph& graph, const py::dict& given) {
+    for (const auto& [key, value] : given) {
+      const auto name = key.cast<std::string>();
+      py::array array = convert(graph, name, py::reinterpret_borrow<py::object>(value));
+      shapes[name] = Shape(array.shape(), array.shape() + array.ndim());
+      arrays[name] = array.data();
+      kept.push_back(std::move(array));
+    }
+  }
+
+  static py::array convert(const Graph& graph, const std::string& name, const py::object& value) {
+    for (const Value& input : graph.values) {
+      if (input.kind != Value::Kind::input || input.name != name) continue;
+      if (input.dtype == DType::i32) {
+        return py::array_t < int32_t, py::array::c_style | py::array::forcecast > (value);
+      }
+      return py::array_t < float, py::array::c_style | py::array::forcecast > (value);
+    }
+    fail(ErrorKind::invalid_argument, "[network] there is no input '", name, "'");
+  }
+
+  InputShapes shapes;
+  InputArrays arrays;
+  std::vector<py::array> kept;
+};
+
+py::dict run(Network& network, const py::dict& given, std::vector<StepTime>* times) {
+  const Inputs inputs(network.graph(), given);
+  py::dict results;
+  OutputArrays outputs;
+  std::shared_ptr<const Executable> executable;
+  {
+    const py::gil_scoped_release unlocked;
+    executable = network.executable(inputs.shapes);
+  }
+  const Plan& plan = executable->plan();
+  for (const auto& [name, id] : plan.graph.outputs) {
+    py::array_t<float> array(plan.types[static_cast<size_t>(id)].shape);
+    outputs[name] = array.mutable_data();
+    results[py::str(name)] = std::move(array);
+  }
+  const py::gil_scoped_release unlocked;
+  network.run(inputs.shapes, inputs.arrays, outputs, times);
+  return results;
+}
+
+py::list profile(Network& network, const py::dict& given) {
+  std::vector<StepTime> times;
+  run(network, given, &times);
+  py::list rows;
+  for (const StepTime& time : times) {
+    rows.append(py::make_tuple(time.label, time.op, time.seconds, time.flops));
+  }
+  return rows;
+}
+
+}  // namespace
+
+void init_runtime(py::module_& m) {
+  py::class_<Network, std::shared_ptr<Network>>(
+      m, "Network", "A graph with its weights, ready to run at any size, from any thread.")
+      .def(py::init(&make_network), py::arg("graph"), py::arg("tensors"), py::arg("dtype") = "f32",
+           py::arg("isa") = py::none(), py::arg("threads") = py::none())
+      .def(
+          "run",
+          [](Network& network, const py::dict& inputs) { return run(network, inputs, nullptr); },
+          py::arg("inputs"))
+      .def("profile", &profile, py::arg("inputs"),
+           "Runs once; a list of (label, op, seconds, flops), one a step.")
+      .def(
+          "prepare",
+          [](Network& network, const InputShapes& shapes) { (void)network.executable(shapes); },
+          py::arg("shapes"), py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("graph", [](const Network& n) { return n.graph(); })
+      .def_property_readonly("dtype",
+                             [](const Network& n) { return dtype_name(n.options().dtype); })
+      .def_property_readonly("isa", [](const Network& n) { return isa_name(n.options().isa); })
+      .def_property_readonly("threads", [](const Network& n) { return n.options().pool->size(); })
+      .def_property_readonly("prepared_bytes",
+                             [](const Network& n) { return n.weights().prepared_bytes(); });
+}
 
 }  // namespace sdcore::bindings

@@ -8,8 +8,8 @@ namespace {
 template <class T>
 const T& expect(const char* op, std::string_view name, const Attr& from, const char* what) {
   const T* value = std::get_if<T>(&from);
-  require(value != nullptr, ErrorKind::invalid_argument, "[", op, "] attribute '", name, "' must be ",
-          what);
+  require(value != nullptr, ErrorKind::invalid_argument, "[", op, "] attribute '", name,
+          "' must be ", what);
   return *value;
 }
 

@@ -20,15 +20,15 @@ void check_inputs(const Graph& graph, const Op& op, const std::vector<ValueId>& 
     const ValueId id = i < inputs.size() ? inputs[i] : kAbsent;
     if (id == kAbsent) {
       require(wanted.kind == Op::Input::optional_value || wanted.kind == Op::Input::optional_weight,
-              ErrorKind::invalid_argument, "[", op.name,
-              "] input '", wanted.name, "' is missing");
+              ErrorKind::invalid_argument, "[", op.name, "] input '", wanted.name, "' is missing");
       continue;
     }
-    require(id >= 0 && static_cast<size_t>(id) < graph.values.size(), ErrorKind::invalid_argument, "[",
-            op.name, "] input '", wanted.name, "' is not a value of this graph");
+    require(id >= 0 && static_cast<size_t>(id) < graph.values.size(), ErrorKind::invalid_argument,
+            "[", op.name, "] input '", wanted.name, "' is not a value of this graph");
     require(wanted.kind == Op::Input::value || wanted.kind == Op::Input::optional_value ||
                 graph.value(id).kind == Value::Kind::weight,
-            ErrorKind::invalid_argument, "[", op.name, "] input '", wanted.name, "' must be a weight");
+            ErrorKind::invalid_argument, "[", op.name, "] input '", wanted.name,
+            "' must be a weight");
   }
 }
 

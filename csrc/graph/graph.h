@@ -1,5 +1,6 @@
-// A network as a value: ops over named inputs and named weights. It holds no sizes of activations (those
-// appear at compile), no pointers and no code, so it can be printed, saved, compared and sent anywhere.
+// A network as a value: ops over named inputs and named weights. It holds no sizes of activations
+// (those appear at compile), no pointers and no code, so it can be printed, saved, compared and
+// sent anywhere.
 #pragma once
 
 #include <map>
@@ -28,11 +29,11 @@ struct Value {
   std::string name = {};     // inputs and weights
   Shape shape = {};          // weights
   DType dtype = DType::f32;  // inputs: f32 or i32
-  int node = -1;            // nodes: index of the producer
+  int node = -1;             // nodes: index of the producer
 };
 
-// What compile folds into the node before it, where that node's kernel can do it on the way out; never
-// part of a saved graph.
+// What compile folds into the node before it, where that node's kernel can do it on the way out;
+// never part of a saved graph.
 struct Fused {
   ValueId image_bias = kAbsent;  // [n, c], added before the activation
   Activation activation = Activation::none;
@@ -63,12 +64,12 @@ struct Graph {
   const Value& value(ValueId id) const { return values[static_cast<size_t>(id)]; }
 };
 
-// Throws Error(internal) unless every id is in range, every value is made before it is used and outputs
-// exist: what a graph must be between any two passes.
+// Throws Error(internal) unless every id is in range, every value is made before it is used and
+// outputs exist: what a graph must be between any two passes.
 void check_graph(const Graph& graph);
 
-// The graph as text, one line a value, and back. parse_graph accepts what print_graph writes and throws
-// Error(checkpoint), naming the line, for anything else.
+// The graph as text, one line a value, and back. parse_graph accepts what print_graph writes and
+// throws Error(checkpoint), naming the line, for anything else.
 std::string print_graph(const Graph& graph);
 Graph parse_graph(std::string_view text);
 

@@ -25,7 +25,9 @@ View view_of(const TensorType& type) {
   View view;
   view.dtype = type.dtype;
   switch (s.size()) {
-    case 1: view.n = s[0], view.c = 1; break;
+    case 1:
+      view.n = s[0], view.c = 1;
+      break;
     case 2:
       view.n = s[0];
       // Ids are one number a token; anything else of rank 2 is one vector an image.
@@ -35,9 +37,14 @@ View view_of(const TensorType& type) {
         view.c = s[1];
       }
       break;
-    case 3: view.n = s[0], view.w = s[1], view.c = s[2]; break;
-    case 4: view.n = s[0], view.h = s[1], view.w = s[2], view.c = s[3]; break;
-    default: fail(ErrorKind::internal, "[graph] no view of ", to_string(s));
+    case 3:
+      view.n = s[0], view.w = s[1], view.c = s[2];
+      break;
+    case 4:
+      view.n = s[0], view.h = s[1], view.w = s[2], view.c = s[3];
+      break;
+    default:
+      fail(ErrorKind::internal, "[graph] no view of ", to_string(s));
   }
   return view;
 }

@@ -11,8 +11,8 @@
 
 namespace sdcore {
 
-// The type of a value once input sizes are known. Images are [n, h, w, c], tokens [n, t, c], a vector per
-// image [n, c], token ids [n, t], a time step per image [n].
+// The type of a value once input sizes are known. Images are [n, h, w, c], tokens [n, t, c], a
+// vector per image [n, c], token ids [n, t], a time step per image [n].
 struct TensorType {
   Shape shape;
   DType dtype = DType::f32;
@@ -29,7 +29,8 @@ struct Run {
 };
 using Step = std::function<void(const Run&)>;
 
-// What an op may ask while it turns a node into a step. A slot is the place of a value in Run::views.
+// What an op may ask while it turns a node into a step. A slot is the place of a value in
+// Run::views.
 class Lowering {
  public:
   Lowering(const Graph& graph, const Node& node, const std::vector<View>& views, DType dtype,
@@ -95,14 +96,15 @@ struct Op {
   // The step; null for ops that move nothing (is_view, is_concat).
   Step (*lower)(const Lowering&) = nullptr;
 
-  bool is_view = false;       // the output is the first input's memory under other sizes
-  bool is_concat = false;     // the output is its inputs side by side: producers write in place
-  bool writes_halo = false;   // may write into a buffer with a border
-  bool wants_halo = false;    // reads faster from one
+  bool is_view = false;      // the output is the first input's memory under other sizes
+  bool is_concat = false;    // the output is its inputs side by side: producers write in place
+  bool writes_halo = false;  // may write into a buffer with a border
+  bool wants_halo = false;   // reads faster from one
   bool fuses_activation = false;
-  bool fuses_add = false;     // residual and image bias
+  bool fuses_add = false;  // residual and image bias
   // Multiply-adds counted as two, for profiles; null means none worth counting.
-  double (*flops)(const Node&, std::span<const TensorType> inputs, const TensorType& output) = nullptr;
+  double (*flops)(const Node&, std::span<const TensorType> inputs,
+                  const TensorType& output) = nullptr;
 };
 
 #define SDCORE_OP(name) extern const Op op_##name;

@@ -19,7 +19,11 @@ struct Place {
 class Planner {
  public:
   Planner(Plan& plan, DType dtype, Isa isa)
-      : plan_(plan), uses_(plan.graph), dtype_(dtype), isa_(isa), places_(plan.graph.values.size()) {}
+      : plan_(plan),
+        uses_(plan.graph),
+        dtype_(dtype),
+        isa_(isa),
+        places_(plan.graph.values.size()) {}
 
   void run() {
     place_concats();
@@ -34,8 +38,8 @@ class Planner {
   Place& place(ValueId id) { return places_[static_cast<size_t>(id)]; }
   View& view(ValueId id) { return plan_.views[static_cast<size_t>(id)]; }
 
-  // A concat's inputs are written side by side where they are made; copy_into_concat saw to it that they
-  // can be.
+  // A concat's inputs are written side by side where they are made; copy_into_concat saw to it that
+  // they can be.
   void place_concats() {
     for (const Node& node : graph().nodes) {
       if (!node.op->is_concat) continue;
@@ -73,7 +77,8 @@ class Planner {
     return !op.is_view && !op.is_concat;
   }
 
-  // A border is worth having where every reader is a kernel that can skip it and one of them wants it.
+  // A border is worth having where every reader is a kernel that can skip it and one of them wants
+  // it.
   int halo_of(const Node& node) {
     if (!node.op->writes_halo || place(node.output).root != kAbsent) return 0;
     if (type(node.output).shape.size() != 4) return 0;
@@ -131,7 +136,9 @@ class Planner {
   void assign_offsets() {
     const int steps = static_cast<int>(graph().nodes.size());
     std::vector<Interval> intervals(graph().values.size());  // by root value, then one a node
-    const auto root_of = [&](ValueId id) { return place(id).root == kAbsent ? id : place(id).root; };
+    const auto root_of = [&](ValueId id) {
+      return place(id).root == kAbsent ? id : place(id).root;
+    };
     for (Interval& interval : intervals) interval = {steps, -1, 0};
     const auto touch = [&](ValueId id, int step) {
       if (graph().value(id).kind == Value::Kind::weight) return;

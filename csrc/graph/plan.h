@@ -6,15 +6,16 @@
 namespace sdcore {
 
 struct Plan {
-  Graph graph;        // after the passes
-  ValueTypes types;   // logical, by value
-  std::vector<View> views;            // sizes, strides, dtype and halo by value; no memory behind them
-  std::vector<int64_t> offsets;       // bytes from the start of the arena by value; -1: not in it
-  std::vector<int64_t> workspaces;    // bytes from the start of the arena by node
+  Graph graph;                   // after the passes
+  ValueTypes types;              // logical, by value
+  std::vector<View> views;       // sizes, strides, dtype and halo by value; no memory behind them
+  std::vector<int64_t> offsets;  // bytes from the start of the arena by value; -1: not in it
+  std::vector<int64_t> workspaces;  // bytes from the start of the arena by node
   int64_t arena_bytes = 0;
 };
 
-// `dtype` is what activations are held in: f32 or bf16. Weights are not needed: this is the null device.
+// `dtype` is what activations are held in: f32 or bf16. Weights are not needed: this is the null
+// device.
 Plan make_plan(const Graph& graph, const InputShapes& inputs, DType dtype, Isa isa);
 
 }  // namespace sdcore

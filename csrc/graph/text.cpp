@@ -5,6 +5,8 @@
 //   output "sample" = %2
 #include <charconv>
 #include <cstdio>
+#include <iomanip>
+#include <sstream>
 
 #include "base/error.h"
 #include "graph/graph.h"
@@ -14,12 +16,9 @@ namespace sdcore {
 namespace {
 
 std::string quote(std::string_view text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') quoted += '\\';
-    quoted += c;
-  }
-  return quoted + '"';
+  std::ostringstream quoted;
+  quoted << std::quoted(text);  // a backslash before each quote and backslash
+  return quoted.str();
 }
 
 struct PrintAttr {
@@ -156,35 +155,42 @@ void parse_value(Graph& graph, Line& line) {
   graph.add_node(kind, std::move(inputs), std::move(attrs));
 }
 
+void print_node(std::ostream& text, const Node& node) {
+  text << node.op->name << '(';
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    if (i) text << ", ";
+    if (node.inputs[i] == kAbsent) {
+      text << '_';
+    } else {
+      text << '%' << node.inputs[i];
+    }
+  }
+  text << ')';
+  for (const auto& [name, attr] : node.attrs) {
+    text << ' ' << name << '=' << std::visit(PrintAttr{}, attr);
+  }
+}
+
 }  // namespace
 
 std::string print_graph(const Graph& graph) {
-  std::string text;
+  std::ostringstream text;
   for (size_t id = 0; id < graph.values.size(); ++id) {
     const Value& value = graph.values[id];
-    text += "%" + std::to_string(id) + " = ";
+    text << '%' << id << " = ";
     if (value.kind == Value::Kind::input) {
-      text += "input " + quote(value.name) + " " + dtype_name(value.dtype);
+      text << "input " << quote(value.name) << ' ' << dtype_name(value.dtype);
     } else if (value.kind == Value::Kind::weight) {
-      text += "weight " + quote(value.name) + " " + to_string(value.shape);
+      text << "weight " << quote(value.name) << ' ' << to_string(value.shape);
     } else {
-      const Node& node = graph.nodes[static_cast<size_t>(value.node)];
-      text += std::string(node.op->name) + "(";
-      for (size_t i = 0; i < node.inputs.size(); ++i) {
-        text += i ? ", " : "";
-        text += node.inputs[i] == kAbsent ? "_" : "%" + std::to_string(node.inputs[i]);
-      }
-      text += ")";
-      for (const auto& [name, attr] : node.attrs) {
-        text += " " + name + "=" + std::visit(PrintAttr{}, attr);
-      }
+      print_node(text, graph.nodes[static_cast<size_t>(value.node)]);
     }
-    text += "\n";
+    text << '\n';
   }
   for (const auto& [name, id] : graph.outputs) {
-    text += "output " + quote(name) + " = %" + std::to_string(id) + "\n";
+    text << "output " << quote(name) << " = %" << id << '\n';
   }
-  return text;
+  return text.str();
 }
 
 Graph parse_graph(std::string_view text) {

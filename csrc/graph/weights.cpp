@@ -6,7 +6,8 @@ namespace sdcore {
 
 const Tensor& WeightStore::tensor(std::string_view name) const {
   const auto found = tensors_.find(name);
-  require(found != tensors_.end(), ErrorKind::checkpoint, "[weights] tensor '", name, "' is missing");
+  require(found != tensors_.end(), ErrorKind::checkpoint, "[weights] tensor '", name,
+          "' is missing");
   return found->second;
 }
 

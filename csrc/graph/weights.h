@@ -1,5 +1,5 @@
-// Named tensors of a network, and the forms of them that kernels want, made once and shared by every
-// executable. Safe to use from many threads.
+// Named tensors of a network, and the forms of them that kernels want, made once and shared by
+// every executable. Safe to use from many threads.
 #pragma once
 
 #include <functional>

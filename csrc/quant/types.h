@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/mapped_file.h"
 #include "base/shape.h"
 #include "base/thread_pool.h"
 
@@ -46,10 +47,17 @@ struct Tensor {
   const void* data = nullptr;
   Type type = Type::f32;
   Shape shape;  // outermost first, as PyTorch: linear [out, in], conv [o, i, kh, kw]
-  std::shared_ptr<const void> owner;  // keeps `data` valid
+  std::shared_ptr<const void> owner;    // keeps `data` valid
+  const MappedFile* mapping = nullptr;  // the owner, where that is a mapped file
 
   int64_t elements() const { return element_count(shape); }
   int64_t bytes() const { return storage_bytes(type, shape); }
+  // Lets the system take back the memory of a mapped tensor that is not needed soon. It stays
+  // valid.
+  void release() const {
+    if (mapping)
+      mapping->release(static_cast<const std::byte*>(data), static_cast<size_t>(bytes()));
+  }
 };
 
 // Elements [begin, begin + count) as float; both must be multiples of the block size.

@@ -20,9 +20,9 @@ View constant_view(const Value& value, const View& sizes, WeightStore& weights) 
 void zero_halo(const View& v) {
   const int64_t size = dtype_size(v.dtype);
   const auto clear = [&](int64_t n, int64_t y, int64_t x, int64_t pixels) {
-    std::memset(static_cast<std::byte*>(v.data) +
-                    (n * v.stride_n + y * v.stride_h + x * v.stride_w) * size,
-                0, static_cast<size_t>(pixels * v.stride_w * size));
+    std::memset(
+        static_cast<std::byte*>(v.data) + (n * v.stride_n + y * v.stride_h + x * v.stride_w) * size,
+        0, static_cast<size_t>(pixels * v.stride_w * size));
   };
   const int64_t row = v.w + 2 * v.halo;
   for (int64_t n = 0; n < v.n; ++n) {
@@ -57,7 +57,8 @@ Executable::Executable(Plan plan, WeightStore& weights, DType dtype, const Kerne
   const Graph& graph = plan_.graph;
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     const Node& node = graph.nodes[i];
-    const Lowering lowering(graph, node, plan_.views, dtype, plan_.workspaces[i], &weights, kernels);
+    const Lowering lowering(graph, node, plan_.views, dtype, plan_.workspaces[i], &weights,
+                            kernels);
     steps_.push_back(node.op->lower ? node.op->lower(lowering) : Step{});
     for (size_t k = 0; k < node.inputs.size(); ++k) {
       const Op::Input& wanted = node.op->inputs[std::min(k, node.op->inputs.size() - 1)];

@@ -1,5 +1,5 @@
-// A plan with its kernels chosen and its weights prepared. Immutable; what changes during a run is the
-// Session.
+// A plan with its kernels chosen and its weights prepared. Immutable; what changes during a run is
+// the Session.
 #pragma once
 
 #include <memory>
@@ -40,7 +40,7 @@ class Executable {
 
  private:
   Plan plan_;
-  std::vector<Step> steps_;  // by node; empty where nothing moves
+  std::vector<Step> steps_;      // by node; empty where nothing moves
   std::vector<View> constants_;  // by value: weights that are read as plain values
 };
 

@@ -33,7 +33,8 @@ std::shared_ptr<const Executable> Network::executable(const InputShapes& shapes)
   return made;
 }
 
-std::unique_ptr<Session> Network::take_session(const std::shared_ptr<const Executable>& executable) {
+std::unique_ptr<Session> Network::take_session(
+    const std::shared_ptr<const Executable>& executable) {
   {
     const std::lock_guard lock(mutex_);
     if (idle_ && idle_of_ == executable) return std::move(idle_);

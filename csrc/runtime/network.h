@@ -1,5 +1,5 @@
-// A graph with its weights, ready to run at any size. Safe to use from many threads at once: each call
-// has a session of its own, and executables are made once for each set of sizes.
+// A graph with its weights, ready to run at any size. Safe to use from many threads at once: each
+// call has a session of its own, and executables are made once for each set of sizes.
 #pragma once
 
 #include <list>

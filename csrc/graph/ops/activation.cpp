@@ -17,9 +17,8 @@ struct ActivationAttrs {
 };
 
 Step lower(const Lowering& l) {
-  return [kind = activation_kind(l.attrs()), in = l.slot(0), out = l.output_slot()](const Run& run) {
-    unary({run.views[in], run.views[out], kind}, run.kernels);
-  };
+  return [kind = activation_kind(l.attrs()), in = l.slot(0), out = l.output_slot()](
+             const Run& run) { unary({run.views[in], run.views[out], kind}, run.kernels); };
 }
 
 }  // namespace

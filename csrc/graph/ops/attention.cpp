@@ -1,4 +1,5 @@
-// attention(q [n, tq, c], k [n, tk, c], v [n, tk, c], heads) -> [n, tq, c]; scale 0 means 1/sqrt(c/heads)
+// attention(q [n, tq, c], k [n, tk, c], v [n, tk, c], heads) -> [n, tq, c]; scale 0 means
+// 1/sqrt(c/heads)
 #include "kernels/attention/attention.h"
 
 #include <cmath>
@@ -34,9 +35,10 @@ TensorType infer(const Node& node, std::span<const TensorType> in) {
   for (size_t i = 0; i < 3; ++i) require_rank("attention", node.op->inputs[i].name, in[i], 3, 3);
   const int64_t c = channels(in[0]);
   require_channels("attention", "k", in[1], c);
-  require(in[2].shape == in[1].shape && in[1].shape[0] == in[0].shape[0], ErrorKind::invalid_argument,
-          "[attention] q, k and v do not fit: ", to_string(in[0].shape), ", ", to_string(in[1].shape),
-          ", ", to_string(in[2].shape));
+  require(in[2].shape == in[1].shape && in[1].shape[0] == in[0].shape[0],
+          ErrorKind::invalid_argument,
+          "[attention] q, k and v do not fit: ", to_string(in[0].shape), ", ",
+          to_string(in[1].shape), ", ", to_string(in[2].shape));
   require(c % a.heads == 0, ErrorKind::invalid_argument,
           "[attention] channels must divide by heads, got ", c, " and ", a.heads);
   return in[0];

@@ -1,4 +1,5 @@
-// add and mul: two values of the same sizes, or the second repeated over the first's pixels or images.
+// add and mul: two values of the same sizes, or the second repeated over the first's pixels or
+// images.
 #pragma once
 
 #include "graph/ops/common.h"
@@ -11,8 +12,8 @@ inline TensorType infer_binary(const Node& node, std::span<const TensorType> in)
   const View b = view_of(in[1]);
   const auto fits = [](int64_t size, int64_t of) { return size == of || size == 1; };
   require(b.c == a.c && fits(b.n, a.n) && fits(b.h, a.h) && fits(b.w, a.w),
-          ErrorKind::invalid_argument, "[", node.op->name, "] cannot combine ", to_string(in[0].shape),
-          " and ", to_string(in[1].shape));
+          ErrorKind::invalid_argument, "[", node.op->name, "] cannot combine ",
+          to_string(in[0].shape), " and ", to_string(in[1].shape));
   return in[0];
 }
 

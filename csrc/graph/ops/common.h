@@ -16,15 +16,15 @@ inline int64_t channels(const TensorType& type) { return type.shape.back(); }
 
 inline void require_rank(const char* op, const char* input, const TensorType& type, size_t low,
                          size_t high) {
-  require(type.shape.size() >= low && type.shape.size() <= high, ErrorKind::invalid_argument, "[", op,
-          "] ", input, " must have ", low, low == high ? "" : concat(" to ", high),
+  require(type.shape.size() >= low && type.shape.size() <= high, ErrorKind::invalid_argument, "[",
+          op, "] ", input, " must have ", low, low == high ? "" : concat(" to ", high),
           " sizes, got ", to_string(type.shape));
 }
 
 inline void require_channels(const char* op, const char* input, const TensorType& type,
                              int64_t wanted) {
-  require(channels(type) == wanted, ErrorKind::invalid_argument, "[", op, "] ", input, " must have ",
-          wanted, " channels, got ", to_string(type.shape));
+  require(channels(type) == wanted, ErrorKind::invalid_argument, "[", op, "] ", input,
+          " must have ", wanted, " channels, got ", to_string(type.shape));
 }
 
 // Everything of an Epilogue but the views, which are known only when the step runs.

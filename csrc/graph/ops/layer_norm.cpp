@@ -41,9 +41,7 @@ Step lower(const Lowering& l) {
 
 const Op op_layer_norm = {
     .name = "layer_norm",
-    .inputs = {{"x"},
-               {"weight", Op::Input::optional_weight},
-               {"bias", Op::Input::optional_weight}},
+    .inputs = {{"x"}, {"weight", Op::Input::optional_weight}, {"bias", Op::Input::optional_weight}},
     .check = [](const Attrs& attrs) { check_attrs<LayerNormAttrs>("layer_norm", attrs); },
     .infer = infer,
     .lower = lower,

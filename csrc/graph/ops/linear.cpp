@@ -21,8 +21,7 @@ Step lower(const Lowering& l) {
 }
 
 double flops(const Node&, std::span<const TensorType> in, const TensorType& out) {
-  return 2.0 * static_cast<double>(element_count(out.shape)) *
-         static_cast<double>(in[1].shape[1]);
+  return 2.0 * static_cast<double>(element_count(out.shape)) * static_cast<double>(in[1].shape[1]);
 }
 
 }  // namespace

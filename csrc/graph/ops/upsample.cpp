@@ -1,4 +1,5 @@
-// upsample(x [n, h, w, c]) -> [n, 2h, 2w, c]; upsample(x, like [n, h', w', ...]) -> [n, h', w', c]; nearest
+// upsample(x [n, h, w, c]) -> [n, 2h, 2w, c]; upsample(x, like [n, h', w', ...]) -> [n, h', w', c];
+// nearest
 #include "graph/ops/common.h"
 #include "kernels/resample/resample.h"
 

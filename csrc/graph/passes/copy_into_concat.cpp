@@ -21,7 +21,8 @@ void copy_into_concat(Graph& graph, ValueTypes& types) {
       const auto copy = static_cast<ValueId>(graph.values.size());
       graph.values.push_back({});
       types.push_back(types[static_cast<size_t>(node.inputs[i])]);
-      nodes.push_back({&op_activation, {node.inputs[i]}, {{"kind", std::string("none")}}, copy, {}});
+      nodes.push_back(
+          {&op_activation, {node.inputs[i]}, {{"kind", std::string("none")}}, copy, {}});
       node.inputs[i] = copy;
     }
     nodes.push_back(node);

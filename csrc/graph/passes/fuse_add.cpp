@@ -29,7 +29,8 @@ struct Choice {
   Node fused;
 };
 
-std::optional<Choice> choose(const Graph& graph, const Uses& uses, const ValueTypes& types, size_t at) {
+std::optional<Choice> choose(const Graph& graph, const Uses& uses, const ValueTypes& types,
+                             size_t at) {
   const Node& add = graph.nodes[at];
   // The operand made last comes first, so that the other one exists by then.
   ValueId later = add.inputs[0], earlier = add.inputs[1];

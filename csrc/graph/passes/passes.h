@@ -1,5 +1,5 @@
-// Rewrites of a graph at compile. Each is one file; each leaves a graph that passes check_graph and that
-// computes the same function.
+// Rewrites of a graph at compile. Each is one file; each leaves a graph that passes check_graph and
+// that computes the same function.
 #pragma once
 
 #include "graph/graph.h"
@@ -13,12 +13,12 @@ void remove_dead(Graph& graph);
 // Folds an activation into the node before it, where that node's kernel can apply one.
 void fuse_activation(Graph& graph);
 
-// Folds an addition into the matrix product before it: of a value of the same sizes (a residual) or of
-// one vector an image (the time embedding).
+// Folds an addition into the matrix product before it: of a value of the same sizes (a residual) or
+// of one vector an image (the time embedding).
 void fuse_add(Graph& graph, const ValueTypes& types);
 
-// Puts a copy before each input of a concat that its producer cannot write in place: an input of the
-// graph, another concat, or a value that is part of a concat already.
+// Puts a copy before each input of a concat that its producer cannot write in place: an input of
+// the graph, another concat, or a value that is part of a concat already.
 void copy_into_concat(Graph& graph, ValueTypes& types);
 
 }  // namespace sdcore

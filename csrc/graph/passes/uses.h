@@ -19,7 +19,9 @@ void for_each_input(const Node& node, F&& f) {
 
 struct Uses {
   explicit Uses(const Graph& graph)
-      : readers(graph.values.size()), producer(graph.values.size(), -1), is_output(graph.values.size()) {
+      : readers(graph.values.size()),
+        producer(graph.values.size(), -1),
+        is_output(graph.values.size()) {
     for (size_t i = 0; i < graph.nodes.size(); ++i) {
       for_each_input(graph.nodes[i], [&](ValueId id) {
         readers[static_cast<size_t>(id)].push_back(static_cast<int>(i));

@@ -1,0 +1,33 @@
+// Options that several bindings take, from their Python spelling.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/cpu.h"
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "base/view.h"
+
+namespace sdcore::bindings {
+
+inline DType activation_dtype(const std::string& name) {
+  if (name == "f32") return DType::f32;
+  if (name == "bf16") return DType::bf16;
+  fail(ErrorKind::invalid_argument, "[dtype] must be f32 or bf16 on the CPU, got ", name);
+}
+
+// None means default_isa(); a level above the hardware's is refused.
+inline Isa isa_or_default(const std::optional<std::string>& name) {
+  if (!name) return default_isa();
+  const Isa isa = parse_isa(*name);
+  require(isa <= hardware_isa(), ErrorKind::invalid_argument, "[isa] this processor has no ",
+          *name);
+  return isa;
+}
+
+inline std::shared_ptr<ThreadPool> pool_of(std::optional<int> threads) {
+  return threads ? shared_pool(*threads) : default_pool();
+}
+
+}  // namespace sdcore::bindings
