@@ -13,9 +13,11 @@ using Shape = std::vector<int64_t>;
 inline std::string to_string(const Shape& shape) {
   std::string text = "[";
   for (size_t i = 0; i < shape.size(); ++i) {
-    text += (i ? ", " : "") + std::to_string(shape[i]);
+    if (i) text += ", ";
+    text += std::to_string(shape[i]);
   }
-  return text + "]";
+  text += "]";
+  return text;
 }
 
 // Number of elements; -1 when a size is negative or the product does not fit.

@@ -65,8 +65,14 @@ class Planner {
     if (logical == DType::i32) return DType::i32;
     if (value.kind == Value::Kind::weight) return DType::f32;
     // Time steps must keep every digit, and results are handed out as float32.
-    const bool is_time = value.kind == Value::Kind::input && type(id).shape.size() == 1;
-    return is_time || is_plain_output(id) ? DType::f32 : dtype_;
+    return is_time(id) || is_plain_output(id) ? DType::f32 : dtype_;
+  }
+
+  bool is_time(ValueId id) const {
+    const auto& readers = uses_.readers_of(id);
+    return uses_.producer_of(id) < 0 && std::all_of(readers.begin(), readers.end(), [&](int reader) {
+             return plan_.graph.nodes[static_cast<size_t>(reader)].op == &op_timestep_embedding;
+           });
   }
 
   bool is_plain_output(ValueId id) const {

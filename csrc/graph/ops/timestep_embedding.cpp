@@ -1,4 +1,5 @@
-// timestep_embedding(t [n], dim) -> [n, dim]: sinusoids, as diffusers' get_timestep_embedding
+// timestep_embedding(t [n], dim) -> [n, dim]: sinusoids, as diffusers' get_timestep_embedding;
+// timestep_embedding(t [n, k], dim) -> [n, k * dim]: each of k numbers, one after another
 #include "graph/ops/common.h"
 #include "kernels/elementwise/elementwise.h"
 
@@ -29,8 +30,16 @@ void check(const Attrs& attrs) {
 }
 
 TensorType infer(const Node& node, std::span<const TensorType> in) {
-  require_rank("timestep_embedding", "t", in[0], 1, 1);
-  return {{in[0].shape[0], read(node.attrs).dim}, DType::f32};
+  require_rank("timestep_embedding", "t", in[0], 1, 2);
+  const int64_t each = in[0].shape.size() == 2 ? in[0].shape[1] : 1;
+  return {{in[0].shape[0], each * read(node.attrs).dim}, DType::f32};
+}
+
+// [n, 1, 1, k * size] as [n, 1, k, size]
+View split_channels(View view, int64_t size) {
+  view.w = view.c / size;
+  view.c = view.stride_w = size;
+  return view;
 }
 
 Step lower(const Lowering& l) {
@@ -38,10 +47,10 @@ Step lower(const Lowering& l) {
   TimestepEmbeddingArgs args;
   args.flip_sin_to_cos = a.flip_sin_to_cos;
   args.downscale_freq_shift = static_cast<float>(a.downscale_freq_shift);
-  return [args, in = l.slot(0), out = l.output_slot()](const Run& run) {
+  return [args, dim = a.dim, in = l.slot(0), out = l.output_slot()](const Run& run) {
     TimestepEmbeddingArgs now = args;
-    now.in = run.views[in];
-    now.out = run.views[out];
+    now.in = split_channels(run.views[in], 1);
+    now.out = split_channels(run.views[out], dim);
     timestep_embedding(now, run.kernels);
   };
 }

@@ -1,0 +1,172 @@
+"""Writing a network: values, weights by their path, and one function an op.
+
+A graph has no sizes of activations in it. Images are `[n, h, w, c]`, tokens `[n, t, c]`, a vector per
+image `[n, c]`. Weights have shapes, PyTorch's: linear `[out, in]`, convolution `[out, in, kh, kw]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sdcore import _core
+
+__all__ = ["Builder", "Scope", "Value", "nn"]
+
+
+class Value:
+    """The result of an op, an input or a weight."""
+
+    __slots__ = ("graph", "id")
+
+    def __init__(self, graph: _core.Graph, value_id: int) -> None:
+        self.graph = graph
+        self.id = value_id
+
+    def __add__(self, other: Value) -> Value:
+        return self.apply("add", other)
+
+    def __mul__(self, other: Value) -> Value:
+        return self.apply("mul", other)
+
+    def apply(self, op: str, *others: Value | None, **attrs: object) -> Value:
+        """The op of that name with this value as its first input."""
+        inputs = [self.id, *(None if other is None else other.id for other in others)]
+        return Value(self.graph, self.graph.add(op, inputs, **attrs))
+
+
+class Scope:
+    """A place in the tree of weights: `w.down_blocks[0].resnets[1].conv1` is where diffusers has it."""
+
+    def __init__(self, graph: _core.Graph, path: str = "") -> None:
+        self._graph = graph
+        self._path = path
+
+    def __getattr__(self, name: str) -> Scope:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Scope(self._graph, f"{self._path}.{name}" if self._path else name)
+
+    def __getitem__(self, index: int) -> Scope:
+        return Scope(self._graph, f"{self._path}.{index}")
+
+    def tensor(self, *shape: int) -> Value:
+        """The weight at this path."""
+        return Value(self._graph, self._graph.weight(self._path, list(shape)))
+
+
+class Builder:
+    """Collects a graph: `Builder()`, inputs, ops through `sdcore.graph.nn`, outputs, `.graph`."""
+
+    def __init__(self) -> None:
+        self.graph = _core.Graph()
+        self.weights = Scope(self.graph)
+
+    def input(self, name: str, dtype: str = "f32") -> Value:
+        """An array given at each run; `dtype` is "f32" or "i32"."""
+        return Value(self.graph, self.graph.input(name, dtype))
+
+    def output(self, name: str, value: Value) -> None:
+        """Hands a value out under a name."""
+        self.graph.output(name, value.id)
+
+
+class nn:  # noqa: N801  (a namespace, spelled as the field spells it)
+    """Layers with weights at a scope, and the ops that have none."""
+
+    @staticmethod
+    def linear(w: Scope, x: Value, c_in: int, c_out: int, bias: bool = True) -> Value:
+        return x.apply(
+            "linear", w.weight.tensor(c_out, c_in), w.bias.tensor(c_out) if bias else None
+        )
+
+    @staticmethod
+    def conv2d(
+        w: Scope,
+        x: Value,
+        c_in: int,
+        c_out: int,
+        kernel: int = 3,
+        stride: int = 1,
+        padding: int | Sequence[int] | None = None,
+        bias: bool = True,
+    ) -> Value:
+        """`padding` is one number, or top, left, bottom, right; None keeps the size at stride 1."""
+        if padding is None:
+            padding = kernel // 2
+        sides = [padding] * 4 if isinstance(padding, int) else list(padding)
+        weight = w.weight.tensor(c_out, c_in, kernel, kernel)
+        return x.apply(
+            "conv2d",
+            weight,
+            w.bias.tensor(c_out) if bias else None,
+            stride=stride,
+            padding=sides,
+        )
+
+    @staticmethod
+    def group_norm(w: Scope, x: Value, channels: int, groups: int, eps: float) -> Value:
+        return x.apply(
+            "group_norm",
+            w.weight.tensor(channels),
+            w.bias.tensor(channels),
+            groups=groups,
+            eps=float(eps),
+        )
+
+    @staticmethod
+    def layer_norm(w: Scope, x: Value, channels: int, eps: float = 1e-5) -> Value:
+        return x.apply(
+            "layer_norm", w.weight.tensor(channels), w.bias.tensor(channels), eps=float(eps)
+        )
+
+    @staticmethod
+    def embedding(w: Scope, ids: Value, rows: int, channels: int) -> Value:
+        return ids.apply("embedding", w.weight.tensor(rows, channels))
+
+    @staticmethod
+    def activation(x: Value, kind: str) -> Value:
+        return x.apply("activation", kind=kind)
+
+    @staticmethod
+    def silu(x: Value) -> Value:
+        return x.apply("activation", kind="silu")
+
+    @staticmethod
+    def geglu(x: Value) -> Value:
+        """`[..., 2c]` to `[..., c]`: the first half times gelu of the second."""
+        return x.apply("geglu")
+
+    @staticmethod
+    def attention(q: Value, k: Value, v: Value, heads: int, causal: bool = False) -> Value:
+        return q.apply("attention", k, v, heads=heads, causal=causal)
+
+    @staticmethod
+    def concat(*values: Value) -> Value:
+        """Side by side along the channels."""
+        return values[0].apply("concat", *values[1:])
+
+    @staticmethod
+    def upsample(x: Value, like: Value | None = None) -> Value:
+        """Nearest neighbour to twice the size, or to the size of `like`."""
+        return x.apply("upsample", *([] if like is None else [like]))
+
+    @staticmethod
+    def flatten(x: Value) -> Value:
+        """An image as tokens."""
+        return x.apply("flatten")
+
+    @staticmethod
+    def unflatten(x: Value, like: Value) -> Value:
+        """Tokens as an image of the size of `like`."""
+        return x.apply("unflatten", like)
+
+    @staticmethod
+    def timestep_embedding(
+        t: Value, dim: int, flip_sin_to_cos: bool, downscale_freq_shift: float
+    ) -> Value:
+        return t.apply(
+            "timestep_embedding",
+            dim=dim,
+            flip_sin_to_cos=flip_sin_to_cos,
+            downscale_freq_shift=float(downscale_freq_shift),
+        )

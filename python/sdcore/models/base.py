@@ -1,0 +1,96 @@
+"""What every network is: a config, a graph built from it, and weights checked against the graph."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sdcore import _core
+from sdcore.checkpoint import check_weights
+from sdcore.errors import InvalidArgumentError
+
+__all__ = ["Model", "RunOptions", "to_nchw", "to_nhwc"]
+
+M = TypeVar("M", bound="Model")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How networks run: `dtype` "auto", "f32" or "bf16"; `isa` and `threads` None for the best."""
+
+    dtype: str = "auto"
+    isa: str | None = None
+    threads: int | None = None
+
+    def resolved_dtype(self) -> str:
+        """ "auto" is bf16 where the processor multiplies bf16 in hardware, else f32."""
+        if self.dtype != "auto":
+            return self.dtype
+        isa = self.isa or _core.default_isa()
+        return "bf16" if isa in ("amx",) else "f32"
+
+
+class Model(ABC):
+    """A network with its weights. Immutable and safe to call from many threads."""
+
+    def __init__(self, config: Any, network: _core.Network) -> None:
+        self.config = config
+        self.network = network
+
+    @classmethod
+    @abstractmethod
+    def read_config(cls, config: Mapping[str, Any]) -> Any:
+        """The typed config from the JSON of diffusers or transformers."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: Any) -> _core.Graph:
+        """The graph of such a config."""
+
+    @classmethod
+    def from_weights(
+        cls: type[M],
+        config: Mapping[str, Any],
+        tensors: Mapping[str, _core.Tensor],
+        options: RunOptions | None = None,
+    ) -> M:
+        """Builds the network of `config` and gives it `tensors`, by diffusers' names.
+
+        Raises CheckpointError naming every tensor that is missing or has another shape.
+        """
+        options = options or RunOptions()
+        typed = cls.read_config(config)
+        graph = cls.build(typed)
+        checked = check_weights(graph.weights, tensors)
+        network = _core.Network(
+            graph,
+            checked,
+            dtype=options.resolved_dtype(),
+            isa=options.isa,
+            threads=options.threads,
+        )
+        return cls(typed, network)
+
+    def config_json(self) -> dict[str, Any]:
+        """The config as it would stand in a config.json."""
+        return asdict(self.config)
+
+
+def to_nhwc(array: ArrayLike, what: str, channels: int) -> NDArray[np.float32]:
+    """An image `[n, channels, h, w]` as the graph wants it."""
+    image = np.asarray(array, dtype=np.float32)
+    if image.ndim != 4 or image.shape[1] != channels:
+        raise InvalidArgumentError(
+            f"{what} must be [n, {channels}, height, width], got {list(image.shape)}"
+        )
+    return np.ascontiguousarray(image.transpose(0, 2, 3, 1))
+
+
+def to_nchw(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """An image `[n, h, w, c]` as diffusers' users expect it."""
+    return np.ascontiguousarray(image.transpose(0, 3, 1, 2))

@@ -1,0 +1,46 @@
+"""Blocks that several networks share: the residual block and the attention layer."""
+
+from __future__ import annotations
+
+from sdcore.graph import Scope, Value, nn
+
+__all__ = ["attention", "resnet"]
+
+
+def resnet(
+    w: Scope,
+    x: Value,
+    c_in: int,
+    c_out: int,
+    *,
+    groups: int,
+    eps: float,
+    act: str = "silu",
+    temb: Value | None = None,
+    temb_channels: int = 0,
+) -> Value:
+    """ResnetBlock2D. `temb` is the time embedding after its activation, `[n, temb_channels]`."""
+    h = nn.activation(nn.group_norm(w.norm1, x, c_in, groups, eps), act)
+    h = nn.conv2d(w.conv1, h, c_in, c_out)
+    if temb is not None:
+        h = h + nn.linear(w.time_emb_proj, temb, temb_channels, c_out)
+    h = nn.activation(nn.group_norm(w.norm2, h, c_out, groups, eps), act)
+    shortcut = x if c_in == c_out else nn.conv2d(w.conv_shortcut, x, c_in, c_out, kernel=1)
+    return nn.conv2d(w.conv2, h, c_out, c_out) + shortcut
+
+
+def attention(
+    w: Scope,
+    x: Value,
+    context: Value,
+    channels: int,
+    context_channels: int,
+    heads: int,
+    *,
+    qkv_bias: bool,
+) -> Value:
+    """Attention of tokens `x` to tokens `context`, without the residual."""
+    q = nn.linear(w.to_q, x, channels, channels, bias=qkv_bias)
+    k = nn.linear(w.to_k, context, context_channels, channels, bias=qkv_bias)
+    v = nn.linear(w.to_v, context, context_channels, channels, bias=qkv_bias)
+    return nn.linear(w.to_out[0], nn.attention(q, k, v, heads), channels, channels)

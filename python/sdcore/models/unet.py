@@ -1,0 +1,291 @@
+"""UNet2DConditionModel: the denoiser of Stable Diffusion 1.x, 2.x and XL, by diffusers' config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sdcore import _core
+from sdcore.errors import InvalidArgumentError
+from sdcore.graph import Builder, Scope, Value, nn
+from sdcore.models.base import Model, to_nchw, to_nhwc
+from sdcore.models.blocks import attention, resnet
+from sdcore.models.config import from_json, per_block, require_value
+
+__all__ = ["UNet2DConditionModel", "UNetConfig", "build_unet"]
+
+# Fields whose other values change the network in ways that are not built.
+_FIXED = {
+    "resnet_time_scale_shift": ("default",),
+    "dual_cross_attention": (False, None),
+    "only_cross_attention": (False, None),
+    "class_embed_type": (None,),
+    "num_class_embeds": (None,),
+    "encoder_hid_dim": (None,),
+    "encoder_hid_dim_type": (None,),
+    "addition_embed_type": (None, "text_time"),
+    "time_embedding_type": ("positional", None),
+    "timestep_post_act": (None,),
+    "cross_attention_norm": (None,),
+    "attention_type": ("default", None),
+    "center_input_sample": (False, None),
+    "conv_in_kernel": (3,),
+    "conv_out_kernel": (3,),
+    "mid_block_scale_factor": (1, 1.0),
+    "resnet_out_scale_factor": (1, 1.0),
+    "resnet_skip_time_act": (False, None),
+    "mid_block_only_cross_attention": (None, False),
+    "reverse_transformer_layers_per_block": (None,),
+    "dropout": (0, 0.0),
+    "act_fn": ("silu", "swish"),
+}
+_DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
+_UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    in_channels: int = 4
+    out_channels: int = 4
+    sample_size: int | None = None
+    flip_sin_to_cos: bool = True
+    freq_shift: float = 0
+    down_block_types: Sequence[str] = (
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "DownBlock2D",
+    )
+    mid_block_type: str | None = "UNetMidBlock2DCrossAttn"
+    up_block_types: Sequence[str] = (
+        "UpBlock2D",
+        "CrossAttnUpBlock2D",
+        "CrossAttnUpBlock2D",
+        "CrossAttnUpBlock2D",
+    )
+    block_out_channels: Sequence[int] = (320, 640, 1280, 1280)
+    layers_per_block: int | Sequence[int] = 2
+    downsample_padding: int = 1
+    norm_num_groups: int = 32
+    norm_eps: float = 1e-5
+    cross_attention_dim: int | Sequence[int] = 1280
+    transformer_layers_per_block: int | Sequence[int] = 1
+    # A number of heads, whatever its name says (huggingface/diffusers issue 2011).
+    attention_head_dim: int | Sequence[int] = 8
+    num_attention_heads: int | Sequence[int] | None = None
+    use_linear_projection: bool = False
+    addition_embed_type: str | None = None
+    addition_time_embed_dim: int | None = None
+    projection_class_embeddings_input_dim: int | None = None
+    time_cond_proj_dim: int | None = None
+    time_embedding_dim: int | None = None
+
+
+@dataclass(frozen=True)
+class _Level:
+    """One resolution: what its blocks are made of."""
+
+    channels: int
+    layers: int
+    heads: int
+    depth: int  # transformer blocks a layer; 0: no attention
+    context: int  # channels of the text
+
+
+class _UNet:
+    """The graph, written down as diffusers walks it."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        self.config = config
+        self.b = Builder()
+        self.temb_channels = config.time_embedding_dim or config.block_out_channels[0] * 4
+        n = len(config.block_out_channels)
+        layers = per_block(config.layers_per_block, n, "unet", "layers_per_block")
+        heads = per_block(
+            config.num_attention_heads or config.attention_head_dim,
+            n,
+            "unet",
+            "attention_head_dim",
+        )
+        depth = per_block(
+            config.transformer_layers_per_block, n, "unet", "transformer_layers_per_block"
+        )
+        context = per_block(config.cross_attention_dim, n, "unet", "cross_attention_dim")
+        self.levels = [
+            _Level(config.block_out_channels[i], layers[i], heads[i], depth[i], context[i])
+            for i in range(n)
+        ]
+
+    def build(self) -> _core.Graph:
+        config, b, w = self.config, self.b, self.b.weights
+        sample, t = b.input("sample"), b.input("timestep")
+        self.context = b.input("encoder_hidden_states")
+        self.temb = nn.silu(self.time_embedding(w, t))
+
+        first = config.block_out_channels[0]
+        x = nn.conv2d(w.conv_in, sample, config.in_channels, first)
+        self.skips = [(x, first)]
+        for i in range(len(self.levels)):
+            x = self.down_block(w.down_blocks[i], x, i)
+        x = self.mid_block(w.mid_block, x)
+        c = self.levels[-1].channels
+        for i in range(len(self.levels)):
+            x, c = self.up_block(w.up_blocks[i], x, c, i)
+        x = nn.silu(nn.group_norm(w.conv_norm_out, x, c, config.norm_num_groups, config.norm_eps))
+        b.output("sample", nn.conv2d(w.conv_out, x, c, config.out_channels))
+        return b.graph
+
+    def time_embedding(self, w: Scope, t: Value) -> Value:
+        config, dim = self.config, self.config.block_out_channels[0]
+        x = nn.timestep_embedding(t, dim, config.flip_sin_to_cos, config.freq_shift)
+        if config.time_cond_proj_dim:
+            cond = self.b.input("timestep_cond")
+            x = (
+                nn.linear(
+                    w.time_embedding.cond_proj, cond, config.time_cond_proj_dim, dim, bias=False
+                )
+                + x
+            )
+        emb = self.mlp(w.time_embedding, x, dim)
+        if config.addition_embed_type == "text_time":
+            size = config.addition_time_embed_dim or 256
+            ids = nn.timestep_embedding(
+                self.b.input("time_ids"), size, config.flip_sin_to_cos, config.freq_shift
+            )
+            joined = nn.concat(self.b.input("text_embeds"), ids)
+            width = config.projection_class_embeddings_input_dim or 0
+            emb = self.mlp(w.add_embedding, joined, width) + emb
+        return emb
+
+    def mlp(self, w: Scope, x: Value, c_in: int) -> Value:
+        """TimestepEmbedding."""
+        x = nn.silu(nn.linear(w.linear_1, x, c_in, self.temb_channels))
+        return nn.linear(w.linear_2, x, self.temb_channels, self.temb_channels)
+
+    def resnet(self, w: Scope, x: Value, c_in: int, c_out: int) -> Value:
+        return resnet(
+            w,
+            x,
+            c_in,
+            c_out,
+            groups=self.config.norm_num_groups,
+            eps=self.config.norm_eps,
+            temb=self.temb,
+            temb_channels=self.temb_channels,
+        )
+
+    def down_block(self, w: Scope, x: Value, i: int) -> Value:
+        level = self.levels[i]
+        c = level.channels
+        c_in = self.levels[max(i - 1, 0)].channels
+        for k in range(level.layers):
+            x = self.resnet(w.resnets[k], x, c_in if k == 0 else c, c)
+            if self.config.down_block_types[i] == "CrossAttnDownBlock2D":
+                x = self.transformer(w.attentions[k], x, level)
+            self.skips.append((x, c))
+        if i < len(self.levels) - 1:
+            p = self.config.downsample_padding
+            # Without padding, diffusers adds one row and one column of zeros after the image.
+            padding = p if p else (0, 0, 1, 1)
+            x = nn.conv2d(w.downsamplers[0].conv, x, c, c, stride=2, padding=padding)
+            self.skips.append((x, c))
+        return x
+
+    def mid_block(self, w: Scope, x: Value) -> Value:
+        if self.config.mid_block_type is None:
+            return x
+        level = self.levels[-1]
+        c = level.channels
+        x = self.resnet(w.resnets[0], x, c, c)
+        x = self.transformer(w.attentions[0], x, level)
+        return self.resnet(w.resnets[1], x, c, c)
+
+    def up_block(self, w: Scope, x: Value, c_in: int, i: int) -> tuple[Value, int]:
+        level = self.levels[len(self.levels) - 1 - i]
+        c = level.channels
+        for k in range(level.layers + 1):
+            skip, c_skip = self.skips.pop()
+            x = self.resnet(w.resnets[k], nn.concat(x, skip), c_in + c_skip, c)
+            c_in = c
+            if self.config.up_block_types[i] == "CrossAttnUpBlock2D":
+                x = self.transformer(w.attentions[k], x, level)
+        if i < len(self.levels) - 1:
+            # To the size of the next skip, which odd sizes make one less than twice.
+            x = nn.conv2d(w.upsamplers[0].conv, nn.upsample(x, self.skips[-1][0]), c, c)
+        return x, c
+
+    def transformer(self, w: Scope, image: Value, level: _Level) -> Value:
+        """Transformer2DModel; its 1x1 convolutions are linear layers over tokens."""
+        c = level.channels
+        x = nn.group_norm(w.norm, image, c, self.config.norm_num_groups, 1e-6)
+        x = nn.linear(w.proj_in, nn.flatten(x), c, c)
+        for k in range(level.depth):
+            x = self.transformer_block(w.transformer_blocks[k], x, level)
+        x = nn.linear(w.proj_out, x, c, c) + nn.flatten(image)
+        return nn.unflatten(x, image)
+
+    def transformer_block(self, w: Scope, x: Value, level: _Level) -> Value:
+        c, heads = level.channels, level.heads
+        h = nn.layer_norm(w.norm1, x, c)
+        x = attention(w.attn1, h, h, c, c, heads, qkv_bias=False) + x
+        h = nn.layer_norm(w.norm2, x, c)
+        x = attention(w.attn2, h, self.context, c, level.context, heads, qkv_bias=False) + x
+        h = nn.layer_norm(w.norm3, x, c)
+        h = nn.geglu(nn.linear(w.ff.net[0].proj, h, c, 8 * c))
+        return nn.linear(w.ff.net[2], h, 4 * c, c) + x
+
+
+def build_unet(config: UNetConfig) -> _core.Graph:
+    """`sample` [n, h, w, in_channels], `timestep` [n], `encoder_hidden_states` [n, t, d] -> `sample`."""
+    return _UNet(config).build()
+
+
+class UNet2DConditionModel(Model):
+    """`unet(sample, timestep, encoder_hidden_states)` in diffusers' shapes."""
+
+    config: UNetConfig
+
+    @classmethod
+    def read_config(cls, config: Mapping[str, Any]) -> UNetConfig:
+        for key, allowed in _FIXED.items():
+            require_value("unet", config, key, *allowed)
+        require_value(
+            "unet", config, "mid_block_type", "UNetMidBlock2DCrossAttn", None
+        )
+        typed = from_json(UNetConfig, config)
+        for kind in typed.down_block_types:
+            require_value("unet", {"down_block_types": kind}, "down_block_types", *_DOWN_BLOCKS)
+        for kind in typed.up_block_types:
+            require_value("unet", {"up_block_types": kind}, "up_block_types", *_UP_BLOCKS)
+        return typed
+
+    @classmethod
+    def build(cls, config: UNetConfig) -> _core.Graph:
+        return build_unet(config)
+
+    def __call__(
+        self,
+        sample: ArrayLike,
+        timestep: ArrayLike,
+        encoder_hidden_states: ArrayLike,
+        **conditions: ArrayLike,
+    ) -> NDArray[np.float32]:
+        """Noise (or whatever the model predicts) for `sample` [n, c, h, w], float32.
+
+        `timestep` is one number or one an image; `encoder_hidden_states` is [n, t, d]. `conditions`
+        are the further inputs of the config: `text_embeds`, `time_ids`, `timestep_cond`.
+        """
+        x = to_nhwc(sample, "[unet] sample", self.config.in_channels)
+        context = np.asarray(encoder_hidden_states, dtype=np.float32)
+        if context.ndim != 3 or context.shape[0] != x.shape[0]:
+            raise InvalidArgumentError(
+                f"[unet] encoder_hidden_states must be [{x.shape[0]}, tokens, channels], "
+                f"got {list(context.shape)}"
+            )
+        t = np.broadcast_to(np.asarray(timestep, dtype=np.float32).reshape(-1), (x.shape[0],))
+        inputs = {"sample": x, "timestep": t, "encoder_hidden_states": context, **conditions}
+        return to_nchw(self.network.run(inputs)["sample"])
