@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sdcore import _core
-from sdcore.checkpoint import check_weights
 from sdcore.errors import InvalidArgumentError
 
-__all__ = ["Model", "RunOptions", "to_nchw", "to_nhwc"]
+__all__ = ["Component", "Model", "RunOptions", "make_network", "to_nchw", "to_nhwc"]
 
 M = TypeVar("M", bound="Model")
 
@@ -32,7 +31,31 @@ class RunOptions:
         if self.dtype != "auto":
             return self.dtype
         isa = self.isa or _core.default_isa()
-        return "bf16" if isa in ("amx",) else "f32"
+        return "bf16" if isa == "amx" else "f32"
+
+
+class Component(Protocol):
+    """What a network is made of: a part of a checkpoint, or anything that looks like one."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The JSON of diffusers or transformers."""
+
+    def weights(self, expected: Mapping[str, Sequence[int]]) -> Mapping[str, Any]:
+        """The tensors of these names, in these shapes."""
+
+
+def make_network(
+    graph: _core.Graph, weights: Mapping[str, Any], options: RunOptions
+) -> _core.Network:
+    """A graph and its weights, ready to run."""
+    return _core.Network(
+        graph,
+        dict(weights),
+        dtype=options.resolved_dtype(),
+        isa=options.isa,
+        threads=options.threads,
+    )
 
 
 class Model(ABC):
@@ -53,28 +76,17 @@ class Model(ABC):
         """The graph of such a config."""
 
     @classmethod
-    def from_weights(
-        cls: type[M],
-        config: Mapping[str, Any],
-        tensors: Mapping[str, _core.Tensor],
-        options: RunOptions | None = None,
+    def from_component(
+        cls: type[M], component: Component, options: RunOptions | None = None
     ) -> M:
-        """Builds the network of `config` and gives it `tensors`, by diffusers' names.
+        """Builds the network of the component's config and gives it the component's weights.
 
         Raises CheckpointError naming every tensor that is missing or has another shape.
         """
-        options = options or RunOptions()
-        typed = cls.read_config(config)
-        graph = cls.build(typed)
-        checked = check_weights(graph.weights, tensors)
-        network = _core.Network(
-            graph,
-            checked,
-            dtype=options.resolved_dtype(),
-            isa=options.isa,
-            threads=options.threads,
-        )
-        return cls(typed, network)
+        config = cls.read_config(component.config)
+        graph = cls.build(config)
+        weights = component.weights(graph.weights)
+        return cls(config, make_network(graph, weights, options or RunOptions()))
 
     def config_json(self) -> dict[str, Any]:
         """The config as it would stand in a config.json."""

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sdcore import _core
-from sdcore.checkpoint import check_weights
 from sdcore.graph import Builder, Scope, Value, nn
-from sdcore.models.base import RunOptions, to_nchw, to_nhwc
+from sdcore.models.base import Component, RunOptions, make_network, to_nchw, to_nhwc
 from sdcore.models.blocks import attention, resnet
 from sdcore.models.config import from_json, require_value
 
@@ -121,28 +120,18 @@ class AutoencoderKL:
         return from_json(VAEConfig, config)
 
     @classmethod
-    def from_weights(
-        cls,
-        config: Mapping[str, Any],
-        tensors: Mapping[str, _core.Tensor],
-        options: RunOptions | None = None,
+    def from_component(
+        cls, component: Component, options: RunOptions | None = None
     ) -> AutoencoderKL:
         """Raises CheckpointError naming every tensor that is missing or has another shape."""
-        options = options or RunOptions()
-        typed = cls.read_config(config)
-        graphs = [build_encoder(typed), build_decoder(typed)]
-        checked = check_weights({**graphs[0].weights, **graphs[1].weights}, tensors)
-        encoder, decoder = (
-            _core.Network(
-                graph,
-                {name: checked[name] for name in graph.weights},
-                dtype=options.resolved_dtype(),
-                isa=options.isa,
-                threads=options.threads,
-            )
-            for graph in graphs
+        config = cls.read_config(component.config)
+        encoder, decoder = build_encoder(config), build_decoder(config)
+        weights = component.weights({**encoder.weights, **decoder.weights})
+        networks = (
+            make_network(graph, {name: weights[name] for name in graph.weights}, options or RunOptions())
+            for graph in (encoder, decoder)
         )
-        return cls(typed, encoder, decoder)
+        return cls(config, *networks)
 
     @property
     def scale_factor(self) -> int:

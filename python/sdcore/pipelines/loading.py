@@ -1,0 +1,124 @@
+"""The parts of a pipeline from whatever the user has."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdcore import checkpoint
+from sdcore.checkpoint import Checkpoint, Component
+from sdcore.errors import CheckpointError, InvalidArgumentError
+from sdcore.models.base import RunOptions
+from sdcore.models.clip import CLIPTextModel
+from sdcore.models.unet import UNet2DConditionModel
+from sdcore.models.vae import AutoencoderKL
+from sdcore.schedulers import Scheduler
+from sdcore.tokenizer import CLIPTokenizer
+
+__all__ = ["Parts", "PathLike", "load_parts"]
+
+log = logging.getLogger("sdcore")
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a text-to-image pipeline is put together from."""
+
+    family: str
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler: Scheduler
+
+
+def load_parts(
+    source: Checkpoint,
+    options: RunOptions,
+    *,
+    vae: PathLike | None = None,
+    text_encoder: PathLike | None = None,
+    tokenizer: PathLike | None = None,
+    config: PathLike | None = None,
+) -> Parts:
+    """The networks, tokenizer and scheduler of a checkpoint; the paths override a part of it."""
+    kind = source.kind
+    assert kind is not None  # open_model saw to it
+    component = _component_reader(source, {"vae": vae, "text_encoder": text_encoder}, config)
+    return Parts(
+        family=kind.family,
+        unet=UNet2DConditionModel.from_component(component("unet"), options),
+        vae=AutoencoderKL.from_component(component("vae"), options),
+        text_encoder=CLIPTextModel.from_component(component("text_encoder"), options),
+        tokenizer=_tokenizer(source, tokenizer, config),
+        scheduler=_scheduler(source, config),
+    )
+
+
+def _component_reader(
+    source: Checkpoint, overrides: dict[str, PathLike | None], config: PathLike | None
+) -> Callable[[str], Component]:
+    def read(name: str) -> Component:
+        path = overrides.get(name)
+        found = (checkpoint.open(path) if path is not None else source).component(name)
+        json_file = None if config is None else Path(config) / name / "config.json"
+        if json_file is None or not json_file.is_file():
+            return found
+        return dataclasses.replace(found, config=_read_json(json_file))
+
+    return read
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"[pipeline] cannot read '{path}': {error}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"[pipeline] '{path}' is not a JSON object")
+    return values
+
+
+def _tokenizer(
+    source: Checkpoint, path: PathLike | None, config: PathLike | None
+) -> CLIPTokenizer:
+    if path is not None:
+        return CLIPTokenizer.from_folder(path)
+    if config is not None and (Path(config) / "tokenizer").is_dir():
+        return CLIPTokenizer.from_folder(Path(config) / "tokenizer")
+    if source.tokenizer_path is not None:
+        return CLIPTokenizer.from_folder(source.tokenizer_path)
+    if "tokenizer.ggml.tokens" in source.metadata:
+        return CLIPTokenizer.from_gguf_metadata(source.metadata)
+    return CLIPTokenizer.default()
+
+
+def _scheduler(source: Checkpoint, config: PathLike | None) -> Scheduler:
+    fields = dict(source.scheduler_config)
+    if config is not None:
+        json_file = Path(config) / "scheduler" / "scheduler_config.json"
+        if json_file.is_file():
+            fields = _read_json(json_file)
+    name = fields.get("_class_name", "DDIMScheduler")
+    if name not in Scheduler.registry:
+        log.info("[pipeline] the model asks for %s, which is not built yet: using DDIM", name)
+        name = "DDIMScheduler"
+        # What the class in the file does not have is DDIM's to ask for: latents are never clipped.
+        fields.setdefault("clip_sample", False)
+    return Scheduler.registry[name].from_config(fields)
+
+
+def check_device(device: str) -> None:
+    """Only the CPU so far."""
+    if device != "cpu":
+        raise InvalidArgumentError(
+            f"[pipeline] device must be 'cpu': this build has no other, got {device!r}"
+        )

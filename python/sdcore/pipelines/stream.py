@@ -1,0 +1,69 @@
+"""A run of the sampler as a generator of steps: progress, preview and cancelling live outside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["PipelineOutput", "Step", "Stream"]
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PipelineOutput:
+    """`images` as `output_type` asked; `seeds`, one an image; `parameters`, the settings used."""
+
+    images: Any
+    seeds: list[int]
+    parameters: dict[str, Any]
+
+
+@dataclass
+class Step:
+    """The state after step `index` of `total` (from 0).
+
+    `latents` [n, c, h, w] are what the next step begins with and may be replaced; `denoised` is what
+    this step takes the clean latents to be.
+    """
+
+    index: int
+    total: int
+    timestep: float
+    latents: Array
+    denoised: Array
+    _decode: Callable[[Array], Any] = field(repr=False)
+
+    def preview(self) -> Any:
+        """Pictures of `denoised`, through the VAE: a list of PIL images."""
+        return self._decode(self.denoised)
+
+
+class Stream:
+    """Iterate for the steps; stop when you like. `result()` runs what is left and decodes."""
+
+    def __init__(self, steps: Iterator[Step], finish: Callable[[Array], PipelineOutput]) -> None:
+        self._steps = steps
+        self._finish = finish
+        self._last: Step | None = None
+        self._output: PipelineOutput | None = None
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Step:
+        self._last = next(self._steps)
+        return self._last
+
+    def result(self) -> PipelineOutput:
+        """The pictures."""
+        for _ in self:
+            pass
+        if self._output is None:
+            assert self._last is not None  # there is no table without a step
+            self._output = self._finish(self._last.latents)
+        return self._output
