@@ -15,7 +15,7 @@ Tensor = _core.Tensor
 def quantize(array: npt.ArrayLike | Tensor, type: str) -> Tensor:
     """The same numbers in another storage type, for example `quantize(weight, "q4_K")`.
 
-    `array` is anything NumPy can make a floating-point array of, or a `Tensor`; `type` is a name from
+    `array` is anything that NumPy makes floats of, or a `Tensor`; `type` is a name from
     `types()`, in upper or lower case. The last axis must divide by the block size of the type. The
     block types refuse NaN and infinity.
     """
@@ -30,5 +30,5 @@ def dequantize(tensor: Tensor) -> npt.NDArray[np.float32]:
 
 
 def types() -> list[dict[str, object]]:
-    """Every storage type: its name, ggml's number, elements and bytes a block, if it can be made."""
+    """Every storage type: name, number in ggml, elements and bytes a block, whether it can be made."""
     return _core.types()
