@@ -3,7 +3,6 @@
 import gguf
 import numpy as np
 import pytest
-
 from sdcore import _core
 
 QUANTIZED = ["q4_0", "q8_0", "q4_K", "q5_K", "q6_K"]

@@ -20,6 +20,13 @@
 
 #define SDCORE_FORMAT [[gnu::always_inline]] static inline
 
+// Before a loop of 16: left to itself the compiler unrolls it whole and then fails to vectorize it.
+#if defined(__clang__)
+#define SDCORE_KEEP_LOOP _Pragma("clang loop unroll(disable)")
+#else
+#define SDCORE_KEEP_LOOP _Pragma("GCC unroll 1")
+#endif
+
 namespace sdcore::quant {
 
 template <class Format>

@@ -2,28 +2,39 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 namespace sdcore::quant {
 namespace {
 
-constexpr int kLanes = 8;  // sums are kept in lanes so that the compiler may vectorize them
-using Lanes = float[kLanes];
+// Four floats at a time: this much every processor can do.
+using Vec [[gnu::vector_size(16)]] = float;
 
-float total(const Lanes& lanes) {
-  float sum = 0.0f;
-  for (const float lane : lanes) sum += lane;
-  return sum;
+Vec load(const float* p) {
+  Vec v;
+  std::memcpy(&v, p, sizeof(v));
+  return v;
 }
 
+float total(Vec v) { return (v[0] + v[1]) + (v[2] + v[3]); }
+
 // Nearest integer within [low, high], NaN giving low. Adding 1.5 * 2^23 leaves no room for a
-// fraction, and unlike nearbyint it vectorizes everywhere.
-inline float round_within(float value, float low, float high) {
-  const float kept = value > low ? (value < high ? value : high) : low;
+// fraction.
+template <class T>
+T round_within(T value, float low, float high) {
+  const T below = value > low ? value : T{} + low;
+  const T kept = below < high ? below : T{} + high;
   return (kept + 0x1.8p23f) - 0x1.8p23f;
 }
 
-// A scale as f16, kept finite.
-f16 to_finite_f16(float value) { return to_f16(std::clamp(value, -65504.0f, 65504.0f)); }
+// The scale of scales: finite, and rounded away from zero so that the largest still fits, however
+// small.
+f16 unit_of(float value) {
+  const float finite = std::clamp(value, -65504.0f, 65504.0f);
+  f16 unit = to_f16(finite);
+  if (std::fabs(to_float(unit)) < std::fabs(finite)) ++unit.bits;
+  return unit;
+}
 
 // What a candidate step leaves: its quants and, from them, the best step and offset.
 struct Moments {
@@ -32,14 +43,12 @@ struct Moments {
 
 template <int size>
 Moments moments(const float* y, float inverse, float low, float high) {
-  Lanes q{}, qq{}, qy{};
-  for (int i = 0; i < size; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const float rounded = round_within(y[i + lane] * inverse, low, high);
-      q[lane] += rounded;
-      qq[lane] += rounded * rounded;
-      qy[lane] += rounded * y[i + lane];
-    }
+  Vec q{}, qq{}, qy{};
+  for (int i = 0; i < size; i += 4) {
+    const Vec value = load(y + i), rounded = round_within(value * inverse, low, high);
+    q += rounded;
+    qq += rounded * rounded;
+    qy += rounded * value;
   }
   return {total(q), total(qq), total(qy)};
 }
@@ -48,13 +57,11 @@ Moments moments(const float* y, float inverse, float low, float high) {
 template <int size>
 float squared_error(const float* x, float step, float offset, float low, float high) {
   const float inverse = step != 0.0f ? 1.0f / step : 0.0f;
-  Lanes error{};
-  for (int i = 0; i < size; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const float rounded = round_within((x[i + lane] + offset) * inverse, low, high);
-      const float difference = step * rounded - offset - x[i + lane];
-      error[lane] += difference * difference;
-    }
+  Vec error{};
+  for (int i = 0; i < size; i += 4) {
+    const Vec value = load(x + i), rounded = round_within((value + offset) * inverse, low, high);
+    const Vec difference = step * rounded - offset - value;
+    error += difference * difference;
   }
   return total(error);
 }
@@ -81,8 +88,8 @@ Affine fit_group(const float* x, float levels) {
 
   Affine best{range / levels, -lowest};
   float best_gain = 0.0f;  // how much of the sum of y * y the fit explains
-  for (int candidate = -10; candidate <= 10; ++candidate) {
-    const float inverse = (levels + 0.1f * static_cast<float>(candidate)) / range;
+  for (int candidate = -5; candidate <= 5; ++candidate) {
+    const float inverse = (levels + 0.2f * static_cast<float>(candidate)) / range;
     const Moments m = moments<32>(y, inverse, 0.0f, levels);
     const float determinant = 32.0f * m.qq - m.q * m.q;
     if (!(determinant > 0.0f)) continue;
@@ -110,8 +117,8 @@ float fit_group(const float* x) {
   }
   if (furthest == 0.0f) return 0.0f;
   float best = furthest / -32.0f, best_gain = 0.0f;
-  for (int candidate = -9; candidate <= 9; ++candidate) {
-    const float inverse = (-32.0f + 0.1f * static_cast<float>(candidate)) / furthest;
+  for (int candidate = -5; candidate <= 5; ++candidate) {
+    const float inverse = (-32.0f + 0.2f * static_cast<float>(candidate)) / furthest;
     const Moments m = moments<16>(x, inverse, -32.0f, 31.0f);
     if (!(m.qq > 0.0f)) continue;
     const float step = m.qy / m.qq, gain = step * m.qy;
@@ -141,15 +148,15 @@ AffineBlock fit_affine(const float* values, int levels) {
     largest_offset = std::max(largest_offset, groups[g].offset);
   }
   AffineBlock block{};
-  block.scale = to_finite_f16(largest_step / 63.0f);
-  block.minimum = to_finite_f16(largest_offset / 63.0f);
+  block.scale = unit_of(largest_step / 63.0f);
+  block.minimum = unit_of(largest_offset / 63.0f);
   const float scale = to_float(block.scale), minimum = to_float(block.minimum);
   for (int g = 0; g < 8; ++g) {
     // Rounding both scales moves the optimum: try their neighbours too.
     const float* x = values + g * 32;
     const int step = nearest_multiple(groups[g].step, scale, 0, 63);
     const int offset = nearest_multiple(groups[g].offset, minimum, 0, 63);
-    float best = INFINITY;
+    float best = squared_error<32>(x, 0.0f, 0.0f, 0.0f, top);  // all zeros: block{}
     for (int s = std::max(step - 1, 0); s <= std::min(step + 1, 63); ++s) {
       for (int o = std::max(offset - 1, 0); o <= std::min(offset + 1, 63); ++o) {
         const float error = squared_error<32>(x, scale * static_cast<float>(s),
@@ -173,12 +180,12 @@ SymmetricBlock fit_symmetric(const float* values) {
     if (std::fabs(steps[g]) > std::fabs(largest)) largest = steps[g];
   }
   SymmetricBlock block{};
-  block.scale = to_finite_f16(largest / -128.0f);
+  block.scale = unit_of(largest / -128.0f);
   const float scale = to_float(block.scale);
   for (int g = 0; g < 16; ++g) {
     const float* x = values + g * 16;
     const int step = nearest_multiple(steps[g], scale, -128, 127);
-    float best = INFINITY;
+    float best = squared_error<16>(x, 0.0f, 0.0f, -32.0f, 31.0f);
     for (int s = std::max(step - 1, -128); s <= std::min(step + 1, 127); ++s) {
       const float error = squared_error<16>(x, scale * static_cast<float>(s), 0.0f, -32.0f, 31.0f);
       if (!(error < best)) continue;

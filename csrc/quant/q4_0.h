@@ -25,10 +25,11 @@ struct Q4_0 {
 
   SDCORE_FORMAT void dequantize(const Block& __restrict block, float* __restrict out) {
     const float scale = to_float(block.scale);
-    for (int i = 0; i < 16; ++i) {
-      out[i] = scale * static_cast<float>((block.quants[i] & 15) - 8);
+    SDCORE_KEEP_LOOP
+    for (int i = 0; i < 16; ++i) out[i] = scale * static_cast<float>((block.quants[i] & 15) - 8);
+    SDCORE_KEEP_LOOP
+    for (int i = 0; i < 16; ++i)
       out[i + 16] = scale * static_cast<float>((block.quants[i] >> 4) - 8);
-    }
   }
 
   SDCORE_FORMAT void quantize(const float* __restrict values, Block& __restrict block) {

@@ -31,13 +31,15 @@ struct Q4_K {
 
   SDCORE_FORMAT void dequantize(const Block& __restrict block, float* __restrict out) {
     const float scale = to_float(block.scale), minimum = to_float(block.minimum);
-    for (int group = 0; group < 8; ++group) {
-      const float step = scale * static_cast<float>(block.scales.scale(group));
-      const float low = minimum * static_cast<float>(block.scales.minimum(group));
-      const uint8_t* quants = block.quants + group / 2 * 32;
-      const int shift = group % 2 * 4;
-      for (int i = 0; i < 32; ++i) {
-        out[group * 32 + i] = step * static_cast<float>((quants[i] >> shift) & 15) - low;
+    for (int group = 0; group < 8; group += 2) {
+      const uint8_t* quants = block.quants + group * 16;
+      for (int half = 0; half < 2; ++half) {
+        const float step = scale * static_cast<float>(block.scales.scale(group + half));
+        const float low = minimum * static_cast<float>(block.scales.minimum(group + half));
+        float* to = out + (group + half) * 32;
+        for (int i = 0; i < 32; ++i) {
+          to[i] = step * static_cast<float>(half == 0 ? quants[i] & 15 : quants[i] >> 4) - low;
+        }
       }
     }
   }

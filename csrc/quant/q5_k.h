@@ -32,14 +32,17 @@ struct Q5_K {
 
   SDCORE_FORMAT void dequantize(const Block& __restrict block, float* __restrict out) {
     const float scale = to_float(block.scale), minimum = to_float(block.minimum);
-    for (int group = 0; group < 8; ++group) {
-      const float step = scale * static_cast<float>(block.scales.scale(group));
-      const float offset = minimum * static_cast<float>(block.scales.minimum(group));
-      const uint8_t* low = block.low + group / 2 * 32;
-      const int shift = group % 2 * 4;
-      for (int i = 0; i < 32; ++i) {
-        const int quant = ((low[i] >> shift) & 15) | (((block.high[i] >> group) & 1) << 4);
-        out[group * 32 + i] = step * static_cast<float>(quant) - offset;
+    for (int group = 0; group < 8; group += 2) {
+      const uint8_t* low = block.low + group * 16;
+      for (int half = 0; half < 2; ++half) {
+        const float step = scale * static_cast<float>(block.scales.scale(group + half));
+        const float offset = minimum * static_cast<float>(block.scales.minimum(group + half));
+        float* to = out + (group + half) * 32;
+        for (int i = 0; i < 32; ++i) {
+          const int nibble = half == 0 ? low[i] & 15 : low[i] >> 4;
+          const int fifth = (block.high[i] >> (group + half)) & 1;
+          to[i] = step * static_cast<float>(nibble + fifth * 16) - offset;
+        }
       }
     }
   }

@@ -29,16 +29,23 @@ struct Q6_K {
   SDCORE_FORMAT void swap(Block& block) { block.scale = swapped(block.scale); }
 
   SDCORE_FORMAT void dequantize(const Block& __restrict block, float* __restrict out) {
+    int8_t quants[256];
+    for (int half = 0; half < 2; ++half) {
+      const uint8_t *low = block.low + half * 64, *high = block.high + half * 32;
+      int8_t* to = quants + half * 128;
+      for (int i = 0; i < 32; ++i) {
+        to[i] = static_cast<int8_t>((low[i] & 15) + ((high[i] & 3) << 4) - 32);
+        to[i + 32] = static_cast<int8_t>((low[i + 32] & 15) + ((high[i] & 12) << 2) - 32);
+        to[i + 64] = static_cast<int8_t>((low[i] >> 4) + (high[i] & 48) - 32);
+        to[i + 96] = static_cast<int8_t>((low[i + 32] >> 4) + ((high[i] & 192) >> 2) - 32);
+      }
+    }
     const float scale = to_float(block.scale);
     for (int group = 0; group < 16; ++group) {
       const float step = scale * static_cast<float>(block.scales[group]);
-      const int half = group / 8, first = group % 8 * 16;  // of the 128 numbers of this half
-      const uint8_t* low = block.low + half * 64 + first % 64;
-      const uint8_t* high = block.high + half * 32 + first % 32;
-      const int low_shift = first / 64 * 4, high_shift = first / 32 * 2;
+      SDCORE_KEEP_LOOP
       for (int i = 0; i < 16; ++i) {
-        const int quant = ((low[i] >> low_shift) & 15) | (((high[i] >> high_shift) & 3) << 4);
-        out[group * 16 + i] = step * static_cast<float>(quant - 32);
+        out[group * 16 + i] = step * static_cast<float>(quants[group * 16 + i]);
       }
     }
   }

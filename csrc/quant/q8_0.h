@@ -30,7 +30,10 @@ struct Q8_0 {
 
   SDCORE_FORMAT void quantize(const float* __restrict values, Block& __restrict block) {
     float furthest = 0.0f;
-    for (int i = 0; i < 32; ++i) furthest = std::fmax(furthest, std::fabs(values[i]));
+    for (int i = 0; i < 32; ++i) {
+      const float distance = std::fabs(values[i]);
+      furthest = distance > furthest ? distance : furthest;
+    }
     const float scale = furthest / 127.0f;
     const float inverse = scale == 0.0f ? 0.0f : 1.0f / scale;
     for (int i = 0; i < 32; ++i) {
