@@ -73,6 +73,12 @@ struct Avx2 {
     const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(k), _mm256_set1_epi32(127));
     return _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
   }
+  SDCORE_SIMD F split2(F x, F& fraction) {
+    const F clamped = max(set(-127.0f), x);
+    const F k = _mm256_floor_ps(clamped);
+    fraction = sub(clamped, k);
+    return k;
+  }
   SDCORE_SIMD float sum(F a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));

@@ -1,7 +1,12 @@
 // The vector vocabulary of 16 lanes. Include only from files compiled for AVX-512 or above.
 #pragma once
 
+// GCC 12 warns of its own _mm512_undefined (GCC bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 
 #include "simd/scalar.h"
 
@@ -68,6 +73,11 @@ struct Avx512 {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
   }
   SDCORE_SIMD F scale2(F x, F k) { return _mm512_scalef_ps(x, k); }
+  // scalef rounds its exponent down by itself, and reduce gives 0 for -inf.
+  SDCORE_SIMD F split2(F x, F& fraction) {
+    fraction = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    return x;
+  }
   SDCORE_SIMD float sum(F a) { return _mm512_reduce_add_ps(a); }
   SDCORE_SIMD float max_lane(F a) { return _mm512_reduce_max_ps(a); }
 };

@@ -39,13 +39,25 @@ struct Scalar {
   SDCORE_SIMD F mul(F a, F b) { return a * b; }
   SDCORE_SIMD F div(F a, F b) { return a / b; }
   SDCORE_SIMD F fma(F a, F b, F c) { return a * b + c; }  // a*b + c
+  // max and min give b when either is NaN, as x86 does: put the value that must carry NaN second.
   SDCORE_SIMD F max(F a, F b) { return a > b ? a : b; }
   SDCORE_SIMD F min(F a, F b) { return a < b ? a : b; }
   SDCORE_SIMD F round(F a) { return std::nearbyint(a); }
   // Where a < b takes x, else y.
   SDCORE_SIMD F select_less(F a, F b, F x, F y) { return a < b ? x : y; }
-  // x * 2^k for integral k in [-126, 127].
-  SDCORE_SIMD F scale2(F x, F k) { return x * std::ldexp(1.0f, static_cast<int>(k)); }
+  // x * 2^k for integral k in [-127, 127]; k = -127 gives 0. Adding 1.5 * 2^23 puts k into the low
+  // bits.
+  SDCORE_SIMD F scale2(F x, F k) {
+    const uint32_t exponent = std::bit_cast<uint32_t>(k + 12582912.0f) - 0x4b400000u + 127u;
+    return x * std::bit_cast<float>(exponent << 23);
+  }
+  // x <= 0 as k + fraction with 0 <= fraction < 1, for scale2: below -127 (so for -inf) k is -127.
+  SDCORE_SIMD F split2(F x, F& fraction) {
+    const float clamped = max(-127.0f, x);
+    const float k = std::floor(clamped);
+    fraction = clamped - k;
+    return k;
+  }
   SDCORE_SIMD float sum(F a) { return a; }
   SDCORE_SIMD float max_lane(F a) { return a; }
 };

@@ -1,6 +1,9 @@
 // softmax(q kᵀ · scale) v per head, in tiles with a running softmax: the full matrix never exists.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "base/view.h"
 #include "kernels/context.h"
 
@@ -19,5 +22,7 @@ struct AttentionArgs {
 
 size_t attention_workspace(const AttentionArgs& args, Isa isa);
 void attention(const AttentionArgs& args, const KernelContext& context);
+
+std::vector<std::string> attention_variants();  // best first
 
 }  // namespace sdcore

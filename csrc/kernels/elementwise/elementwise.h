@@ -1,6 +1,9 @@
 // Arithmetic that touches each value once. Views may be of either dtype, mixed.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "base/view.h"
 #include "kernels/context.h"
 
@@ -43,5 +46,8 @@ struct TimestepEmbeddingArgs {
   float max_period = 10000.0f;
 };
 void timestep_embedding(const TimestepEmbeddingArgs& args, const KernelContext& context);
+
+// Names of the variants of unary, binary, geglu and scale, best first.
+std::vector<std::string> elementwise_variants();
 
 }  // namespace sdcore

@@ -1,6 +1,9 @@
 // Group and layer normalization, with an activation in the same pass.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "base/view.h"
 #include "kernels/context.h"
 
@@ -27,5 +30,7 @@ struct LayerNormArgs {
   float eps = 1e-5f;
 };
 void layer_norm(const LayerNormArgs& args, const KernelContext& context);
+
+std::vector<std::string> norm_variants();  // best first
 
 }  // namespace sdcore

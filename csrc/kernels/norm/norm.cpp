@@ -1,0 +1,183 @@
+// Checks arguments, cuts images into chunks by their shape alone, and combines the chunks' sums.
+#include "kernels/norm/norm.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/shape.h"
+#include "kernels/norm/kernel.h"
+#include "kernels/registry.h"
+
+namespace sdcore {
+namespace {
+
+using norm::Kernel;
+using norm::Pixels;
+
+constexpr std::array kRows = {
+#define SDCORE_KERNEL(isa) &norm::kernel_##isa,
+#include "kernels/norm/kernels.inc"
+#undef SDCORE_KERNEL
+};
+
+std::string describe(const View& v) { return to_string({v.n, v.h, v.w, v.c}); }
+
+void require_same_shape(const char* op, const View& in, const View& out) {
+  require(in.dtype != DType::i32 && out.dtype != DType::i32, ErrorKind::invalid_argument, "[", op,
+          "] needs f32 or bf16, got ", dtype_name(in.dtype), " and ", dtype_name(out.dtype));
+  require(in.n == out.n && in.h == out.h && in.w == out.w && in.c == out.c,
+          ErrorKind::invalid_argument, "[", op, "] in ", describe(in), " and out ", describe(out),
+          " must be the same shape");
+}
+
+template <class Data>
+Pixels<Data> pixels_of(const View& v, int64_t image) {
+  return {static_cast<std::byte*>(v.data) + image * v.stride_n * dtype_size(v.dtype), v.dtype, v.w,
+          v.stride_h, v.stride_w};
+}
+
+// The cut of an image into chunks of pixels. It follows from the shape only, so that the order of
+// every sum does too.
+struct Chunks {
+  int64_t pixels, length, count;
+
+  explicit Chunks(const View& v) : pixels(v.h * v.w) {
+    constexpr int64_t kElements = 65536, kLongest = 512;
+    length = std::clamp<int64_t>(kElements / v.c, norm::kShiftPixels, kLongest) / 4 * 4;
+    count = (pixels + length - 1) / length;
+  }
+  int64_t begin(int64_t chunk) const { return chunk * length; }
+  int64_t end(int64_t chunk) const { return std::min(pixels, (chunk + 1) * length); }
+};
+
+// Count, mean and sum of squared deviations of a set of values; add joins two sets (Chan, Golub and
+// LeVeque 1979).
+struct Moments {
+  double count = 0, mean = 0, square = 0;
+
+  void add(const Moments& b) {
+    if (b.count == 0) return;
+    const double total = count + b.count, delta = b.mean - mean;
+    mean += delta * b.count / total;
+    square += b.square + delta * delta * count * b.count / total;
+    count = total;
+  }
+};
+
+struct Plan {
+  Chunks chunks;
+  Moments* partial;  // [n][chunks][groups]
+  float* affine;     // [n][shift, scale, bias][c]
+  size_t bytes;
+
+  explicit Plan(const GroupNormArgs& args) : chunks(args.in) {
+    const size_t sums =
+        align_up(sizeof(Moments) * static_cast<size_t>(args.in.n * chunks.count * args.groups));
+    auto* base = static_cast<std::byte*>(args.workspace);
+    partial = reinterpret_cast<Moments*>(base);
+    affine = reinterpret_cast<float*>(base + sums);
+    bytes = sums + sizeof(float) * static_cast<size_t>(args.in.n * 3 * args.in.c);
+  }
+};
+
+// Channel sums of one chunk to moments of its groups. Double, because a channel's mean and its
+// distance from the group's are differences of large numbers.
+void fold(const norm::ChunkSums& sums, int64_t pixels, int64_t per_group, int64_t groups,
+          Moments* out) {
+  const double count = static_cast<double>(pixels), inverse = 1.0 / count;
+  const double inverse_group = 1.0 / static_cast<double>(per_group);
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t first = g * per_group, last = first + per_group;
+    double mean = 0, square = 0;
+    for (int64_t i = first; i < last; ++i) mean += sums.shift[i] + sums.sum[i] * inverse;
+    mean *= inverse_group;
+    for (int64_t i = first; i < last; ++i) {
+      const double sum = sums.sum[i], delta = sums.shift[i] + sum * inverse - mean;
+      square += sums.square[i] - sum * sum * inverse + count * delta * delta;
+    }
+    out[g] = {count * static_cast<double>(per_group), mean, square};
+  }
+}
+
+// Coefficients of one group. The mean goes in as a float and what the float left over.
+void finish(const GroupNormArgs& args, const Moments& m, int64_t group, float* affine) {
+  const int64_t c = args.in.c, per_group = c / args.groups;
+  const double variance = std::max(m.square / m.count, 0.0);
+  const double scale = 1.0 / std::sqrt(variance + args.eps);
+  const float shift = static_cast<float>(m.mean);
+  const double rest = m.mean - shift;
+  for (int64_t i = group * per_group; i < (group + 1) * per_group; ++i) {
+    const double weighted = args.weight ? scale * args.weight[i] : scale;
+    affine[i] = shift;
+    affine[c + i] = static_cast<float>(weighted);
+    affine[2 * c + i] = static_cast<float>((args.bias ? args.bias[i] : 0.0) - rest * weighted);
+  }
+}
+
+void require_arguments(const GroupNormArgs& args) {
+  require_same_shape("group_norm", args.in, args.out);
+  require(args.groups > 0 && args.in.c % args.groups == 0, ErrorKind::invalid_argument,
+          "[group_norm] channels must divide by groups, got ", args.in.c, " and ", args.groups);
+  require(args.workspace != nullptr, ErrorKind::internal, "[group_norm] workspace is missing");
+}
+
+}  // namespace
+
+size_t group_norm_workspace(const GroupNormArgs& args) {
+  return args.in.c > 0 ? Plan(args).bytes : 0;
+}
+
+void group_norm(const GroupNormArgs& args, const KernelContext& context) {
+  if (args.in.pixels() * args.in.c == 0) return;
+  require_arguments(args);
+  const Kernel& kernel = pick(kRows, context.isa);
+  const Plan plan(args);
+  const Chunks& chunks = plan.chunks;
+  const int64_t c = args.in.c, groups = args.groups;
+
+  const size_t row = align_up(sizeof(float) * static_cast<size_t>(c));
+  const auto lock = context.pool.reserve_scratch(3 * row);
+  context.pool.parallel_for(args.in.n * chunks.count, [&](int64_t task, int thread) {
+    const int64_t begin = chunks.begin(task % chunks.count), end = chunks.end(task % chunks.count);
+    std::byte* scratch = context.pool.scratch(thread);
+    const auto channels = [&](size_t i) { return reinterpret_cast<float*>(scratch + i * row); };
+    const norm::ChunkSums sums{channels(0), channels(1), channels(2)};
+    kernel.chunk_sums(pixels_of<const void>(args.in, task / chunks.count), begin, end, c, sums);
+    fold(sums, end - begin, c / groups, groups, plan.partial + task * groups);
+  });
+  context.pool.parallel_for(args.in.n * groups, [&](int64_t task, int) {
+    const int64_t image = task / groups, group = task % groups;
+    Moments whole;
+    for (int64_t i = 0; i < chunks.count; ++i) {
+      whole.add(plan.partial[(image * chunks.count + i) * groups + group]);
+    }
+    finish(args, whole, group, plan.affine + image * 3 * c);
+  });
+  context.pool.parallel_for(args.in.n * chunks.count, [&](int64_t task, int) {
+    const int64_t image = task / chunks.count, chunk = task % chunks.count;
+    const float* affine = plan.affine + image * 3 * c;
+    kernel.affine(pixels_of<const void>(args.in, image), pixels_of<void>(args.out, image),
+                  chunks.begin(chunk), chunks.end(chunk), c, {affine, affine + c, affine + 2 * c},
+                  args.activation);
+  });
+}
+
+void layer_norm(const LayerNormArgs& args, const KernelContext& context) {
+  require_same_shape("layer_norm", args.in, args.out);
+  if (args.in.pixels() * args.in.c == 0) return;
+  const Kernel& kernel = pick(kRows, context.isa);
+  constexpr int64_t kTaskElements = 16384;
+  const int64_t length = std::max<int64_t>(1, kTaskElements / args.in.c);
+  const int64_t pixels = args.in.h * args.in.w;
+  const int64_t pieces = (pixels + length - 1) / length;
+  context.pool.parallel_for(args.in.n * pieces, [&](int64_t task, int) {
+    const int64_t image = task / pieces, begin = task % pieces * length;
+    kernel.layer_norm(pixels_of<const void>(args.in, image), pixels_of<void>(args.out, image),
+                      begin, std::min(pixels, begin + length), args.in.c,
+                      {args.weight, args.bias, args.eps});
+  });
+}
+
+std::vector<std::string> norm_variants() { return row_names(kRows); }
+
+}  // namespace sdcore
