@@ -1,0 +1,98 @@
+// A convolution is the product of its taps, read from an input that has a border of zeros: the
+// view's own halo, or a copy in the workspace.
+#include "kernels/conv2d/conv2d.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/gemm/packed_weight.h"
+
+namespace sdcore {
+namespace {
+
+struct Padding {
+  int64_t top, left, bottom, right;
+  int64_t most() const { return std::max({top, left, bottom, right}); }
+};
+
+// Pixels around the image that some tap touches.
+Padding padding_of(const Conv2dArgs& a) {
+  const int64_t bottom = (a.out.h - 1) * a.stride + a.kernel_h - a.pad_top - a.in.h;
+  const int64_t right = (a.out.w - 1) * a.stride + a.kernel_w - a.pad_left - a.in.w;
+  return {a.pad_top, a.pad_left, std::max<int64_t>(bottom, 0), std::max<int64_t>(right, 0)};
+}
+
+bool needs_copy(const Conv2dArgs& a) { return padding_of(a).most() > a.in.halo; }
+
+View padded_view(const Conv2dArgs& a) {
+  const Padding pad = padding_of(a);
+  return dense_view(a.workspace, a.in.dtype, a.in.n, a.in.h + pad.top + pad.bottom,
+                    a.in.w + pad.left + pad.right, a.in.c);
+}
+
+void copy_padded(const Conv2dArgs& a, const View& to, ThreadPool& pool) {
+  const Padding pad = padding_of(a);
+  const auto size = static_cast<size_t>(dtype_size(a.in.dtype));
+  const auto line = static_cast<size_t>(to.stride_h) * size;
+  const auto pixel = static_cast<size_t>(to.c) * size;
+  pool.parallel_for(to.n * to.h, [&](int64_t i, int) {
+    std::byte* out = static_cast<std::byte*>(to.data) + static_cast<size_t>(i) * line;
+    const int64_t n = i / to.h, y = i % to.h - pad.top;
+    if (y < 0 || y >= a.in.h) {
+      std::memset(out, 0, line);
+      return;
+    }
+    const auto left = static_cast<size_t>(pad.left) * pixel;
+    const auto inside = static_cast<size_t>(a.in.w) * pixel;
+    std::memset(out, 0, left);
+    const std::byte* from = static_cast<const std::byte*>(a.in.data) +
+                            static_cast<size_t>(n * a.in.stride_n + y * a.in.stride_h) * size;
+    if (a.in.stride_w == a.in.c) {
+      std::memcpy(out + left, from, inside);
+    } else {
+      for (int64_t x = 0; x < a.in.w; ++x) {
+        std::memcpy(out + left + static_cast<size_t>(x) * pixel,
+                    from + static_cast<size_t>(x * a.in.stride_w) * size, pixel);
+      }
+    }
+    std::memset(out + left + inside, 0, line - left - inside);
+  });
+}
+
+void check(const Conv2dArgs& a, const KernelContext& context) {
+  gemm::check("conv2d", a.in, a.out, a.weight, a.epilogue, context);
+  const auto need = [](bool ok, const auto&... text) {
+    require(ok, ErrorKind::invalid_argument, "[conv2d] ", text...);
+  };
+  need(a.stride >= 1, "stride must be positive, got ", a.stride);
+  need(a.kernel_h >= 1 && a.kernel_w >= 1 && a.kernel_h * a.kernel_w == a.weight->kernel,
+       "the weight has ", a.weight->kernel, " taps, not ", a.kernel_h, " x ", a.kernel_w);
+  need(a.pad_top >= 0 && a.pad_left >= 0, "padding cannot be negative, got ", a.pad_top, " and ",
+       a.pad_left);
+  need(!needs_copy(a) || a.workspace, "no workspace for an input with a halo of ", a.in.halo);
+}
+
+}  // namespace
+
+size_t conv2d_workspace(const Conv2dArgs& args, Isa) {
+  if (!needs_copy(args)) return 0;
+  const View padded = padded_view(args);
+  return align_up(static_cast<size_t>(padded.n * padded.stride_n * dtype_size(padded.dtype)));
+}
+
+void conv2d(const Conv2dArgs& args, const KernelContext& context) {
+  check(args, context);
+  if (args.out.pixels() == 0) return;
+  View in = args.in;
+  if (needs_copy(args)) {
+    in = padded_view(args);
+    copy_padded(args, in, context.pool);
+  } else {
+    const int64_t before = args.pad_top * in.stride_h + args.pad_left * in.stride_w;
+    in.data = static_cast<std::byte*>(in.data) - before * dtype_size(in.dtype);
+  }
+  gemm::multiply(in, args.out, *args.weight, {args.kernel_h, args.kernel_w, args.stride},
+                 args.epilogue, context);
+}
+
+}  // namespace sdcore

@@ -1,0 +1,246 @@
+// The loops around a tile kernel, and the packing of what it reads: once, over any kernel class.
+// Included only from files of one instruction set, with classes from their unnamed namespaces.
+//
+// A kernel class has
+//   V, rows, panel, group      vector class; rows of a tile, outputs of a panel, tiles a call
+//   pairs                      panels hold bf16 pairs, else floats
+//   Kernel(tile_rows)          takes hold of what it needs on this thread
+//   multiply(tiles, count, row_bytes, steps, step_count, panel, columns, sums, accumulate)
+//                              adds the steps to sums[tile][rows][panel], or begins them
+#pragma once
+
+#include <cstring>
+
+#include "kernels/gemm/engine.h"
+#include "kernels/gemm/epilogue.h"
+
+namespace sdcore::gemm {
+
+template <class Kernel>
+struct Driver {
+  using V = typename Kernel::V;
+  using Element = std::conditional_t<Kernel::pairs, uint16_t, float>;
+  static constexpr int64_t step_elements = kStep * Kernel::panel;
+
+  // Element (k, n) of a step. Pairs lie as AMX wants its B tiles: [16 outputs][k / 2][output][2].
+  SDCORE_SIMD int64_t place(int64_t k, int64_t n) {
+    if constexpr (Kernel::pairs) return (n / 16) * 512 + (k / 2) * 32 + (n % 16) * 2 + (k % 2);
+    return k * Kernel::panel + n;
+  }
+
+  // One step from rows of weights: value (k, n) is rows[n * row_stride + k * stride].
+  template <class T>
+  static void interleave(const T* rows, int64_t row_stride, int64_t stride, int64_t channels,
+                         T* out) {
+    if constexpr (Kernel::pairs) {
+      for (int64_t k = 0; k < kStep; k += 2) {
+        for (int64_t n = 0; n < Kernel::panel; ++n) {
+          const T* from = rows + n * row_stride + k * stride;
+          T* to = out + place(k, n);
+          to[0] = k < channels ? from[0] : T{};
+          to[1] = k + 1 < channels ? from[stride] : T{};
+        }
+      }
+    } else {
+      for (int64_t k = 0; k < kStep; ++k) {
+        for (int64_t n = 0; n < Kernel::panel; ++n) {
+          out[place(k, n)] = k < channels ? rows[n * row_stride + k * stride] : T{};
+        }
+      }
+    }
+  }
+
+  template <class From, class To>
+  static void convert(const From* from, int64_t count, To* to) {
+    if constexpr (std::is_same_v<From, To>) {
+      std::memcpy(to, from, static_cast<size_t>(count) * sizeof(To));
+    } else {
+      // Files promise no alignment, and a plain load of one value would need it.
+      From lanes[V::width] = {};
+      for (int64_t i = 0; i < count; i += V::width) {
+        const int64_t n = count - i < V::width ? count - i : V::width;
+        if (n == V::width) {
+          std::memcpy(lanes, from + i, sizeof(lanes));
+          V::store(to + i, V::load(lanes));
+        } else {
+          std::memcpy(lanes, from + i, static_cast<size_t>(n) * sizeof(From));
+          V::store_n(to + i, V::load(lanes), n);
+        }
+      }
+    }
+  }
+
+  static void round(float* values, int64_t count) {
+    bf16 rounded[V::width];
+    for (int64_t i = 0; i < count; i += V::width) {
+      V::store(rounded, V::load(values + i));
+      V::store(values + i, V::load(rounded));
+    }
+  }
+
+  // ---- packing ----
+
+  template <class From, class To>
+  static void pack_as(const PackSource& s, int64_t panel, To* out, To* rows) {
+    const int64_t row_stride = kStep * s.taps;
+    const From* weight = reinterpret_cast<const From*>(s.data);
+    for (int64_t c = 0; c < s.channels; c += kStep) {
+      const int64_t channels = s.channels - c < kStep ? s.channels - c : kStep;
+      for (int64_t n = 0; n < Kernel::panel; ++n) {
+        const int64_t o = panel * Kernel::panel + n;
+        To* row = rows + n * row_stride;
+        if (o < s.outputs) {
+          convert(weight + (o * s.channels + c) * s.taps, channels * s.taps, row);
+        } else {
+          std::memset(row, 0, static_cast<size_t>(channels * s.taps) * sizeof(To));
+        }
+      }
+      for (int64_t t = 0; t < s.taps; ++t, out += step_elements) {
+        interleave(rows + t, row_stride, s.taps, channels, out);
+      }
+    }
+  }
+
+  // `scratch` holds panel * kStep * taps floats.
+  static void pack(const PackSource& s, int64_t panel, std::byte* out, std::byte* scratch) {
+    const auto as = [&]<class From, class To>() {
+      pack_as<From, To>(s, panel, reinterpret_cast<To*>(out), reinterpret_cast<To*>(scratch));
+    };
+    if (s.type == s.stored) {
+      if (s.type == Type::f32) return as.template operator()<float, float>();
+      return s.type == Type::f16 ? as.template operator()<f16, f16>()
+                                 : as.template operator()<bf16, bf16>();
+    }
+    if (s.type == Type::f32) return as.template operator()<float, bf16>();
+    as.template operator()<f16, bf16>();
+  }
+
+  // ---- the loops ----
+
+  // Steps [begin, begin + count) of a panel in the form that the kernel reads.
+  static const std::byte* block(const Product& p, int64_t panel, int64_t begin, int64_t count,
+                                std::byte* scratch) {
+    auto* out = reinterpret_cast<Element*>(scratch + p.scratch.block);
+    if (p.unpack) {
+      unpack(p, panel, begin, count, out, reinterpret_cast<float*>(scratch + p.scratch.values));
+      return scratch + p.scratch.block;
+    }
+    const std::byte* stored = p.panels + panel * p.panel_bytes;
+    if constexpr (Kernel::pairs) {
+      return stored + begin * step_elements * 2;
+    } else {
+      if (p.stored == Type::f32) return stored + begin * step_elements * 4;
+      stored += begin * step_elements * 2;
+      if (p.stored == Type::f16) {
+        convert(reinterpret_cast<const f16*>(stored), count * step_elements, out);
+      } else {
+        convert(reinterpret_cast<const bf16*>(stored), count * step_elements, out);
+      }
+      return scratch + p.scratch.block;
+    }
+  }
+
+  static void unpack(const Product& p, int64_t panel, int64_t begin, int64_t count, Element* out,
+                     float* values) {
+    const int64_t first = panel * Kernel::panel;
+    const int64_t inputs = p.row_blocks_bytes / p.unpack->block_bytes * p.unpack->block_size;
+    const int64_t end = (begin + count) * kStep < inputs ? (begin + count) * kStep : inputs;
+    for (int64_t k = begin * kStep; k < end; k += kUnpack) {
+      const int64_t size = end - k < kUnpack ? end - k : kUnpack;
+      for (int64_t n = 0; n < Kernel::panel; ++n) {
+        float* row = values + n * kUnpack;
+        if (first + n < p.outputs) {
+          const std::byte* from = p.blocks + (first + n) * p.row_blocks_bytes +
+                                  k / p.unpack->block_size * p.unpack->block_bytes;
+          p.unpack->to_float(from, row, size);
+        } else {
+          std::memset(row, 0, kUnpack * sizeof(float));
+        }
+        if constexpr (Kernel::pairs) {
+          convert(row, size, reinterpret_cast<bf16*>(row));  // bf16 i lies before float i
+        } else if (p.bf16_weights) {
+          round(row, size);
+        }
+      }
+      constexpr int64_t row_stride = kUnpack * sizeof(float) / sizeof(Element);
+      for (int64_t i = 0; i < size; i += kStep, out += step_elements) {
+        interleave(reinterpret_cast<const Element*>(values) + i, row_stride, 1,
+                   size - i < kStep ? size - i : kStep, out);
+      }
+    }
+  }
+
+  // Copies the taps of every row side by side, so that any number of channels fills whole steps.
+  static void gather(const Product& p, Tile* tiles, int64_t count, char* out) {
+    const int64_t size = p.step_count * kStep * 2;
+    for (int64_t t = 0; t < count; ++t) {
+      char* begin = out;
+      for (int r = 0; r < tiles[t].rows; ++r, out += size) {
+        const char* row = tiles[t].a + r * p.row_bytes;
+        const int64_t bytes = p.gather_bytes;
+        for (int64_t i = 0; i < p.gather_count; ++i) {
+          std::memcpy(out + i * bytes, row + p.gather_taps[i], static_cast<size_t>(bytes));
+        }
+        const int64_t used = p.gather_count * bytes;
+        std::memset(out + used, 0, static_cast<size_t>(size - used));
+      }
+      tiles[t].a = begin;
+    }
+  }
+
+  static void run(const Product& p, int64_t task, std::byte* scratch) {
+    const Range range = tiles_of(p, task);
+    const Range panels = panels_of(p, task);
+    const int64_t count = range.end - range.begin;
+    auto* tiles = reinterpret_cast<Tile*>(scratch);
+    auto* rows = reinterpret_cast<Row*>(scratch + p.scratch.rows);
+    auto* sums = reinterpret_cast<float*>(scratch + p.scratch.sums);
+    fill_tiles(p, range, Kernel::rows, Kernel::equal_tiles, tiles, rows);
+    int64_t row_bytes = p.row_bytes;
+    if (p.gather_count) {
+      gather(p, tiles, count, reinterpret_cast<char*>(scratch + p.scratch.gathered));
+      row_bytes = p.step_count * kStep * 2;
+    }
+    Kernel kernel(tiles[0].rows);
+    constexpr int64_t tile_sums = Kernel::rows * Kernel::panel;
+    const bool single = p.block_steps >= p.step_count;
+    for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+      const int64_t column = panel * Kernel::panel;
+      const int64_t columns =
+          p.outputs - column < Kernel::panel ? p.outputs - column : Kernel::panel;
+      for (int64_t begin = 0; begin < p.step_count; begin += p.block_steps) {
+        const int64_t left = p.step_count - begin;
+        const int64_t steps = left < p.block_steps ? left : p.block_steps;
+        const auto* b = reinterpret_cast<const char*>(block(p, panel, begin, steps, scratch));
+        for (int64_t t = 0; t < count; t += Kernel::group) {
+          const int64_t n = count - t < Kernel::group ? count - t : Kernel::group;
+          float* sum = single ? sums : sums + t * tile_sums;
+          kernel.multiply(tiles + t, n, row_bytes, p.steps + begin, steps, b, columns, sum,
+                          begin > 0);
+          if (steps < left) continue;
+          for (int64_t i = 0; i < n; ++i) {
+            store_tile<V>(p, rows + (t + i) * Kernel::rows, tiles[t + i].rows, sum + i * tile_sums,
+                          Kernel::panel, column, columns);
+          }
+        }
+      }
+    }
+  }
+};
+
+template <class Kernel>
+constexpr Variant variant(const char* name, Isa isa, DType dtype) {
+  return {name,
+          isa,
+          dtype,
+          Kernel::rows,
+          Kernel::panel,
+          Kernel::equal_tiles,
+          Kernel::pairs,
+          Kernel::whole_steps,
+          Kernel::block_steps,
+          &Driver<Kernel>::pack,
+          &Driver<Kernel>::run};
+}
+
+}  // namespace sdcore::gemm

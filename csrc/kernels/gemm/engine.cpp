@@ -1,0 +1,208 @@
+// The geometry of a product, and how its work is split.
+#include "kernels/gemm/engine.h"
+
+#include <algorithm>
+
+#include "kernels/gemm/packed_weight.h"
+
+namespace sdcore::gemm {
+namespace {
+
+// A chunk of input rows that stays in a core's second-level cache beside a panel of weights.
+constexpr int64_t kChunkBytes = 768 << 10;
+// Rows of a chunk are also bounded so that the sums of one panel stay there too.
+constexpr int64_t kChunkRows = 2048;
+// Tasks a thread, so that none waits long for the last one.
+constexpr int64_t kTasksPerThread = 8;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+Range part(int64_t total, int64_t parts, int64_t index) {
+  return {total * index / parts, total * (index + 1) / parts};
+}
+
+struct Segments {
+  int64_t count, rows, lines, pitch;
+};
+
+// What a tile costs beyond its rows, in rows: loads of the panel, the loop's ends.
+constexpr int64_t kTileCost = 3;
+
+int64_t cost(const Segments& s, const Variant& variant) {
+  const int64_t tiles = ceil_div(s.rows, variant.rows);
+  const int64_t rows =
+      variant.equal_tiles ? tiles * std::min<int64_t>(s.rows, variant.rows) : s.rows;
+  return s.count * (rows + tiles * kTileCost);
+}
+
+// The cheapest of: everything in one segment, an image a segment with the pixels between its lines
+// computed and dropped, a line a segment.
+Segments choose_segments(const View& in, const View& out, int stride, const Variant& variant) {
+  const int64_t lines = out.n * out.h;
+  const int64_t step = in.stride_w * stride, line = in.stride_h * stride;
+  if ((out.h == 1 || line == out.w * step) && (out.n == 1 || in.stride_n == out.h * out.w * step)) {
+    return {1, lines * out.w, lines, out.w};
+  }
+  Segments best{lines, out.w, 1, out.w};
+  if (step > 0 && line % step == 0 && line / step >= out.w) {
+    const int64_t pitch = line / step;
+    const Segments image{out.n, (out.h - 1) * pitch + out.w, out.h, pitch};
+    if (cost(image, variant) < cost(best, variant)) best = image;
+  }
+  return best;
+}
+
+void set_geometry(const View& in, const Window& window, const Variant& variant, Product& p) {
+  const int64_t size = dtype_size(in.dtype);
+  p.in = static_cast<const char*>(in.data);
+  p.in_stride_n = in.stride_n * size;
+  p.in_stride_h = in.stride_h * window.stride * size;
+  p.row_bytes = in.stride_w * window.stride * size;
+  const Segments s = choose_segments(in, p.out, window.stride, variant);
+  p.segments = s.count;
+  p.segment_rows = s.rows;
+  p.segment_lines = s.lines;
+  p.pitch = s.pitch;
+  p.tiles_per_segment = ceil_div(s.rows, variant.rows);
+}
+
+// Byte offsets of a row's taps from its first.
+std::vector<int64_t> tap_offsets(const View& in, const Window& window) {
+  std::vector<int64_t> taps;
+  for (int64_t y = 0; y < window.kernel_h; ++y) {
+    for (int64_t x = 0; x < window.kernel_w; ++x) {
+      taps.push_back((y * in.stride_h + x * in.stride_w) * dtype_size(in.dtype));
+    }
+  }
+  return taps;
+}
+
+// Channels outermost: consecutive steps read neighbouring pixels, which are then still in cache.
+std::vector<Step> make_steps(const PackedWeight& weight, const std::vector<int64_t>& taps,
+                             int64_t size) {
+  std::vector<Step> steps;
+  for (int64_t c = 0; c < weight.channels; c += kStep) {
+    const auto channels = static_cast<int32_t>(std::min<int64_t>(kStep, weight.channels - c));
+    for (int64_t t = 0; t < weight.taps; ++t) {
+      steps.push_back({(weight.gathered ? 0 : taps[t]) + c * size, channels});
+    }
+  }
+  return steps;
+}
+
+void set_chunks(int64_t channel_bytes, int stride, int threads, const Variant& variant,
+                Product& p) {
+  const int64_t tiles = p.segments * p.tiles_per_segment;
+  const int64_t tile_bytes = variant.rows * stride * stride * std::max<int64_t>(channel_bytes, 1);
+  const int64_t most = std::clamp<int64_t>(kChunkBytes / tile_bytes, 1, kChunkRows / variant.rows);
+  p.tile_chunks = ceil_div(tiles, most);
+  if (p.tile_chunks > 1) {
+    p.tile_chunks = std::min(tiles, ceil_div(p.tile_chunks, threads) * threads);
+  }
+  const int64_t wanted = threads == 1 ? 1 : ceil_div(threads * kTasksPerThread, p.tile_chunks);
+  p.panel_chunks = std::min(p.panel_count, wanted);
+}
+
+void set_scratch(const Variant& variant, Product& p) {
+  const auto bytes = [](int64_t count, size_t each) {
+    return align_up(static_cast<size_t>(count) * each);
+  };
+  const int64_t tiles = ceil_div(p.segments * p.tiles_per_segment, p.tile_chunks);
+  const int64_t block = p.block_steps * kStep * variant.panel;
+  // With one pass over the steps, sums leave a tile at once.
+  const int64_t live = p.block_steps < p.step_count ? tiles + 1 : 2;
+  Scratch& s = p.scratch;
+  s.rows = bytes(tiles, sizeof(Tile));
+  s.sums = s.rows + bytes(tiles * variant.rows, sizeof(Row));
+  s.block = s.sums + bytes(live * variant.rows * variant.panel, sizeof(float));
+  s.values = s.block;
+  if (p.unpack || (!variant.pairs && p.stored != Type::f32)) {
+    s.values += bytes(block, variant.pairs ? 2 : 4);
+  }
+  s.gathered = s.values + (p.unpack ? bytes(variant.panel * kUnpack, sizeof(float)) : 0);
+  s.bytes = s.gathered;
+  if (p.gather_count) s.bytes += bytes(tiles * variant.rows * p.step_count * kStep, 2);
+}
+
+void set_weight(const PackedWeight& w, Product& p) {
+  p.outputs = w.outputs;
+  p.stored = w.stored;
+  p.panels = w.panels.data();
+  p.panel_bytes = w.panel_bytes();
+  p.panel_count = w.panel_count();
+  if (w.panels.size() == 0) {
+    p.unpack = &type_info(w.stored);
+    p.blocks = static_cast<const std::byte*>(w.source.data);
+    p.row_blocks_bytes = w.inputs / p.unpack->block_size * p.unpack->block_bytes;
+    p.bf16_weights = w.variant->dtype == DType::bf16;
+  }
+}
+
+}  // namespace
+
+Range tiles_of(const Product& p, int64_t task) {
+  return part(p.segments * p.tiles_per_segment, p.tile_chunks, task % p.tile_chunks);
+}
+
+Range panels_of(const Product& p, int64_t task) {
+  return part(p.panel_count, p.panel_chunks, task / p.tile_chunks);
+}
+
+void fill_tiles(const Product& p, Range range, int max_rows, bool equal_tiles, Tile* tiles,
+                Row* rows) {
+  const View& out = p.out;
+  const View& residual = p.epilogue.residual;
+  for (int64_t t = range.begin; t < range.end; ++t, ++tiles, rows += max_rows) {
+    const int64_t segment = t / p.tiles_per_segment, index = t % p.tiles_per_segment;
+    Range r = part(p.segment_rows, p.tiles_per_segment, index);
+    int64_t fresh = r.begin;
+    if (equal_tiles) {
+      const int64_t size = std::min<int64_t>(p.segment_rows, max_rows);
+      fresh = index * size;
+      r.begin = std::min(fresh, p.segment_rows - size);
+      r.end = r.begin + size;
+    }
+    const int64_t line = segment * p.segment_lines;
+    tiles->a =
+        p.in + line / out.h * p.in_stride_n + line % out.h * p.in_stride_h + r.begin * p.row_bytes;
+    tiles->rows = static_cast<int>(r.end - r.begin);
+    for (int64_t i = r.begin; i < r.end; ++i) {
+      const int64_t x = i % p.pitch;
+      const int64_t n = (line + i / p.pitch) / out.h, y = (line + i / p.pitch) % out.h;
+      const auto at = [&](const View& v) {
+        return n * v.stride_n + y * v.stride_h + x * v.stride_w;
+      };
+      const bool kept = i >= fresh && x < out.w;
+      rows[i - r.begin] = {kept ? at(out) : -1, at(residual), n * p.epilogue.image_bias.stride_n};
+    }
+  }
+}
+
+void multiply(const View& in, const View& out, const PackedWeight& weight, const Window& window,
+              const Epilogue& epilogue, const KernelContext& context) {
+  if (out.pixels() == 0) return;
+  const Variant& variant = *weight.variant;
+  Product p;
+  p.out = out;
+  p.epilogue = epilogue;
+  set_weight(weight, p);
+  set_geometry(in, window, variant, p);
+  const std::vector<int64_t> taps = tap_offsets(in, window);
+  const std::vector<Step> steps = make_steps(weight, taps, dtype_size(in.dtype));
+  p.steps = steps.data();
+  p.step_count = static_cast<int64_t>(steps.size());
+  p.block_steps = variant.block_steps ? variant.block_steps : p.step_count;
+  if (weight.gathered) {
+    p.gather_taps = taps.data();
+    p.gather_count = static_cast<int64_t>(taps.size());
+    p.gather_bytes = weight.inputs * dtype_size(in.dtype);
+  }
+  set_chunks(weight.inputs * dtype_size(in.dtype), window.stride, context.pool.size(), variant, p);
+  set_scratch(variant, p);
+  const auto lock = context.pool.reserve_scratch(p.scratch.bytes);
+  context.pool.parallel_for(p.tile_chunks * p.panel_chunks, [&](int64_t task, int thread) {
+    variant.run(p, task, context.pool.scratch(thread));
+  });
+}
+
+}  // namespace sdcore::gemm

@@ -1,0 +1,112 @@
+// Inside the room: how a linear layer or a convolution is cut into tiles, and what the kernels of
+// each instruction set offer. Their files include this too, so that it holds only plain data.
+//
+//   output pixels  ->  segments (A rows at one constant stride)  ->  tiles of a few rows
+//   outputs        ->  panels of adjacent weights, packed
+//   sum            ->  steps: 32 channels of one tap, at a fixed offset from a row's first tap
+//
+// A task is a chunk of tiles times a chunk of panels. Sums are never split, and the steps come in
+// one order that only the weight decides, so a result depends on neither threads, batch nor tiling.
+#pragma once
+
+#include "kernels/gemm/gemm.h"
+
+namespace sdcore::gemm {
+
+inline constexpr int kStep = 32;
+
+// Rows of blocks are unpacked this many values at a time: the largest block of any type.
+inline constexpr int kUnpack = 256;
+
+struct Range {
+  int64_t begin, end;
+};
+
+struct Step {
+  int64_t offset;    // bytes from a row's first tap
+  int32_t channels;  // 1..kStep
+};
+
+struct Tile {
+  const char* a;  // first row's first tap
+  int rows;
+};
+
+// Where one row of a tile goes, in elements; out is -1 for a row that is computed and dropped.
+struct Row {
+  int64_t out, residual, image_bias;
+};
+
+// A weight to be packed: `outputs` rows of [channels][taps].
+struct PackSource {
+  const std::byte* data;
+  Type type;  // f32, f16 or bf16
+  int64_t outputs, channels, taps;
+  Type stored;  // f32, f16 or bf16
+};
+
+// Where the parts of a task's scratch memory begin.
+struct Scratch {
+  size_t rows = 0, sums = 0, block = 0, values = 0, gathered = 0, bytes = 0;
+};
+
+struct Product {
+  int64_t outputs = 0;
+  Type stored = Type::f32;            // of the panels; a quantized type: unpacked from `blocks`
+  const std::byte* panels = nullptr;  // panel_bytes each
+  int64_t panel_bytes = 0;
+  const std::byte* blocks = nullptr;  // row_blocks_bytes for each output
+  int64_t row_blocks_bytes = 0;
+  const TypeInfo* unpack = nullptr;  // of blocks
+  bool bf16_weights = false;         // what was unpacked is rounded to bf16
+
+  const char* in = nullptr;  // first tap of the first output pixel
+  View out;
+  Epilogue epilogue;
+
+  int64_t in_stride_n = 0, in_stride_h = 0;  // bytes between images, and between output lines
+  int64_t row_bytes = 0;                     // between the A rows of a tile
+  int64_t segment_lines = 1;                 // output lines (h) that a segment covers
+  int64_t pitch = 1;                         // A rows from one output line to the next
+  int64_t segments = 0, segment_rows = 0, tiles_per_segment = 0;
+
+  const Step* steps = nullptr;
+  int64_t step_count = 0;
+  int64_t block_steps = 0;  // steps that one pass over the tiles covers
+
+  // Gathered rows: gather_bytes from each of the taps, zeros up to step_count * kStep.
+  const int64_t* gather_taps = nullptr;
+  int64_t gather_count = 0, gather_bytes = 0;
+
+  int64_t tile_chunks = 1, panel_chunks = 1, panel_count = 0;
+  Scratch scratch;
+};
+
+Range tiles_of(const Product& product, int64_t task);
+Range panels_of(const Product& product, int64_t task);
+// Fills the tables of these tiles; a tile has max_rows entries in `rows`. With equal_tiles the last
+// tile of a segment reaches back over the one before it, and drops the rows that they share.
+void fill_tiles(const Product& product, Range range, int max_rows, bool equal_tiles, Tile* tiles,
+                Row* rows);
+
+struct Variant {
+  const char* name;
+  Isa isa;
+  DType dtype;       // of the activations
+  int rows;          // most rows a tile can have
+  int panel;         // outputs in a panel
+  bool equal_tiles;  // tiles of one product all have the same number of rows
+  bool pairs;        // panels hold pairs of bf16
+  bool whole_steps;  // every step has 32 channels, else rows are gathered
+  int block_steps;   // steps that one pass over the tiles covers; 0: all
+  void (*pack)(const PackSource& source, int64_t panel, std::byte* out, std::byte* scratch);
+  void (*run)(const Product& product, int64_t task, std::byte* scratch);
+};
+
+#define SDCORE_GEMM(variant) extern const Variant variant;
+#define SDCORE_GEMM_X86(variant) SDCORE_GEMM(variant)
+#include "kernels/gemm/kernels.inc"
+#undef SDCORE_GEMM
+#undef SDCORE_GEMM_X86
+
+}  // namespace sdcore::gemm

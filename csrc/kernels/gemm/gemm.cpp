@@ -1,0 +1,159 @@
+// The list of tile kernels, packing, and linear.
+#include "kernels/gemm/gemm.h"
+
+#include <algorithm>
+
+#include "kernels/gemm/packed_weight.h"
+
+namespace sdcore {
+namespace gemm {
+
+const std::vector<const Variant*>& variants() {
+  static const std::vector<const Variant*> all = {
+#define SDCORE_GEMM(variant) &variant,
+#if defined(SDCORE_HAVE_X86_KERNELS)
+#define SDCORE_GEMM_X86(variant) SDCORE_GEMM(variant)
+#else
+#define SDCORE_GEMM_X86(variant)
+#endif
+#include "kernels/gemm/kernels.inc"
+#undef SDCORE_GEMM
+#undef SDCORE_GEMM_X86
+  };
+  return all;
+}
+
+namespace {
+
+const Variant& pick(DType dtype, Isa isa) {
+  for (const Variant* variant : variants()) {
+    if (variant->dtype == dtype && variant->isa <= isa) return *variant;
+  }
+  fail(ErrorKind::invalid_argument, "[gemm] activations cannot be of type ", dtype_name(dtype));
+}
+
+bool is_float(Type type) { return type == Type::f32 || type == Type::f16 || type == Type::bf16; }
+
+// The weight's values as [outputs][inputs][kernel], or [outputs][kernel][inputs] for gathered rows.
+Buffer expand(const Tensor& weight, const PackedWeight& w, const KernelContext& context) {
+  const int64_t row = w.inputs * w.kernel;
+  Buffer values(static_cast<size_t>(w.outputs * row) * sizeof(float));
+  auto* out = reinterpret_cast<float*>(values.data());
+  constexpr int64_t piece = 1 << 16;  // a multiple of every block size
+  const int64_t total = w.outputs * row;
+  context.pool.parallel_for((total + piece - 1) / piece, [&](int64_t i, int) {
+    to_float(weight, i * piece, std::min(piece, total - i * piece), out + i * piece);
+  });
+  if (!w.gathered || w.kernel == 1) return values;
+  Buffer turned(values.size());
+  auto* to = reinterpret_cast<float*>(turned.data());
+  context.pool.parallel_for(w.outputs, [&](int64_t o, int) {
+    for (int64_t i = 0; i < row; ++i) {
+      to[o * row + i % w.kernel * w.inputs + i / w.kernel] = out[o * row + i];
+    }
+  });
+  return turned;
+}
+
+void set_sizes(const Tensor& weight, PackedWeight& w) {
+  const auto size = [&](size_t i) { return i < weight.shape.size() ? weight.shape[i] : 1; };
+  w.outputs = size(0);
+  w.inputs = size(1);
+  w.kernel = size(2) * size(3);
+  const bool extra = std::any_of(weight.shape.begin() + std::min<size_t>(4, weight.shape.size()),
+                                 weight.shape.end(), [](int64_t n) { return n != 1; });
+  require(!weight.shape.empty() && !extra && element_count(weight.shape) > 0,
+          ErrorKind::invalid_argument, "[gemm] weight must be [out, in] or [out, in, kh, kw], got ",
+          to_string(weight.shape));
+  w.gathered = w.variant->whole_steps && w.inputs % kStep != 0;
+  w.channels = w.gathered ? w.inputs * w.kernel : w.inputs;
+  w.taps = w.gathered ? 1 : w.kernel;
+}
+
+void pack_panels(const Tensor& weight, PackedWeight& w, const KernelContext& context) {
+  PackSource source{static_cast<const std::byte*>(weight.data),
+                    weight.type,
+                    w.outputs,
+                    w.channels,
+                    w.taps,
+                    w.stored};
+  Buffer values;
+  if (!is_float(weight.type) || (w.gathered && w.kernel > 1)) {
+    values = expand(weight, w, context);
+    source.data = values.data();
+    source.type = Type::f32;
+  }
+  const auto panel_bytes = static_cast<size_t>(w.panel_bytes());
+  w.panels = Buffer(panel_bytes * static_cast<size_t>(w.panel_count()));
+  const auto scratch = static_cast<size_t>(kStep * w.taps * w.variant->panel) * sizeof(float);
+  const auto lock = context.pool.reserve_scratch(scratch);
+  context.pool.parallel_for(w.panel_count(), [&](int64_t panel, int thread) {
+    w.variant->pack(source, panel, w.panels.data() + panel_bytes * static_cast<size_t>(panel),
+                    context.pool.scratch(thread));
+  });
+}
+
+}  // namespace
+
+void check(const char* place, const View& in, const View& out, const PackedWeightPtr& weight,
+           const Epilogue& epilogue, const KernelContext& context) {
+  const auto need = [&](bool ok, const auto&... text) {
+    require(ok, ErrorKind::invalid_argument, "[", place, "] ", text...);
+  };
+  need(weight != nullptr, "no weight");
+  const Variant& variant = *weight->variant;
+  need(variant.isa <= context.isa, "the weight is packed for ", isa_name(variant.isa),
+       ", which is above ", isa_name(context.isa));
+  need(in.dtype == variant.dtype, "the weight is packed for inputs of ", dtype_name(variant.dtype),
+       ", got ", dtype_name(in.dtype));
+  need(out.dtype != DType::i32, "the output cannot be i32");
+  need(in.c == weight->inputs, "the weight has ", weight->inputs, " inputs, got ", in.c,
+       " channels");
+  need(out.c == weight->outputs, "the weight has ", weight->outputs, " outputs, got ", out.c,
+       " channels");
+  need(in.n == out.n, "input and output are batches of ", in.n, " and ", out.n);
+  const View& r = epilogue.residual;
+  need(!r.data || (r.n == out.n && r.h == out.h && r.w == out.w && r.c == out.c),
+       "the residual's shape is not the output's");
+  const View& b = epilogue.image_bias;
+  need(!b.data || (b.n == out.n && b.c == out.c), "the image bias must be [n, 1, 1, out channels]");
+}
+
+}  // namespace gemm
+
+void PackedWeightDeleter::operator()(PackedWeight* weight) const { delete weight; }
+
+PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelContext& context) {
+  std::shared_ptr<PackedWeight> w(new PackedWeight, PackedWeightDeleter());
+  w->variant = &gemm::pick(dtype, context.isa);
+  gemm::set_sizes(weight, *w);
+  const bool is_float = gemm::is_float(weight.type);
+  if (!is_float) {
+    const TypeInfo& info = type_info(weight.type);
+    require(info.to_float != nullptr, ErrorKind::invalid_argument,
+            "[gemm] a weight cannot be of type ", info.name);
+    // Blocks that run along the inputs stay as they are; those of a convolution cross its taps.
+    if (info.block_size > 1 && w->kernel == 1 && !w->gathered && w->inputs % info.block_size == 0) {
+      w->stored = weight.type;
+      w->source = weight;
+      return w;
+    }
+  }
+  w->stored = dtype == DType::bf16 ? Type::bf16 : is_float ? weight.type : Type::f32;
+  gemm::pack_panels(weight, *w, context);
+  return w;
+}
+
+size_t packed_bytes(const PackedWeight& weight) { return weight.panels.size(); }
+
+void linear(const LinearArgs& args, const KernelContext& context) {
+  gemm::check("linear", args.in, args.out, args.weight, args.epilogue, context);
+  require(args.weight->kernel == 1, ErrorKind::invalid_argument,
+          "[linear] the weight is of a convolution with ", args.weight->kernel, " taps");
+  require(args.in.h == args.out.h && args.in.w == args.out.w, ErrorKind::invalid_argument,
+          "[linear] input and output have ", args.in.h, " x ", args.in.w, " and ", args.out.h,
+          " x ", args.out.w, " pixels");
+  gemm::multiply(args.in, args.out, *args.weight, {}, args.epilogue, context);
+}
+
+}  // namespace sdcore

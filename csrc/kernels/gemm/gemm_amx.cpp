@@ -1,0 +1,109 @@
+// The tile kernel for AMX: two tiles of 16 rows by a panel of 32 outputs, sums in tile registers.
+// GCC 12 takes the undefined pass-through operand of its own AVX-512 intrinsics for a mistake
+// (PR105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+
+#include "kernels/gemm/driver.h"
+#include "simd/avx512.h"
+
+namespace sdcore::gemm {
+namespace {
+
+struct Vector : simd::Avx512 {
+  // AMX itself takes subnormals for zero, so nothing is lost by an instruction that does too.
+  using simd::Avx512::store;
+  using simd::Avx512::store_n;
+  SDCORE_SIMD void store(bf16* p, F x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(x));
+  }
+  SDCORE_SIMD void store_n(bf16* p, F x, int64_t n) {
+    _mm256_mask_storeu_epi16(p, mask(n), (__m256i)_mm512_cvtneps_pbh(x));
+  }
+};
+
+struct TileConfig {
+  uint8_t palette = 1, start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+};
+static_assert(sizeof(TileConfig) == 64);
+
+class AmxTile {
+ public:
+  using V = Vector;
+  static constexpr int rows = 16, panel = 32, group = 2, block_steps = 0;
+  static constexpr bool equal_tiles = true, pairs = true, whole_steps = true;
+
+  // Registers 0..3 hold sums, 4 and 5 rows of A, 6 and 7 halves of the panel.
+  explicit AmxTile(int tile_rows) {
+    TileConfig config;
+    for (int i = 0; i < 8; ++i) {
+      config.row_bytes[i] = 64;
+      config.rows[i] = static_cast<uint8_t>(i < 6 ? tile_rows : 16);
+    }
+    fence(&config);
+    _tile_loadconfig(&config);
+  }
+  ~AmxTile() { _tile_release(); }
+  AmxTile(const AmxTile&) = delete;
+  AmxTile& operator=(const AmxTile&) = delete;
+
+  void multiply(const Tile* tiles, int64_t count, int64_t row_bytes, const Step* steps,
+                int64_t step_count, const char* b, int64_t columns, float* sums,
+                bool accumulate) const {
+    const auto run = columns > 16 ? (count > 1 ? &block<2, 2> : &block<1, 2>)
+                                  : (count > 1 ? &block<2, 1> : &block<1, 1>);
+    run(tiles, row_bytes, steps, step_count, b, sums, accumulate);
+  }
+
+ private:
+  // The tile instructions do not tell the compiler what memory they read.
+  SDCORE_SIMD void fence(const void* p) { asm volatile("" : : "r"(p) : "memory"); }
+
+  template <int A, int B>
+  static void block(const Tile* tiles, int64_t row_bytes, const Step* steps, int64_t count,
+                    const char* b, float* sums, bool accumulate) {
+    constexpr int sums_bytes = panel * 4;
+    fence(b);
+    if (accumulate) {
+      _tile_loadd(0, sums, sums_bytes);
+      if (B > 1) _tile_loadd(1, sums + 16, sums_bytes);
+      if (A > 1) _tile_loadd(2, sums + rows * panel, sums_bytes);
+      if (A > 1 && B > 1) _tile_loadd(3, sums + rows * panel + 16, sums_bytes);
+    } else {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+    const char* a0 = tiles[0].a;
+    const char* a1 = tiles[A - 1].a;
+    for (int64_t s = 0; s < count; ++s, b += 2048) {
+      const int64_t offset = steps[s].offset;
+      _tile_loadd(6, b, 64);
+      _tile_loadd(4, a0 + offset, row_bytes);
+      _tile_dpbf16ps(0, 4, 6);
+      if constexpr (B > 1) {
+        _tile_loadd(7, b + 1024, 64);
+        _tile_dpbf16ps(1, 4, 7);
+      }
+      if constexpr (A > 1) {
+        _tile_loadd(5, a1 + offset, row_bytes);
+        _tile_dpbf16ps(2, 5, 6);
+        if constexpr (B > 1) _tile_dpbf16ps(3, 5, 7);
+      }
+    }
+    _tile_stored(0, sums, sums_bytes);
+    if (B > 1) _tile_stored(1, sums + 16, sums_bytes);
+    if (A > 1) _tile_stored(2, sums + rows * panel, sums_bytes);
+    if (A > 1 && B > 1) _tile_stored(3, sums + rows * panel + 16, sums_bytes);
+    fence(sums);
+  }
+};
+
+}  // namespace
+
+const Variant gemm_amx_bf16 = variant<AmxTile>("amx_bf16", Isa::amx, DType::bf16);
+
+}  // namespace sdcore::gemm

@@ -1,0 +1,25 @@
+// Tile kernels of 6 x 16 for AVX2.
+#include "kernels/gemm/driver.h"
+#include "kernels/gemm/vector_tile.h"
+#include "simd/avx2.h"
+
+namespace sdcore::gemm {
+namespace {
+
+struct Vector : simd::Avx2 {
+  template <int sub>
+  SDCORE_SIMD F broadcast_bf16(uint32_t pair) {
+    const __m256i both = _mm256_set1_epi32(static_cast<int>(pair));
+    return _mm256_castsi256_ps(sub == 0 ? _mm256_slli_epi32(both, 16)
+                                        : _mm256_and_si256(both, _mm256_set1_epi32(-65536)));
+  }
+};
+
+}  // namespace
+
+const Variant gemm_avx2_f32 =
+    variant<VectorTile<FloatOp<Vector>, 6, 2>>("avx2_f32", Isa::avx2, DType::f32);
+const Variant gemm_avx2_bf16 =
+    variant<VectorTile<WidenOp<Vector>, 6, 2>>("avx2_bf16", Isa::avx2, DType::bf16);
+
+}  // namespace sdcore::gemm

@@ -1,0 +1,272 @@
+"""`linear` and `conv2d` on every instruction set, against float64.
+
+The bindings lay inputs among NaN and outputs among sentinels that they check, so every test here
+also tests that a kernel keeps within its memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sdcore import InvalidArgumentError, _core
+
+kernels = _core.kernels
+ISAS = _core.supported_isas()
+DTYPES = ["f32", "bf16"]
+Array = np.ndarray[Any, Any]
+
+# Errors of the stored result: one rounding to bf16 is at most 2^-9 of the value.
+STORE = {"f32": 2.0**-24, "bf16": 2.0**-9}
+
+
+def rng(*key: int) -> np.random.Generator:
+    return np.random.default_rng([17, *key])
+
+
+def normal(generator: np.random.Generator, *shape: int) -> Array:
+    return generator.standard_normal(shape, dtype=np.float32)
+
+
+def rounded(x: Array, dtype: str) -> Array:
+    """The value that a kernel of this dtype sees, as float64."""
+    tensor = torch.from_numpy(x)
+    return (tensor.bfloat16() if dtype == "bf16" else tensor).double().numpy()
+
+
+def error(out: Array, ref: Array) -> float:
+    return float(np.linalg.norm(out - ref) / max(np.linalg.norm(ref), 1e-30))
+
+
+def bound(length: int, out_dtype: str) -> float:
+    """A sum of `length` float32 products of random sign errs like a random walk of half ulps."""
+    return 4 * np.sqrt(length) * 2.0**-24 + STORE[out_dtype]
+
+
+def activate(x: Array, name: str) -> Array:
+    t = torch.from_numpy(x)
+    table = {
+        "none": lambda: t,
+        "silu": lambda: F.silu(t),
+        "gelu": lambda: F.gelu(t),
+        "gelu_tanh": lambda: F.gelu(t, approximate="tanh"),
+        "quick_gelu": lambda: t * torch.sigmoid(1.702 * t),
+        "relu": lambda: F.relu(t),
+    }
+    return table[name]().numpy()
+
+
+def conv_ref(x: Array, w: Array, stride: int, padding: tuple[int, int, int, int]) -> Array:
+    top, left, bottom, right = padding
+    image = F.pad(torch.from_numpy(x).permute(0, 3, 1, 2), (left, right, top, bottom))
+    return F.conv2d(image, torch.from_numpy(w), stride=stride).permute(0, 2, 3, 1).numpy()
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+LINEAR_SIZES = [
+    (1, 1, 1),
+    (1, 32, 32),
+    (2, 1280, 40),
+    (7, 33, 5),
+    (15, 64, 31),
+    (16, 31, 16),
+    (17, 96, 33),
+    (29, 127, 17),
+    (48, 320, 64),
+    (77, 768, 101),
+    (131, 160, 7),
+    (257, 40, 129),
+]
+
+
+@pytest.mark.parametrize("size", LINEAR_SIZES, ids=str)
+def test_linear(isa: str, dtype: str, size: tuple[int, int, int]) -> None:
+    m, k, n = size
+    g = rng(m, k, n)
+    x, w = normal(g, m, k), normal(g, n, k)
+    ref = rounded(x, dtype) @ rounded(w, dtype).T
+    out = kernels.linear(x, w, dtype=dtype, out_dtype="f32", isa=isa)
+    assert error(out, ref) < bound(k, "f32")
+
+
+@pytest.mark.parametrize("slack", [0, 1, 32])
+def test_rows_may_be_apart(isa: str, dtype: str, slack: int) -> None:
+    g = rng(slack)
+    x, w = normal(g, 3, 35, 64), normal(g, 50, 64)
+    ref = rounded(x, dtype) @ rounded(w, dtype).T
+    out = kernels.linear(x, w, dtype=dtype, isa=isa, slack=slack)
+    assert error(out, ref) < bound(64, dtype)
+
+
+CONVS = [
+    # n, h, w, in, out, kernel, stride, padding (top, left, bottom, right)
+    (1, 1, 1, 1, 1, (3, 3), 1, (1, 1, 1, 1)),
+    (2, 8, 8, 64, 48, (3, 3), 1, (1, 1, 1, 1)),
+    (2, 16, 16, 32, 33, (3, 3), 1, (1, 1, 1, 1)),
+    (1, 13, 24, 32, 40, (3, 3), 1, (1, 1, 1, 1)),
+    (2, 7, 19, 5, 3, (3, 3), 1, (1, 1, 1, 1)),
+    (1, 20, 17, 4, 65, (3, 3), 1, (1, 1, 1, 1)),
+    (1, 12, 40, 40, 4, (3, 3), 1, (1, 1, 1, 1)),
+    (2, 9, 10, 32, 16, (3, 3), 2, (1, 1, 1, 1)),
+    (1, 16, 16, 64, 32, (3, 3), 2, (0, 0, 1, 1)),
+    (1, 33, 35, 3, 16, (3, 3), 2, (1, 1, 1, 1)),
+    (2, 6, 5, 32, 32, (1, 1), 1, (0, 0, 0, 0)),
+    (1, 8, 9, 48, 20, (1, 1), 2, (0, 0, 0, 0)),
+    (1, 11, 8, 16, 8, (5, 3), 1, (2, 1, 2, 1)),
+    (1, 28, 28, 3, 24, (14, 14), 14, (0, 0, 0, 0)),
+    (1, 9, 9, 32, 8, (3, 3), 1, (0, 2, 1, 0)),
+]
+
+
+@pytest.mark.parametrize("halo", [0, 1, 3])
+@pytest.mark.parametrize("case", CONVS, ids=str)
+def test_conv2d(isa: str, dtype: str, case: Any, halo: int) -> None:
+    n, h, w, channels, outputs, kernel, stride, padding = case
+    g = rng(h, w, channels, outputs)
+    x, weight = normal(g, n, h, w, channels), normal(g, outputs, channels, *kernel)
+    ref = conv_ref(rounded(x, dtype), rounded(weight, dtype), stride, padding)
+    out = kernels.conv2d(
+        x, weight, stride=stride, padding=padding, halo=halo, dtype=dtype, out_dtype="f32", isa=isa
+    )
+    assert error(out, ref) < bound(channels * kernel[0] * kernel[1], "f32")
+
+
+@pytest.mark.parametrize("out_dtype", DTYPES)
+@pytest.mark.parametrize("activation", ["none", "silu", "gelu", "gelu_tanh", "quick_gelu", "relu"])
+def test_epilogue(isa: str, dtype: str, out_dtype: str, activation: str) -> None:
+    g = rng(len(activation))
+    x, w = normal(g, 2, 6, 7, 32), normal(g, 37, 32, 3, 3) / 16
+    bias, image_bias = normal(g, 37), normal(g, 2, 37)
+    residual = normal(g, 2, 6, 7, 37)
+    total = conv_ref(rounded(x, dtype), rounded(w, dtype), 1, (1, 1, 1, 1)) + bias
+    total = total + rounded(image_bias, out_dtype)[:, None, None, :]
+    ref = activate(total, activation) + rounded(residual, out_dtype)
+    out = kernels.conv2d(
+        x,
+        w,
+        bias,
+        image_bias,
+        residual,
+        activation,
+        padding=(1, 1, 1, 1),
+        dtype=dtype,
+        out_dtype=out_dtype,
+        isa=isa,
+    )
+    # erf is good to 1.5e-7 and exp to a few ulps.
+    assert error(out, ref) < bound(32 * 9, out_dtype) + 3e-7
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "quick_gelu", "relu"])
+def test_activations_far_from_zero(isa: str, activation: str) -> None:
+    x = np.array([[-200, -90, -30, -5, -1e-3, 0, 1e-3, 5, 30, 90, 200]], np.float32).T
+    out = kernels.linear(x, np.ones((1, 1), np.float32), activation=activation, isa=isa)
+    np.testing.assert_allclose(
+        out, activate(x.astype(np.float64), activation), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("padding", [(1, 1, 1, 1), (0, 0, 1, 1)])
+def test_result_depends_on_neither_threads_nor_batch_nor_halo(
+    isa: str, dtype: str, padding: tuple[int, int, int, int]
+) -> None:
+    g = rng(3)
+    x, w = normal(g, 3, 18, 21, 64), normal(g, 72, 64, 3, 3)
+
+    def conv(images: Array, threads: int, halo: int) -> Array:
+        out: Array = kernels.conv2d(
+            images, w, padding=padding, halo=halo, dtype=dtype, isa=isa, threads=threads
+        )
+        return out
+
+    whole = conv(x, 1, 0)
+    for threads in (2, 3):
+        np.testing.assert_array_equal(conv(x, threads, 1), whole)
+    for i in range(3):
+        np.testing.assert_array_equal(conv(x[i : i + 1], 2, 0)[0], whole[i])
+
+
+def test_linear_row_is_the_same_alone(isa: str, dtype: str) -> None:
+    g = rng(5)
+    x, w = normal(g, 61, 352), normal(g, 90, 352)
+    whole = kernels.linear(x, w, dtype=dtype, isa=isa, threads=2)
+    for rows in (slice(0, 1), slice(5, 8), slice(20, 61)):
+        alone = kernels.linear(x[rows], w, dtype=dtype, isa=isa, threads=1)
+        np.testing.assert_array_equal(alone, whole[rows])
+
+
+@pytest.mark.parametrize("type_name", ["f16", "bf16"])
+def test_weights_of_16_bits(isa: str, dtype: str, type_name: str) -> None:
+    g = rng(7)
+    x, w = normal(g, 40, 96), normal(g, 50, 96)
+    stored = _core.quantize(w, type_name)
+    ref = rounded(x, dtype) @ rounded(stored.to_float(), dtype).T
+    out = kernels.linear(x, stored, dtype=dtype, out_dtype="f32", isa=isa)
+    assert error(out, ref) < bound(96, "f32")
+    image, conv = normal(g, 1, 6, 6, 48), normal(g, 20, 48, 3, 3)
+    stored = _core.quantize(conv, type_name)
+    ref = conv_ref(rounded(image, dtype), rounded(stored.to_float(), dtype), 1, (1, 1, 1, 1))
+    out = kernels.conv2d(image, stored, padding=(1, 1, 1, 1), dtype=dtype, out_dtype="f32", isa=isa)
+    assert error(out, ref) < bound(48 * 9, "f32")
+
+
+QUANTIZED = [t["name"] for t in _core.types() if t["block_size"] > 1 and t["can_quantize"]]
+
+
+@pytest.mark.parametrize("rows", [3, 70])
+@pytest.mark.parametrize("type_name", QUANTIZED)
+def test_quantized_weights(isa: str, dtype: str, type_name: str, rows: int) -> None:
+    g = rng(11)
+    x, w = normal(g, rows, 768), normal(g, 45, 768)
+    stored = _core.quantize(w, type_name)
+    ref = rounded(x, dtype) @ rounded(stored.to_float(), dtype).T
+    out = kernels.linear(x, stored, dtype=dtype, out_dtype="f32", isa=isa)
+    assert error(out, ref) < bound(768, "f32")
+
+
+def test_quantized_convolution(isa: str, dtype: str) -> None:
+    g = rng(13)
+    x, w = normal(g, 1, 3, 40, 32), normal(g, 12, 32, 1, 32)
+    stored = _core.quantize(w, "q8_0")
+    ref = conv_ref(rounded(x, dtype), rounded(stored.to_float(), dtype), 1, (0, 0, 0, 0))
+    out = kernels.conv2d(x, stored, dtype=dtype, out_dtype="f32", isa=isa)
+    assert error(out, ref) < bound(32 * 32, "f32")
+
+
+def test_every_level_has_its_variants() -> None:
+    listed = [(v["isa"], v["dtype"]) for v in kernels.gemm_variants()]
+    assert listed[-2:] == [("generic", "bf16"), ("generic", "f32")]
+    for level in ISAS:
+        # avx512_bf16 and amx add nothing for float32.
+        assert (level, "bf16") in listed
+    assert len(set(listed)) == len(listed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((2, 3)), np.zeros((4, 5))), "5 inputs, got 3"),
+        ((np.zeros((2, 3)), np.zeros((4, 3, 3, 3))), "9 taps"),
+        ((np.zeros((2, 3)), np.zeros((4, 3, 1, 1, 2))), r"\[4, 3, 1, 1, 2\]"),
+    ],
+)
+def test_wrong_sizes_are_named(arguments: tuple[Array, Array], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        kernels.linear(*arguments)
+
+
+def test_nothing_in_nothing_out(isa: str, dtype: str) -> None:
+    out = kernels.linear(np.zeros((0, 8)), np.zeros((4, 8)), dtype=dtype, isa=isa)
+    assert out.shape == (0, 4)
