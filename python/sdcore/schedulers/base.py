@@ -1,0 +1,235 @@
+"""What all schedulers share: the configuration, the table of steps, and applying it. A scheduler
+itself is one pure function from a configuration to a table, in a file of its own."""
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sdcore import _core
+from sdcore.errors import CheckpointError, FileError, InvalidArgumentError
+
+Array = NDArray[np.float32]
+T = TypeVar("T")
+AnyScheduler = TypeVar("AnyScheduler", bound="Scheduler")
+
+
+class Term(NamedTuple):
+    """Weights of what one step knew: its x, its (clipped) x0, and the model's output m."""
+
+    x: float = 0.0
+    x0: float = 0.0
+    m: float = 0.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What follows one evaluation m of the model, at `input_scale` * x and `timestep`:
+
+    x0 = x0_from.x * x + x0_from.m * m, clipped to ±clip
+    x' = Σ over ages j of (terms[j].x * x + terms[j].x0 * x0 + terms[j].m * m) + noise * z
+
+    where age 0 is this step and age j what the step j before it knew.
+    """
+
+    timestep: int | float
+    x0_from: Term
+    terms: tuple[Term, ...]
+    noise: float = 0.0
+    clip: float = math.inf
+    input_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Table:
+    """A whole schedule: rows in the order in which they are applied."""
+
+    rows: tuple[Row, ...]
+    init_noise_sigma: float = 1.0
+
+    @property
+    def timesteps(self) -> NDArray[Any]:
+        return np.array([row.timestep for row in self.rows])
+
+
+class Config(Mapping[str, Any]):
+    """A scheduler's fields, read as items or as attributes: those that were given, then the
+    defaults of the class. Fields the class does not know are kept for others to read."""
+
+    def __init__(self, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+        self.given = dict(given)
+        self._all = {**defaults, **self.given}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._all:
+            raise AttributeError(f"the scheduler's configuration has no field {name!r}")
+        return self._all[name]
+
+    def __repr__(self) -> str:
+        return f"Config({self._all})"
+
+
+def choice(config: Config, field: str, options: Mapping[str, T]) -> T:
+    """The option that a field names."""
+    value = config[field]
+    if not isinstance(value, str) or value not in options:
+        raise InvalidArgumentError(
+            f"[scheduler] {field} must be one of {', '.join(options)}; got {value!r}"
+        )
+    return options[value]
+
+
+class Scheduler(ABC):
+    """A configuration, and once `set_timesteps` was called the table of a run. The interface is
+    diffusers', on NumPy arrays; `step` does its arithmetic in the core."""
+
+    registry: ClassVar[dict[str, type["Scheduler"]]] = {}
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    make_table: ClassVar[Callable[..., Table]]
+
+    def __init_subclass__(
+        cls,
+        table: Callable[..., Table] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`table` is the scheduler itself: a function of (config, number of steps, options of its
+        own). `defaults` are the values of fields that a configuration leaves out."""
+        super().__init_subclass__()
+        cls.defaults = {**cls.defaults, **(defaults or {})}
+        if table is not None:
+            cls.make_table = staticmethod(table)
+            Scheduler.registry[cls.__name__] = cls
+
+    def __init__(self, **fields: Any) -> None:
+        self.config = Config(fields, self.defaults)
+        self._table: Table | None = None
+
+    @classmethod
+    def from_config(
+        cls: type[AnyScheduler],
+        config: Mapping[str, Any] | str | Path | None = None,
+        **fields: Any,
+    ) -> AnyScheduler:
+        """From another scheduler's `.config`, a dict, a scheduler_config.json or a folder that
+        holds one; keyword arguments override its fields. What the source left to its defaults is
+        left to this class's own."""
+        if isinstance(config, (str, Path)):
+            config = read_config(Path(config))
+        given = dict(config.given) if isinstance(config, Config) else dict(config or {})
+        for name in given.pop("_use_default_values", ()):  # diffusers marks its defaults so
+            given.pop(name, None)
+        given = {name: value for name, value in given.items() if not name.startswith("_")}
+        return cls(**{**given, **fields})
+
+    def set_timesteps(self, num_inference_steps: int, **options: Any) -> None:
+        """Builds the table of a run; `options` are the scheduler's own, such as DDIM's eta."""
+        self._table = type(self).make_table(self.config, num_inference_steps, **options)
+        self._timesteps = self._table.timesteps
+        self._sampler = _core.Sampler(
+            [
+                _core.StepRow(
+                    row.timestep,
+                    row.input_scale,
+                    row.x0_from.x,
+                    row.x0_from.m,
+                    row.clip,
+                    [_core.StepTerm(*term) for term in row.terms],
+                    row.noise,
+                )
+                for row in self._table.rows
+            ],
+            self._table.init_noise_sigma,
+        )
+        self._next = 0
+
+    @property
+    def table(self) -> Table:
+        if self._table is None:
+            raise InvalidArgumentError(f"[{type(self).__name__}] call set_timesteps first")
+        return self._table
+
+    @property
+    def timesteps(self) -> NDArray[Any]:
+        return self._timesteps if self._table else self.table.timesteps
+
+    @property
+    def init_noise_sigma(self) -> float:
+        return self.table.init_noise_sigma
+
+    def scale_model_input(self, sample: ArrayLike, t: float) -> Array:
+        """What the model is given in place of `sample` at timestep t."""
+        scale = np.float32(self.table.rows[self._index(t)].input_scale)
+        scaled: Array = np.asarray(sample, np.float32) * scale
+        return scaled
+
+    def step(
+        self, model_output: ArrayLike, t: float, sample: ArrayLike, noise: ArrayLike | None = None
+    ) -> Array:
+        """The next sample. `noise` is normal noise of the sample's shape, for rows that add any."""
+        index = self._index(t)
+        x = np.asarray(sample, np.float32)
+        m = np.asarray(model_output, np.float32)
+        z = None if noise is None else np.asarray(noise, np.float32)
+        out: Array = self._sampler.step(index, x, m, z)
+        self._next = index + 1
+        return out
+
+    def _index(self, t: float) -> int:
+        # A timestep may stand twice (methods of second order), so the row after the last comes
+        # first; any other starts a new run from there.
+        timesteps = self.table.timesteps
+        if self._next < len(timesteps) and timesteps[self._next] == t:
+            return self._next
+        found = np.flatnonzero(timesteps == t)
+        if not len(found):
+            listed = ", ".join(str(value) for value in timesteps)
+            raise InvalidArgumentError(
+                f"[{type(self).__name__}] {t} is not a timestep of this run; they are {listed}"
+            )
+        return int(found[0])
+
+    def add_noise(self, original: ArrayLike, noise: ArrayLike, t: ArrayLike) -> Array:
+        """`original` as it stands at timestep t, one for all images or one an image."""
+        x = np.asarray(original, np.float32)
+        signal, sigma = self.noise_level(np.atleast_1d(np.asarray(t)))
+        per_image = (-1,) + (1,) * (x.ndim - 1)
+        z = np.asarray(noise, np.float32)
+        noisy: Array = signal.reshape(per_image) * x + sigma.reshape(per_image) * z
+        return noisy
+
+    @abstractmethod
+    def noise_level(self, t: NDArray[Any]) -> tuple[Array, Array]:
+        """The factors of image and noise in a noisy sample, for each timestep."""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The fields of a scheduler_config.json, given as the file, its folder or the model's."""
+    if path.is_dir():
+        places = [path / "scheduler_config.json", path / "scheduler" / "scheduler_config.json"]
+        path = next((place for place in places if place.is_file()), places[0])
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(f"[scheduler] cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"[scheduler] {path} is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise CheckpointError(
+            f"[scheduler] {path} must hold an object, not {type(fields).__name__}"
+        )
+    return fields

@@ -1,0 +1,184 @@
+"""What is common to schedulers over a model's discrete training timesteps: noise levels, spacing of
+timesteps, and the meaning of the model's output. Float32 where diffusers' rounding can be seen."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdcore.errors import InvalidArgumentError
+from sdcore.schedulers.base import Array, Config, Scheduler, Term, choice
+
+DEFAULTS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+    "timestep_spacing": "leading",
+    "steps_offset": 0,
+    "prediction_type": "epsilon",
+    "clip_sample": True,
+    "clip_sample_range": 1.0,
+    "thresholding": False,
+}
+
+
+class DiscreteScheduler(Scheduler, defaults=DEFAULTS):
+    """A scheduler whose timesteps are those of training."""
+
+    def noise_level(self, t: NDArray[Any]) -> tuple[Array, Array]:
+        alphas = alphas_cumprod(self.config)
+        if t.dtype.kind not in "iu" or t.min() < 0 or t.max() >= len(alphas):
+            raise InvalidArgumentError(
+                f"[{type(self).__name__}] timesteps must be whole numbers from 0 to "
+                f"{len(alphas) - 1}, got {t.tolist()}"
+            )
+        return np.sqrt(alphas[t]), np.sqrt(1 - alphas[t])
+
+
+def alphas_cumprod(config: Config) -> Array:
+    """ᾱ of every training timestep: the share of the image in the variance of a noisy sample."""
+    betas = _betas(config)
+    if config.rescale_betas_zero_snr:
+        betas = _rescale_zero_snr(betas)
+    return _cumulative_product(1 - betas)
+
+
+def _betas(config: Config) -> Array:
+    count = _train_timesteps(config)
+    if config.trained_betas is not None:
+        betas = np.asarray(config.trained_betas, np.float32)
+        if betas.shape != (count,):
+            raise InvalidArgumentError(
+                f"[scheduler] trained_betas must hold num_train_timesteps = {count} numbers, "
+                f"got shape {list(betas.shape)}"
+            )
+    else:
+        start, end = float(config.beta_start), float(config.beta_end)
+        schedules: dict[str, Callable[[], Array]] = {
+            "linear": lambda: _linspace(start, end, count),
+            "scaled_linear": lambda: _linspace(start**0.5, end**0.5, count) ** 2,
+            "squaredcos_cap_v2": lambda: _cosine_betas(count),
+        }
+        betas = choice(config, "beta_schedule", schedules)()
+    alphas = 1 - betas
+    if not ((alphas >= 0) & (alphas < 1)).all():
+        raise InvalidArgumentError(
+            "[scheduler] betas must lie above 0 and up to 1, "
+            f"got {betas.min():.6g} to {betas.max():.6g}"
+        )
+    return betas
+
+
+def _linspace(start: float, end: float, count: int) -> Array:
+    # torch.linspace in float32: from the nearer end, with one rounding (a fused multiply-add).
+    first, last = np.float32(start), np.float32(end)
+    step = np.float64((last - first) / np.float32(max(count - 1, 1)))
+    i = np.arange(count)
+    values = np.where(i < count // 2, first + step * i, last - step * (count - 1 - i))
+    return values.astype(np.float32) if count > 1 else np.array([first])
+
+
+def _cosine_betas(count: int, largest: float = 0.999) -> Array:
+    # Nichol and Dhariwal 2021, equation 17.
+    t = np.arange(count + 1) / count
+    alpha = np.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+    betas: Array = np.minimum(1 - alpha[1:] / alpha[:-1], largest).astype(np.float32)
+    return betas
+
+
+def _rescale_zero_snr(betas: Array) -> Array:
+    # Lin et al. 2023, algorithm 1: shift and scale sqrt(ᾱ) so that the last timestep is pure noise.
+    root = np.sqrt(_cumulative_product(1 - betas))
+    first, last = root[0], root[-1]
+    root = (root - last) * (first / (first - last))
+    alphas = root**2
+    rescaled: Array = 1 - np.concatenate([alphas[:1], alphas[1:] / alphas[:-1]])
+    return rescaled
+
+
+def _cumulative_product(values: Array) -> Array:
+    # As torch.cumprod: float64 inside, float32 out.
+    return np.cumprod(values, dtype=np.float64).astype(np.float32)
+
+
+def spaced_timesteps(config: Config, steps: int) -> list[int]:
+    """The training timesteps of a run of so many steps, from noisy to clean (Lin et al. 2023,
+    table 2)."""
+    total = _train_timesteps(config)
+    if not _is_whole(steps) or not 1 <= steps <= total:
+        raise InvalidArgumentError(
+            f"[scheduler] the number of steps must be from 1 to {total}, "
+            f"the timesteps the model was trained with; got {steps!r}"
+        )
+    spacings: dict[str, Callable[[], NDArray[Any]]] = {
+        "leading": lambda: np.arange(steps)[::-1] * (total // steps) + config.steps_offset,
+        "linspace": lambda: np.linspace(0, total - 1, steps).round()[::-1],
+        # Rounding can leave arange one number too long, past the last step.
+        "trailing": lambda: np.round(np.arange(total, 0, -total / steps))[:steps] - 1,
+    }
+    timesteps = [int(t) for t in choice(config, "timestep_spacing", spacings)()]
+    if timesteps[0] >= total or timesteps[-1] < 0:
+        raise InvalidArgumentError(
+            f"[scheduler] steps_offset {config.steps_offset} puts {steps} steps outside the "
+            f"training timesteps 0 to {total - 1}; use fewer steps or another timestep_spacing"
+        )
+    return timesteps
+
+
+class Prediction(NamedTuple):
+    """x0 and the noise eps as linear combinations of x and the model's output m."""
+
+    x0: Term
+    eps: Term
+
+
+def prediction(config: Config, t: int, alpha: float) -> Prediction:
+    """What the model's output at timestep t means, where x = sqrt(alpha) x0 + sqrt(1-alpha) eps."""
+    signal, sigma = math.sqrt(alpha), math.sqrt(1 - alpha)
+    if signal == 0 and config.prediction_type == "epsilon":
+        raise InvalidArgumentError(
+            f"[scheduler] timestep {t} is only noise (rescale_betas_zero_snr), and knowing the "
+            "noise does not tell the image: prediction_type 'epsilon' cannot start there; use "
+            "'v_prediction' if the model was trained so, or timestep_spacing 'leading'"
+        )
+    kinds: dict[str, Callable[[], Prediction]] = {
+        "epsilon": lambda: Prediction(Term(x=1 / signal, m=-sigma / signal), Term(m=1)),
+        "sample": lambda: Prediction(Term(m=1), Term(x=1 / sigma, m=-signal / sigma)),
+        "v_prediction": lambda: Prediction(Term(x=signal, m=-sigma), Term(x=sigma, m=signal)),
+    }
+    return choice(config, "prediction_type", kinds)()
+
+
+def clip_bound(config: Config) -> float:
+    """What x0 is clipped to, ±."""
+    if config.thresholding:
+        raise InvalidArgumentError(
+            "[scheduler] thresholding=True is not supported; set thresholding=False "
+            "(clip_sample=True clips to a fixed range)"
+        )
+    return float(config.clip_sample_range) if config.clip_sample else math.inf
+
+
+def posterior_variance(alpha: np.float32, alpha_prev: np.float32) -> np.float32:
+    """The variance of the noise between two levels, given the clean image (Ho et al. 2020,
+    equation 7)."""
+    variance: np.float32 = (1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev)
+    return variance
+
+
+def _train_timesteps(config: Config) -> int:
+    count = config.num_train_timesteps
+    if not _is_whole(count) or count < 1:
+        raise InvalidArgumentError(
+            f"[scheduler] num_train_timesteps must be a positive whole number, got {count!r}"
+        )
+    return int(count)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
