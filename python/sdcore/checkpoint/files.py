@@ -1,0 +1,74 @@
+"""Reading what lies on disk, a file or a diffusers folder, as one flat set of named tensors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdcore import _core
+from sdcore.checkpoint import safetensors
+from sdcore.checkpoint.sniff import HEAD, sniff
+from sdcore.checkpoint.tensor import Tensor
+from sdcore.errors import CheckpointError, FileError
+
+CONFIG_KEY = "sdcore.config."  # in a file's metadata: a part's config, as JSON
+
+
+@dataclass
+class Contents:
+    """What a checkpoint holds, before anything is said about what it means.
+
+    `configs` are the parts' own, in the JSON form of diffusers and transformers, "scheduler" too.
+    """
+
+    format: str
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tokenizers: dict[str, Path] = field(default_factory=dict)
+
+
+def read_file(path: Path) -> Contents:
+    file = _core.MappedFile(path)
+    data = memoryview(file)
+    format = sniff(bytes(data[:HEAD]), len(data), str(path))
+    metadata: dict[str, Any]
+    if format == "gguf":
+        from sdcore import gguf
+
+        opened = gguf.open(path)
+        tensors, metadata = dict(opened.tensors), dict(opened.metadata)
+    else:
+        tensors, metadata = safetensors.read(file)
+    return Contents(format, tensors, metadata, _configs(metadata, path))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise FileError(f"[checkpoint] cannot read '{path}': {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"[checkpoint] '{path}' is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"[checkpoint] '{path}' is not a JSON object")
+    return value
+
+
+def _configs(metadata: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+    configs = {}
+    for key, text in metadata.items():
+        if not key.startswith(CONFIG_KEY):
+            continue
+        try:
+            config = json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"[checkpoint] '{path}': metadata '{key}' is not JSON: {error}"
+            ) from error
+        if not isinstance(config, dict):
+            raise CheckpointError(f"[checkpoint] '{path}': metadata '{key}' is not a JSON object")
+        configs[key.removeprefix(CONFIG_KEY)] = config
+    return configs

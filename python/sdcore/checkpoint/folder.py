@@ -1,0 +1,144 @@
+"""Diffusers folders: a whole pipeline, or one of its parts alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from sdcore.checkpoint.files import Contents, read_file, read_json
+from sdcore.checkpoint.tensor import Tensor
+from sdcore.errors import CheckpointError, UnsupportedModelError
+
+log = logging.getLogger("sdcore")
+
+DENOISERS = ("unet", "transformer")
+NETWORKS = (*DENOISERS, "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
+STEMS = ("diffusion_pytorch_model", "model")  # diffusers' name, transformers' name
+# A part's folder given alone: what its config's class is called in a pipeline.
+ROLES = {
+    "UNet2DConditionModel": "unet",
+    "AutoencoderKL": "vae",
+    "CLIPTextModel": "text_encoder",
+    "CLIPTextModelWithProjection": "text_encoder",
+    "ControlNetModel": "controlnet",
+    "SD3Transformer2DModel": "transformer",
+    "PixArtTransformer2DModel": "transformer",
+    "Transformer2DModel": "transformer",
+}
+
+
+def read_folder(folder: Path, variant: str | None) -> Contents:
+    """Tensors are named after their part: `unet.conv_in.weight`."""
+    index = folder / "model_index.json"
+    metadata = read_json(index) if index.is_file() else {}
+    parts = {name: folder / name for name in NETWORKS if (folder / name).is_dir()}
+    if not any(name in parts for name in DENOISERS):
+        parts = _single_part(folder)
+    contents = Contents("diffusers", {}, metadata)
+    for name, path in parts.items():
+        if metadata.get(name) == [None, None]:  # how a pipeline says that it goes without
+            continue
+        if (path / "config.json").is_file():
+            contents.configs[name] = read_json(path / "config.json")
+        for key, tensor in _read_weights(path, variant).items():
+            contents.tensors[f"{name}.{key}"] = tensor
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    if scheduler.is_file():
+        contents.configs["scheduler"] = read_json(scheduler)
+    contents.tokenizers = {name: folder / name for name in TOKENIZERS if (folder / name).is_dir()}
+    return contents
+
+
+def _single_part(folder: Path) -> dict[str, Path]:
+    config = folder / "config.json"
+    if config.is_file():
+        values = read_json(config)
+        classes = [values.get("_class_name"), *(values.get("architectures") or [])]
+        for name in classes:
+            if name in ROLES:
+                return {ROLES[name]: folder}
+        raise UnsupportedModelError(
+            f"[checkpoint] folder '{folder}' holds a {classes[-1] or 'network without a class'}, "
+            "which sdcore does not know"
+        )
+    raise CheckpointError(
+        f"[checkpoint] folder '{folder}' is no diffusers model: it has no unet/, only "
+        f"{_listing(folder)}"
+    )
+
+
+def _read_weights(folder: Path, variant: str | None) -> dict[str, Tensor]:
+    for name in _weight_files(folder, variant):
+        path = folder / name
+        if path.is_file():
+            return read_file(path).tensors if path.suffix != ".json" else _read_shards(path)
+    pickles = [*folder.glob("*.bin"), *folder.glob("*.ckpt")]
+    if pickles:
+        raise UnsupportedModelError(
+            f"[checkpoint] '{pickles[0]}' is a PyTorch pickle, which sdcore does not read yet: "
+            "save the model with safe_serialization=True"
+        )
+    raise CheckpointError(
+        f"[checkpoint] folder '{folder}' has no weights: it has {_listing(folder)}"
+    )
+
+
+def _weight_files(folder: Path, variant: str | None) -> Iterator[str]:
+    """In order of preference; a variant that a part lacks gives way to the plain file, and a plain
+    file that it lacks to the only variant there."""
+    if variant:
+        yield from _names(variant)
+        log.info("[checkpoint] '%s' has no variant '%s': taking the plain weights", folder, variant)
+    yield from _names(None)
+    found = sorted(name for stem in STEMS for name in _variants_there(folder, stem))
+    if len(found) == 1:
+        log.info("[checkpoint] '%s' has no plain weights: taking '%s'", folder, found[0])
+        yield from _names(found[0])
+
+
+def _names(variant: str | None) -> Iterator[str]:
+    for stem in STEMS:
+        if variant is None:
+            yield f"{stem}.safetensors"
+            yield f"{stem}.safetensors.index.json"
+        else:
+            yield f"{stem}.{variant}.safetensors"
+            yield f"{stem}.safetensors.index.{variant}.json"
+            yield f"{stem}.safetensors.{variant}.index.json"  # as diffusers once wrote it
+
+
+def _variants_there(folder: Path, stem: str) -> Iterator[str]:
+    for path in folder.glob(f"{stem}.*.safetensors"):
+        variant = path.name.removeprefix(f"{stem}.").removesuffix(".safetensors")
+        if "-of-" not in variant:
+            yield variant
+    for path in folder.glob(f"{stem}.safetensors.index.*.json"):
+        yield path.name.removeprefix(f"{stem}.safetensors.index.").removesuffix(".json")
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"[checkpoint] '{index}' has no weight_map")
+    shards: dict[str, dict[str, Tensor]] = {}
+    tensors: dict[str, Tensor] = {}
+    for key, name in weight_map.items():
+        if not isinstance(name, str) or Path(name).name != name:
+            raise CheckpointError(f"[checkpoint] '{index}' names no file for '{key}': {name!r:.80}")
+        if name not in shards:
+            path = index.parent / name
+            if not path.is_file():
+                raise CheckpointError(f"[checkpoint] '{index}' names '{name}', which is not there")
+            shards[name] = read_file(path).tensors
+        if key not in shards[name]:
+            raise CheckpointError(f"[checkpoint] '{index}' puts '{key}' into '{name}': not there")
+        tensors[key] = shards[name][key]
+    return tensors
+
+
+def _listing(folder: Path, limit: int = 8) -> str:
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    shown = ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
+    return shown or "nothing"

@@ -1,0 +1,152 @@
+"""A checkpoint: what a file or a folder holds, as a model and its parts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sdcore.checkpoint.detect import Kind, recognise
+from sdcore.checkpoint.files import Contents, read_file
+from sdcore.checkpoint.folder import read_folder
+from sdcore.checkpoint.infer import infer_config, infer_scheduler
+from sdcore.checkpoint.names.vae import LINEAR
+from sdcore.checkpoint.parts import Part, find_parts
+from sdcore.checkpoint.summary import Summary, summarise
+from sdcore.checkpoint.tensor import Tensor
+from sdcore.checkpoint.weights import check_weights, counted, listed
+from sdcore.errors import CheckpointError, FileError, UnsupportedModelError
+
+log = logging.getLogger("sdcore")
+
+
+@dataclass(frozen=True)
+class Component:
+    """One network of a checkpoint: its config in the JSON form of diffusers or transformers (values
+    that it leaves out are the class's defaults), and its tensors under diffusers' names."""
+
+    name: str
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    where: str
+    part: Part
+
+    def weights(self, expected: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+        """The tensors that a network needs; see `check_weights`."""
+        return check_weights(expected, self.tensors, self.where, self.source_name)
+
+    def source_name(self, name: str) -> str:
+        """What the file calls a tensor."""
+        return self.part.prefix + (self.part.table.to_original(name) or name)
+
+
+class Checkpoint:
+    def __init__(self, path: Path, contents: Contents) -> None:
+        self.path = path
+        self.format = contents.format  # "safetensors", "gguf" or "diffusers"
+        self.metadata = contents.metadata  # of a folder: its model_index.json
+        self.tensors = contents.tensors  # as named in the file; in a folder, after their part
+        self.tokenizer_path = contents.tokenizers.get("tokenizer")
+        self._configs = contents.configs
+
+    def __repr__(self) -> str:
+        return f"<Checkpoint {self.path} ({self.format}): {self.title}>"
+
+    @cached_property
+    def kind(self) -> Kind | None:
+        """Which model it is and why; None when nothing is known about it."""
+        return recognise(self.tensors)
+
+    @property
+    def title(self) -> str:
+        return self.kind.about.title if self.kind else "nothing that sdcore knows"
+
+    @cached_property
+    def _found(self) -> tuple[dict[str, Part], list[str]]:
+        parts, left = find_parts(self.tensors, self.kind.about.components if self.kind else ())
+        if parts and left:
+            log.info("[checkpoint] '%s': passed over %s", self.path, counted(left))
+        return parts, left
+
+    @cached_property
+    def components(self) -> dict[str, Component]:
+        return {name: self._component(part) for name, part in self._found[0].items()}
+
+    def component(self, name: str) -> Component:
+        if name not in self.components:
+            has = ", ".join(self.components) or "no part of a model"
+            raise CheckpointError(f"[checkpoint] '{self.path}' has no {name}: it has {has}")
+        return self.components[name]
+
+    @cached_property
+    def scheduler_config(self) -> dict[str, Any]:
+        """The one it comes with, or the one that every file of its kind implies."""
+        return self._configs.get("scheduler") or infer_scheduler(self.tensors, self.metadata)
+
+    def summary(self) -> Summary:
+        parts, left = self._found
+        return summarise(self.path, self.format, self.kind, parts, len(left))
+
+    def _component(self, part: Part) -> Component:
+        tensors = part.tensors
+        if scaled := [name for name in tensors if name.endswith(_SCALED_FLOAT8)]:
+            raise UnsupportedModelError(
+                f"[checkpoint] '{self.path}' holds weights scaled by other tensors, which sdcore "
+                f"does not read: {listed(scaled)}"
+            )
+        if part.component == "vae":
+            tensors = {name: _linear(name, tensor) for name, tensor in tensors.items()}
+        config = self._configs.get(part.component)
+        if config is None:
+            assert self.kind is not None
+            config = infer_config(part.component, tensors, self.kind.family, part.naming)
+        where = f"'{self.path}' ({part.component})"
+        return Component(part.component, config, tensors, where, part)
+
+
+# ComfyUI's: the weight is the stored value times this.
+_SCALED_FLOAT8 = (".scale_weight", ".weight_scale", ".comfy_quant")
+
+
+def open(path: str | os.PathLike[str], variant: str | None = None) -> Checkpoint:
+    """Opens anything that holds tensors: a .safetensors or .gguf file, or a diffusers folder.
+
+    Files are told apart by their bytes, and nothing is read but headers. `variant` picks files such
+    as "fp16" in a folder; parts that lack it give their plain files.
+    """
+    path = Path(path)
+    if path.is_dir():
+        contents = read_folder(path, variant)
+    elif path.is_file():
+        contents = read_file(path)
+    else:
+        raise FileError(f"[checkpoint] no such file or folder: '{path}'")
+    if not contents.tensors:
+        raise CheckpointError(f"[checkpoint] '{path}' holds no tensors")
+    return Checkpoint(path, contents)
+
+
+def open_model(path: str | os.PathLike[str], variant: str | None = None) -> Checkpoint:
+    """Opens a model that sdcore runs; an error says what else it is."""
+    checkpoint = open(path, variant)
+    kind = checkpoint.kind
+    if kind is None:
+        raise UnsupportedModelError(
+            f"[checkpoint] '{path}' holds no model that sdcore knows: "
+            f"{counted(list(checkpoint.tensors))}"
+        )
+    if not kind.about.runs:
+        raise UnsupportedModelError(
+            f"[checkpoint] '{path}' holds {kind.about.title}, {kind.about.hint} ({kind.why})"
+        )
+    return checkpoint
+
+
+def _linear(name: str, tensor: Tensor) -> Tensor:
+    shape = tensor.shape
+    is_conv = LINEAR.search(name) and len(shape) == 4 and tuple(shape[2:]) == (1, 1)
+    return tensor.reshape(shape[:2]) if is_conv else tensor

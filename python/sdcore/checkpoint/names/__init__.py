@@ -1,0 +1,1 @@
+"""Tables of tensor names, one file a network: an original file's names and diffusers'."""

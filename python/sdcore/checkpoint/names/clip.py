@@ -1,0 +1,59 @@
+"""Names of CLIP's text tower: transformers' with and without `text_model.`, and OpenCLIP's.
+
+Inside sdcore they are `text_model.encoder.layers.0…`, as every published file has them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from sdcore.checkpoint.names.table import NameTable, Row
+
+TOWER = ("embeddings", "encoder", "final_layer_norm")
+OPEN_CLIP_OUTER: tuple[Row, ...] = (
+    ("token_embedding", "text_model.embeddings.token_embedding"),
+    # A bare parameter: it gains a ".weight".
+    ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
+    ("ln_final", "text_model.final_layer_norm"),
+    ("text_projection", "text_projection.weight"),
+)
+OPEN_CLIP_LAYER: tuple[Row, ...] = (
+    ("ln_1", "layer_norm1"),
+    ("ln_2", "layer_norm2"),
+    ("attn.out_proj", "self_attn.out_proj"),
+    ("mlp.c_fc", "mlp.fc1"),
+    ("mlp.c_proj", "mlp.fc2"),
+)
+
+_OPEN_CLIP_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.")
+
+
+def hugging_face(_names: Iterable[str]) -> NameTable:
+    return NameTable(
+        [("text_model", "text_model"), ("text_projection", "text_projection")],
+        aliases=((part, f"text_model.{part}") for part in TOWER),
+    )
+
+
+def open_clip(names: Iterable[str]) -> NameTable:
+    layers = {match[1] for name in names if (match := _OPEN_CLIP_BLOCK.match(name))}
+    return NameTable(
+        [*OPEN_CLIP_OUTER, *(row for layer in layers for row in _layer_rows(layer))],
+        fused=(row for layer in layers for row in _fused_rows(layer)),
+        transposed=["text_projection.weight"],
+    )
+
+
+def _layer_rows(layer: str) -> Iterator[Row]:
+    for old, new in OPEN_CLIP_LAYER:
+        yield f"transformer.resblocks.{layer}.{old}", f"text_model.encoder.layers.{layer}.{new}"
+
+
+def _fused_rows(layer: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    attention = f"text_model.encoder.layers.{layer}.self_attn"
+    for leaf in ("weight", "bias"):
+        yield (
+            f"transformer.resblocks.{layer}.attn.in_proj_{leaf}",
+            tuple(f"{attention}.{part}_proj.{leaf}" for part in "qkv"),
+        )

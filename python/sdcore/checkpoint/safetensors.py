@@ -1,0 +1,192 @@
+"""The safetensors format: a reader that maps and checks, and a writer.
+
+A file is a little-endian u64 length, that many bytes of JSON header, and the tensors' bytes with no
+gap between them. Offsets need not be aligned.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcore import _core
+from sdcore.checkpoint.tensor import ForeignTensor, Tensor
+from sdcore.errors import CheckpointError, FileError, InvalidArgumentError
+
+MAX_HEADER = 100_000_000  # the bound of the format's own reader
+
+# dtype in the file -> bytes an element, name here. The core holds the first group.
+CORE_TYPES = {
+    "F64": (8, "f64"),
+    "F32": (4, "f32"),
+    "F16": (2, "f16"),
+    "BF16": (2, "bf16"),
+    "I64": (8, "i64"),
+    "I32": (4, "i32"),
+    "I16": (2, "i16"),
+    "I8": (1, "i8"),
+}
+FOREIGN_TYPES = {
+    "BOOL": (1, "bool"),
+    "U8": (1, "u8"),
+    "U16": (2, "u16"),
+    "U32": (4, "u32"),
+    "U64": (8, "u64"),
+    "C64": (8, "c64"),
+    "F8_E4M3": (1, "f8_e4m3"),
+    "F8_E5M2": (1, "f8_e5m2"),
+    "F8_E8M0": (1, "f8_e8m0"),
+    "F8_E4M3FNUZ": (1, "f8_e4m3fnuz"),
+    "F8_E5M2FNUZ": (1, "f8_e5m2fnuz"),
+}
+DTYPES = CORE_TYPES | FOREIGN_TYPES
+
+
+def read(file: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a mapped file."""
+    data = memoryview(file)
+    header, begin = _header(data, file.path)
+    metadata = header.pop("__metadata__", {})
+    if not _is_string_map(metadata):
+        _fail(file.path, "__metadata__ is not a map of strings to strings")
+    tensors: dict[str, Tensor] = {}
+    ranges: list[tuple[int, int, str]] = []
+    for name, entry in header.items():
+        dtype, shape, first, last = _entry(entry, name, file.path)
+        ranges.append((first, last, name))
+        if begin + last > len(data):
+            _fail(
+                file.path,
+                f"tensor '{name}' ends at byte {begin + last} of a file of {len(data)}: the file "
+                "is cut short",
+            )
+        tensors[name] = _tensor(file, name, dtype, shape, data, begin + first, begin + last)
+    _check_gapless(ranges, len(data) - begin, file.path)
+    return tensors, metadata
+
+
+def save(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, npt.NDArray[Any]],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    types: Mapping[str, str] | None = None,
+) -> None:
+    """Writes arrays; `types` names those that hold the bits of another type ("BF16" in uint16)."""
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    for name, array in arrays.items():
+        dtype = (types or {}).get(name) or _dtype_of(name, array)
+        if DTYPES[dtype][0] != array.itemsize:
+            raise InvalidArgumentError(f"[safetensors] '{name}' of {array.dtype} cannot be {dtype}")
+        end = offset + array.nbytes
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    chunks = (array.data if array.size else b"" for array in arrays.values())
+    _write_whole(Path(path), struct.pack("<Q", len(text)) + text, chunks)
+
+
+def _fail(where: str, message: str) -> NoReturn:
+    raise CheckpointError(f"[safetensors] '{where}': {message}")
+
+
+def _header(data: memoryview, where: str) -> tuple[dict[str, Any], int]:
+    if len(data) < 8:
+        _fail(where, f"the file is cut short, it has {len(data)} bytes")
+    (length,) = struct.unpack_from("<Q", data)
+    if length > MAX_HEADER:
+        _fail(where, f"a header of {length} bytes is above the limit of {MAX_HEADER}")
+    if 8 + length > len(data):
+        _fail(where, f"a header of {length} bytes does not fit a file of {len(data)}")
+    try:
+        header = json.loads(bytes(data[8 : 8 + length]).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        _fail(where, f"the header is not JSON: {error}")
+    if not isinstance(header, dict):
+        _fail(where, "the header is not a JSON object")
+    return header, 8 + length
+
+
+def _entry(entry: Any, name: str, where: str) -> tuple[str, tuple[int, ...], int, int]:
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        _fail(where, f"tensor '{name}' needs dtype, shape and data_offsets, got {entry!r:.100}")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        _fail(where, f"tensor '{name}' has an unknown dtype {dtype!r:.40}")
+    if not _is_sizes(shape):
+        _fail(where, f"tensor '{name}' has a shape that is no list of sizes: {shape!r:.100}")
+    if not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        _fail(where, f"tensor '{name}' has data_offsets that are no range: {offsets!r:.100}")
+    need, got = math.prod(shape) * DTYPES[dtype][0], offsets[1] - offsets[0]
+    if need != got:
+        _fail(where, f"tensor '{name}' {dtype} {shape} takes {need} bytes, its offsets span {got}")
+    return dtype, tuple(shape), offsets[0], offsets[1]
+
+
+def _is_sizes(value: Any) -> bool:
+    # bool is an int to Python, and no size to JSON.
+    return isinstance(value, list) and all(type(i) is int and 0 <= i < 2**63 for i in value)
+
+
+def _is_string_map(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+
+
+def _check_gapless(ranges: list[tuple[int, int, str]], size: int, where: str) -> None:
+    position = 0
+    for first, last, name in sorted(ranges):
+        if first != position:
+            _fail(where, f"tensor '{name}' begins at offset {first}, expected {position}")
+        position = last
+    if position != size:
+        _fail(where, f"the tensors end at offset {position}, the file's data at {size}")
+
+
+def _tensor(
+    file: Any,
+    name: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    data: memoryview,
+    begin: int,
+    end: int,
+) -> Tensor:
+    if dtype in CORE_TYPES:
+        tensor: Tensor = _core.Tensor.from_file(file, begin, CORE_TYPES[dtype][1], shape)
+        return tensor
+    return ForeignTensor(name, FOREIGN_TYPES[dtype][1], shape, data[begin:end])
+
+
+def _dtype_of(name: str, array: npt.NDArray[Any]) -> str:
+    kind = {"f": "F", "i": "I", "u": "U"}.get(array.dtype.kind)
+    dtype = "BOOL" if array.dtype == np.bool_ else f"{kind}{array.itemsize * 8}"
+    if dtype not in DTYPES or not array.dtype.isnative:
+        raise InvalidArgumentError(f"[safetensors] '{name}' is {array.dtype}, which has no dtype")
+    return dtype
+
+
+def _write_whole(path: Path, head: bytes, chunks: Iterable[Any]) -> None:
+    """Under another name first: a reader never meets half a file."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as out:
+            out.write(head)
+            for chunk in chunks:
+                out.write(chunk)
+        temporary.replace(path)
+    except OSError as error:
+        raise FileError(f"[safetensors] cannot write '{path}': {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

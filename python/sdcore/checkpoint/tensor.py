@@ -1,0 +1,118 @@
+"""What this room needs of a tensor, and the few stored types that the core does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcore import _core
+from sdcore.errors import InvalidArgumentError, UnsupportedModelError
+
+Floats = npt.NDArray[np.float32]
+
+
+class Tensor(Protocol):
+    """`_core.Tensor`: elements in a mapped file or an array, never copied without need."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+    def to_float(self) -> Floats: ...
+    def reshape(self, shape: Sequence[int]) -> Tensor: ...
+    def rows(self, begin: int, end: int) -> Tensor: ...
+
+
+def from_floats(values: Floats) -> Tensor:
+    tensor: Tensor = _core.Tensor.from_array(np.asarray(values, order="C"))
+    return tensor
+
+
+def row_range(tensor: Tensor, begin: int, end: int) -> Tensor:
+    try:
+        return tensor.rows(begin, end)
+    except InvalidArgumentError:  # it would cut a quantized block
+        return from_floats(tensor.to_float()[begin:end])
+
+
+def reshaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    try:
+        return tensor.reshape(shape)
+    except InvalidArgumentError:  # likewise: blocks run along the last size
+        return from_floats(tensor.to_float().reshape(shape))
+
+
+def transposed(tensor: Tensor) -> Tensor:
+    return from_floats(tensor.to_float().T)
+
+
+class ForeignTensor:
+    """Stored in a type that the core has no kernels for. Float8 widens to bf16, which holds every
+    value of it; the others (bytes, booleans, unsigned) are never weights, so only reading one is an
+    error."""
+
+    def __init__(self, name: str, type: str, shape: tuple[int, ...], data: memoryview) -> None:
+        self.name = name
+        self.type = type
+        self.shape = shape
+        self._data = data
+
+    @property
+    def nbytes(self) -> int:
+        return self._data.nbytes
+
+    def to_core(self) -> Tensor:
+        if self.type not in FLOAT8:
+            raise UnsupportedModelError(
+                f"[checkpoint] tensor '{self.name}' is stored as {self.type}, which is no type of "
+                "weights"
+            )
+        codes = np.frombuffer(self._data, np.uint8)
+        tensor: Tensor = _core.Tensor.from_array(_as_bf16(self.type)[codes], "bf16")
+        return tensor.reshape(self.shape)
+
+    def to_float(self) -> Floats:
+        return self.to_core().to_float()
+
+    def reshape(self, shape: Sequence[int]) -> Tensor:
+        return ForeignTensor(self.name, self.type, tuple(shape), self._data)
+
+    def rows(self, begin: int, end: int) -> Tensor:
+        return self.to_core().rows(begin, end)
+
+
+def core_tensor(tensor: Any) -> Any:
+    """The `_core.Tensor` that networks take."""
+    return tensor.to_core() if isinstance(tensor, ForeignTensor) else tensor
+
+
+# Exponent and mantissa bits, and exponent bias. E4M3 has no infinity and one NaN (OCP 8-bit
+# floating point specification 1.0, the "fn" type of PyTorch); E5M2 is the upper byte of a float16.
+FLOAT8 = {"f8_e4m3": (4, 3, 7), "f8_e5m2": (5, 2, 15)}
+
+
+@lru_cache
+def _as_bf16(type: str) -> npt.NDArray[np.uint16]:
+    """The bits of all 256 values as bf16, the upper half of a float32."""
+    return (_float8_values(type).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def _float8_values(type: str) -> Floats:
+    exponent_bits, mantissa_bits, bias = FLOAT8[type]
+    codes = np.arange(256)
+    exponent = (codes >> mantissa_bits) & ((1 << exponent_bits) - 1)
+    mantissa = (codes & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
+    scale = np.exp2(np.maximum(exponent, 1) - float(bias))
+    values = np.where(codes & 0x80, -1.0, 1.0) * scale * (mantissa + (exponent > 0))
+    if type == "f8_e4m3":
+        values[[0x7F, 0xFF]] = np.nan
+    else:
+        top = exponent == 31
+        values[top] = np.where(mantissa[top] > 0, np.nan, np.copysign(np.inf, values[top]))
+    return np.asarray(values, np.float32)
