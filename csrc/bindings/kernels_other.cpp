@@ -315,7 +315,7 @@ void define(py::module_& m, const std::string& name, void (*prepare)(Call&, Args
 std::vector<std::string> variants(const std::string& family) {
   if (family == "elementwise") return elementwise_variants();
   if (family == "norm") return norm_variants();
-  if (false && family == "attention") return attention_variants();
+  if (family == "attention") return attention_variants();
   throw py::reference_cast_error();  // another file's family: pybind11 tries its overload
 }
 
@@ -323,9 +323,8 @@ std::vector<std::string> variants(const std::string& family) {
 
 void init_kernels_other(py::module_& m) {
   m.def("variants", &variants, "family"_a);
-  if (false)
-    define(m, "attention", prepare_attention, "q"_a, "k"_a, "v"_a, "heads"_a, "causal"_a = false,
-           "scale"_a = py::none());
+  define(m, "attention", prepare_attention, "q"_a, "k"_a, "v"_a, "heads"_a, "causal"_a = false,
+         "scale"_a = py::none());
   define(m, "group_norm", prepare_group_norm, "x"_a, "weight"_a, "bias"_a, "groups"_a,
          "eps"_a = 1e-5f, "activation"_a = "none");
   define(m, "layer_norm", prepare_layer_norm, "x"_a, "weight"_a = py::none(), "bias"_a = py::none(),

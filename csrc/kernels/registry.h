@@ -12,12 +12,17 @@
 namespace sdcore {
 
 // Row is a struct of function pointers with a member `Isa isa`.
-template <class Row, size_t N>
-const Row& pick(const std::array<const Row*, N>& rows, Isa isa) {
+template <class Row, size_t N, class Suits>
+const Row& pick(const std::array<const Row*, N>& rows, Isa isa, Suits suits) {
   for (const Row* row : rows) {
-    if (row->isa <= isa) return *row;
+    if (row->isa <= isa && suits(*row)) return *row;
   }
   fail(ErrorKind::internal, "[kernels] no variant for ", isa_name(isa));
+}
+
+template <class Row, size_t N>
+const Row& pick(const std::array<const Row*, N>& rows, Isa isa) {
+  return pick(rows, isa, [](const Row&) { return true; });
 }
 
 template <class Row, size_t N>

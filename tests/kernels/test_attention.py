@@ -1,0 +1,159 @@
+"""Attention against float64 at every instruction-set level."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sdcore import InvalidArgumentError, _core
+
+K = _core.kernels
+ISAS = _core.supported_isas()
+
+isas = pytest.mark.parametrize("isa", ISAS)
+dtypes = pytest.mark.parametrize("dtype", ["f32", "bf16"])
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def rounded(x: np.ndarray, dtype: str) -> torch.Tensor:
+    t = torch.from_numpy(np.ascontiguousarray(x))
+    return t.bfloat16() if dtype == "bf16" else t
+
+
+def torch_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    heads: int,
+    causal: bool = False,
+    scale: float | None = None,
+) -> np.ndarray:
+    split = [t.unflatten(2, (heads, -1)).transpose(1, 2) for t in (q, k, v)]
+    out = torch.nn.functional.scaled_dot_product_attention(*split, is_causal=causal, scale=scale)
+    return out.transpose(1, 2).flatten(2).double().numpy()
+
+
+def error(out: np.ndarray, ref: np.ndarray) -> float:
+    assert out.shape == ref.shape
+    return float(np.linalg.norm(out - ref) / np.linalg.norm(ref))
+
+
+def check(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, dtype: str, isa: str, **options: object
+) -> None:
+    seen = [rounded(x, dtype) for x in (q, k, v)]
+    core = {key: options[key] for key in ("causal", "scale") if key in options}
+    ref = torch_attention(*(t.double() for t in seen), heads, **core)  # type: ignore[arg-type]
+    out = K.attention(q, k, v, heads, dtype=dtype, isa=isa, **options)
+    if dtype == "f32":
+        # Sums of d and of tk terms in float32, and logits that are off by their last bit.
+        assert error(out, ref) < 2e-6
+    else:
+        assert error(out, ref) <= 1.5 * error(torch_attention(*seen, heads, **core), ref)  # type: ignore[arg-type]
+
+
+# n, tq, tk, heads, d
+SHAPES = [
+    (1, 1, 1, 1, 8),
+    (2, 33, 77, 3, 40),
+    (1, 129, 130, 2, 64),
+    (1, 65, 97, 2, 20),
+    (1, 17, 31, 1, 33),
+    (1, 150, 300, 1, 80),
+    (1, 16, 257, 2, 160),
+    (1, 140, 270, 1, 512),
+]
+
+
+@isas
+@dtypes
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("pad", [0, 3])
+def test_matches_float64(
+    isa: str, dtype: str, shape: tuple[int, int, int, int, int], pad: int
+) -> None:
+    n, tq, tk, heads, d = shape
+    q, k, v = (normal(n, t, heads * d, seed=i) for i, t in enumerate((tq, tk, tk)))
+    check(q, k, v, heads, dtype, isa, pad_channels=pad)
+
+
+@isas
+@dtypes
+@pytest.mark.parametrize("t", [1, 16, 77, 300])
+def test_causal(isa: str, dtype: str, t: int) -> None:
+    q, k, v = (normal(2, t, 2 * 64, seed=i) for i in range(3))
+    check(q, k, v, 2, dtype, isa, causal=True)
+
+
+@isas
+@dtypes
+@pytest.mark.parametrize("lengths", [(40, 200), (200, 40)])
+def test_causal_with_other_lengths(isa: str, dtype: str, lengths: tuple[int, int]) -> None:
+    tq, tk = lengths
+    q, k, v = (normal(1, t, 48, seed=i) for i, t in enumerate((tq, tk, tk)))
+    check(q, k, v, 2, dtype, isa, causal=True)
+
+
+@isas
+@dtypes
+def test_scale(isa: str, dtype: str) -> None:
+    q, k, v = (normal(1, 50, 48, seed=i) for i in range(3))
+    check(q, k, v, 2, dtype, isa, scale=0.5)
+
+
+@isas
+@dtypes
+@pytest.mark.parametrize("offset", [-1.0, 1.0])
+def test_large_logits_stay_finite(isa: str, dtype: str, offset: float) -> None:
+    # All logits near +-2e5: only their differences may matter. Keys grow, so the maximum moves in
+    # every tile.
+    q = np.full((1, 20, 32), 64 * offset, np.float32)
+    k = np.full((1, 400, 32), 500, np.float32) + np.arange(400, dtype=np.float32)[:, None] // 8 * 8
+    v = normal(1, 400, 32, seed=2)
+    out = K.attention(q, k, v, 1, dtype=dtype, isa=isa)
+    ref = torch_attention(*(rounded(x, dtype).double() for x in (q, k, v)), 1)
+    assert np.isfinite(out).all()
+    assert error(out, ref) < (1e-5 if dtype == "f32" else 2.0**-8)
+
+
+@isas
+@dtypes
+def test_nan_stays_in_its_row(isa: str, dtype: str) -> None:
+    q, k, v = (normal(1, 70, 40, seed=i) for i in range(3))
+    q[0, 33, 5] = np.nan
+    out = K.attention(q, k, v, 1, dtype=dtype, isa=isa)
+    assert np.isnan(out[0, 33]).all()
+    assert np.isfinite(np.delete(out[0], 33, 0)).all()
+
+
+@isas
+@dtypes
+def test_threads_and_batch_do_not_change_bits(isa: str, dtype: str) -> None:
+    q, k, v = (normal(3, t, 3 * 40, seed=i) for i, t in enumerate((270, 100, 100)))
+    whole = K.attention(q, k, v, 3, dtype=dtype, isa=isa, threads=1)
+    for threads in (2, 3):
+        np.testing.assert_array_equal(
+            whole, K.attention(q, k, v, 3, dtype=dtype, isa=isa, threads=threads)
+        )
+    for i in range(3):
+        s = slice(i, i + 1)
+        np.testing.assert_array_equal(
+            whole[s], K.attention(q[s], k[s], v[s], 3, dtype=dtype, isa=isa)
+        )
+
+
+def test_errors_name_what_is_wrong() -> None:
+    x = normal(1, 4, 40)
+    with pytest.raises(InvalidArgumentError, match="must divide by heads, got 40 and 3"):
+        K.attention(x, x, x, 3)
+    with pytest.raises(InvalidArgumentError, match=r"k \[1, 1, 4, 20\]"):
+        K.attention(x, x[..., :20], x, 2)
+    with pytest.raises(InvalidArgumentError, match="scale must be positive"):
+        K.attention(x, x, x, 2, scale=-1.0)
+
+
+def test_the_last_variant_is_portable() -> None:
+    assert K.variants("attention")[-1] == "generic"
