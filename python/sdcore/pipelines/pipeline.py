@@ -334,7 +334,7 @@ class DiffusionPipeline:
 
 def _draw(noise: Sequence[_core.TorchRandom], shape: Sequence[int]) -> Array:
     """Each image's next numbers from its own generator, as diffusers does with a list of them."""
-    return np.stack([generator.normal(list(shape)) for generator in noise])
+    return np.stack([generator.randn(list(shape)) for generator in noise])
 
 
 def _whole(value: Any, name: str, low: int) -> int:
