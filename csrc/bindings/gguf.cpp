@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/gguf_metadata.h"
 #include "gguf/reader.h"
 #include "gguf/writer.h"
 
@@ -120,11 +121,10 @@ py::tuple read(const std::filesystem::path& path) {
     const py::gil_scoped_release unlocked;
     file = gguf::read(path);
   }
-  py::dict metadata, tensors;
-  for (const auto& [key, value] : file.metadata) metadata[to_python(key)] = to_python(value);
+  py::dict tensors;
   for (const auto& [name, tensor] : file.tensors) tensors[to_python(name)] = py::cast(tensor);
   const char* order = file.byte_order == gguf::ByteOrder::big ? "big" : "little";
-  return py::make_tuple(file.version, order, metadata, tensors);
+  return py::make_tuple(file.version, order, metadata_to_python(file.metadata), tensors);
 }
 
 void write(const std::filesystem::path& path, const py::dict& metadata, const py::dict& tensors,
@@ -132,11 +132,7 @@ void write(const std::filesystem::path& path, const py::dict& metadata, const py
   require(byte_order == "little" || byte_order == "big", ErrorKind::invalid_argument,
           "[gguf] byte order must be 'little' or 'big', got '", byte_order, "'");
   const auto order = byte_order == "big" ? gguf::ByteOrder::big : gguf::ByteOrder::little;
-  gguf::Metadata values;
-  for (const auto& [key, value] : metadata) {
-    const auto pair = value.cast<py::tuple>();
-    values.emplace_back(to_text(key), to_value(type_number(pair[0].cast<std::string>()), pair[1]));
-  }
+  const gguf::Metadata values = metadata_from_python(metadata);
   std::vector<gguf::NamedTensor> named;
   for (const auto& [name, tensor] : tensors) {
     named.push_back({to_text(name), tensor.cast<const Tensor&>()});
@@ -146,6 +142,21 @@ void write(const std::filesystem::path& path, const py::dict& metadata, const py
 }
 
 }  // namespace
+
+py::dict metadata_to_python(const gguf::Metadata& metadata) {
+  py::dict values;
+  for (const auto& [key, value] : metadata) values[to_python(key)] = to_python(value);
+  return values;
+}
+
+gguf::Metadata metadata_from_python(const py::dict& metadata) {
+  gguf::Metadata values;
+  for (const auto& [key, value] : metadata) {
+    const auto pair = value.cast<py::tuple>();
+    values.emplace_back(to_text(key), to_value(type_number(pair[0].cast<std::string>()), pair[1]));
+  }
+  return values;
+}
 
 void init_gguf(py::module_& m) {
   m.def("gguf_read", &read, py::arg("path"));

@@ -2,10 +2,13 @@
 #include "graph/graph.h"
 
 #include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/gguf_metadata.h"
 #include "bindings/options.h"
+#include "graph/model_file.h"
 #include "graph/op.h"
 #include "graph/plan.h"
 
@@ -70,6 +73,27 @@ py::dict plan(const Graph& graph, const InputShapes& shapes, const std::string& 
   return result;
 }
 
+// graphs: name -> (Graph, {weight: Tensor})
+void save(const std::filesystem::path& path, const py::dict& graphs, const py::dict& metadata) {
+  ModelFile model;
+  model.metadata = metadata_from_python(metadata);
+  for (const auto& [name, pair] : graphs) {
+    const auto stored = pair.cast<std::pair<Graph, std::map<std::string, Tensor, std::less<>>>>();
+    model.graphs[name.cast<std::string>()] = {stored.first, stored.second};
+  }
+  const py::gil_scoped_release unlocked;
+  save_model(path, model);
+}
+
+py::tuple load(const std::filesystem::path& path) {
+  const ModelFile model = load_model(path);
+  py::dict graphs;
+  for (const auto& [name, stored] : model.graphs) {
+    graphs[py::str(name)] = py::make_tuple(stored.graph, stored.weights);
+  }
+  return py::make_tuple(graphs, metadata_to_python(model.metadata));
+}
+
 }  // namespace
 
 void init_graph(py::module_& m) {
@@ -96,6 +120,8 @@ void init_graph(py::module_& m) {
       .def("plan", &plan, py::arg("shapes"), py::arg("dtype") = "f32", py::arg("isa") = py::none())
       .def("__str__", &print_graph)
       .def_static("parse", &parse_graph, py::arg("text"));
+  m.def("save_model", &save, py::arg("path"), py::arg("graphs"), py::arg("metadata"));
+  m.def("load_model", &load, py::arg("path"));
   m.def("op_names", [] {
     std::vector<std::string> names;
     for (const Op* op : all_ops()) names.emplace_back(op->name);

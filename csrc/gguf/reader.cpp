@@ -142,8 +142,9 @@ Tensor locate(const Data& data, const Entry& entry) {
     data.refuse(entry, "takes ", size, " bytes from ", entry.offset, " of the data, which has ",
                 available);
   }
-  if (size == 0) return {data.file->data(), type, entry.shape, data.file};
-  return {data.file->data() + data.begin + entry.offset, type, entry.shape, data.file};
+  if (size == 0) return {data.file->data(), type, entry.shape, data.file, data.file.get()};
+  return {data.file->data() + data.begin + entry.offset, type, entry.shape, data.file,
+          data.file.get()};
 }
 
 // Two tensors in one place would also let a small file ask for much memory.
@@ -173,6 +174,7 @@ void to_native(Tensor& tensor) {
   type_info(tensor.type).swap_bytes(copy->data(), tensor.elements());
   tensor.data = copy->data();
   tensor.owner = copy;
+  tensor.mapping = nullptr;
 }
 
 }  // namespace

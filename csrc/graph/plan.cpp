@@ -70,9 +70,12 @@ class Planner {
 
   bool is_time(ValueId id) const {
     const auto& readers = uses_.readers_of(id);
-    return uses_.producer_of(id) < 0 && std::all_of(readers.begin(), readers.end(), [&](int reader) {
-             return plan_.graph.nodes[static_cast<size_t>(reader)].op == &op_timestep_embedding;
-           });
+    return uses_.producer_of(id) < 0 &&
+           std::all_of(
+               readers.begin(), readers.end(),
+               [&](int reader) {
+                 return plan_.graph.nodes[static_cast<size_t>(reader)].op == &op_timestep_embedding;
+               });
   }
 
   bool is_plain_output(ValueId id) const {

@@ -60,8 +60,7 @@ def open(path: str | os.PathLike[str]) -> File:
     is stored in a way that sdcore cannot read, `FileError` if the file cannot be opened.
     """
     version, byte_order, metadata, tensors = _core.gguf_read(os.fspath(path))
-    typed = {key: _from_core(type, payload) for key, (type, payload) in metadata.items()}
-    return File(version, byte_order, typed, tensors)
+    return File(version, byte_order, metadata_from_core(metadata), tensors)
 
 
 def write(
@@ -77,10 +76,20 @@ def write(
     """
     _core.gguf_write(
         os.fspath(path),
-        {key: _to_core(key, value) for key, value in metadata.items()},
+        metadata_to_core(metadata),
         {name: _tensor(value) for name, value in tensors.items()},
         byte_order,
     )
+
+
+def metadata_to_core(metadata: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Metadata as the core takes it: each value with its type."""
+    return {key: _to_core(key, value) for key, value in metadata.items()}
+
+
+def metadata_from_core(metadata: Mapping[str, tuple[str, Any]]) -> dict[str, Typed]:
+    """The way back."""
+    return {key: _from_core(type, payload) for key, (type, payload) in metadata.items()}
 
 
 def _tensor(value: Tensor | npt.NDArray[Any]) -> Tensor:

@@ -180,13 +180,15 @@ class Scheduler(ABC):
     def step(
         self, model_output: ArrayLike, t: float, sample: ArrayLike, noise: ArrayLike | None = None
     ) -> Array:
-        """The next sample. `noise` is normal noise of the sample's shape, for rows that add any."""
+        """The next sample. `noise` is normal noise of the sample's shape, for rows that add any.
+        What the step took the clean sample to be is left in `denoised`."""
         index = self._index(t)
         x = np.asarray(sample, np.float32)
         m = np.asarray(model_output, np.float32)
         z = None if noise is None else np.asarray(noise, np.float32)
         out: Array = self._sampler.step(index, x, m, z)
         self._next = index + 1
+        self.denoised: Array = self._sampler.x0.reshape(x.shape)
         return out
 
     def _index(self, t: float) -> int:

@@ -1,0 +1,183 @@
+"""Single ops on NumPy arrays, for tests, benchmarks and a look at what an op does.
+
+Images are channels-last `[n, h, w, c]`, tokens `[n, t, c]`. Every function takes `dtype` ("f32" or
+"bf16"), `isa` and `threads`, and returns float32. Each builds a graph of one op and runs it, so what
+is measured here is what a network does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sdcore import _core
+from sdcore._core import Tensor
+from sdcore.graph import Builder, Value
+
+__all__ = [
+    "activation",
+    "add",
+    "attention",
+    "concat",
+    "conv2d",
+    "embedding",
+    "geglu",
+    "group_norm",
+    "layer_norm",
+    "matmul",
+    "mul",
+    "scale",
+    "timestep_embedding",
+    "upsample",
+]
+
+Array = NDArray[np.float32]
+Weight = ArrayLike | Tensor
+
+
+def _run(
+    op: str,
+    inputs: Mapping[str, ArrayLike],
+    weights: Mapping[str, Weight | None] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Array:
+    """One node: `inputs`, then `weights` in the order of the op's own."""
+    builder = Builder()
+    arrays = {name: np.asarray(array) for name, array in inputs.items()}
+    values: list[Value | None] = [
+        builder.input(name, "i32" if array.dtype.kind in "iu" else "f32")
+        for name, array in arrays.items()
+    ]
+    tensors: dict[str, Tensor] = {}
+    for name, weight in (weights or {}).items():
+        if weight is None:
+            values.append(None)
+            continue
+        tensor = (
+            weight
+            if isinstance(weight, Tensor)
+            else Tensor.from_array(np.ascontiguousarray(weight, dtype=np.float32))
+        )
+        tensors[name] = tensor
+        values.append(Value(builder.graph, builder.graph.weight(name, list(tensor.shape))))
+    first = values[0]
+    assert first is not None
+    builder.output("out", first.apply(op, *values[1:], **(attrs or {})))
+    out: Array = _core.Network(builder.graph, tensors, **options).run(arrays)["out"]
+    return out
+
+
+def matmul(x: ArrayLike, weight: Weight, bias: Weight | None = None, **options: Any) -> Array:
+    """`x [..., i]` times the transpose of `weight [o, i]`, plus `bias [o]`."""
+    return _run("linear", {"x": x}, {"weight": weight, "bias": bias}, **options)
+
+
+def conv2d(
+    x: ArrayLike,
+    weight: Weight,
+    bias: Weight | None = None,
+    stride: int = 1,
+    padding: int | Sequence[int] = 0,
+    **options: Any,
+) -> Array:
+    """Convolution of an image with `weight [o, i, kh, kw]`; padding is one number or top, left,
+    bottom, right."""
+    sides = [padding] * 4 if isinstance(padding, int) else list(padding)
+    attrs = {"stride": stride, "padding": sides}
+    return _run("conv2d", {"x": x}, {"weight": weight, "bias": bias}, attrs, **options)
+
+
+def attention(
+    q: ArrayLike,
+    k: ArrayLike,
+    v: ArrayLike,
+    heads: int,
+    causal: bool = False,
+    scale: float = 0.0,
+    **options: Any,
+) -> Array:
+    """softmax(q kᵀ · scale) v per head; a scale of 0 means 1/√(c / heads)."""
+    attrs = {"heads": heads, "causal": causal, "scale": float(scale)}
+    return _run("attention", {"q": q, "k": k, "v": v}, attrs=attrs, **options)
+
+
+def group_norm(
+    x: ArrayLike, weight: Weight, bias: Weight, groups: int = 32, eps: float = 1e-5, **options: Any
+) -> Array:
+    """Normalization over groups of channels and all pixels of an image."""
+    attrs = {"groups": groups, "eps": float(eps)}
+    return _run("group_norm", {"x": x}, {"weight": weight, "bias": bias}, attrs, **options)
+
+
+def layer_norm(
+    x: ArrayLike,
+    weight: Weight | None = None,
+    bias: Weight | None = None,
+    eps: float = 1e-5,
+    **options: Any,
+) -> Array:
+    """Normalization over the channels."""
+    weights = {"weight": weight, "bias": bias}
+    return _run("layer_norm", {"x": x}, weights, {"eps": float(eps)}, **options)
+
+
+def activation(x: ArrayLike, kind: str, **options: Any) -> Array:
+    """silu, gelu, gelu_tanh, quick_gelu or relu."""
+    return _run("activation", {"x": x}, attrs={"kind": kind}, **options)
+
+
+def geglu(x: ArrayLike, **options: Any) -> Array:
+    """`[..., 2c]` to `[..., c]`: the first half times gelu of the second."""
+    return _run("geglu", {"x": x}, **options)
+
+
+def add(a: ArrayLike, b: ArrayLike, **options: Any) -> Array:
+    """Sum; `b` may be one vector an image."""
+    return _run("add", {"a": a, "b": b}, **options)
+
+
+def mul(a: ArrayLike, b: ArrayLike, **options: Any) -> Array:
+    """Product; `b` may be one vector an image."""
+    return _run("mul", {"a": a, "b": b}, **options)
+
+
+def scale(x: ArrayLike, factor: float, **options: Any) -> Array:
+    """x times a number."""
+    return _run("scale", {"x": x}, attrs={"factor": float(factor)}, **options)
+
+
+def concat(*arrays: ArrayLike, **options: Any) -> Array:
+    """Side by side along the channels."""
+    return _run("concat", {f"x{i}": array for i, array in enumerate(arrays)}, **options)
+
+
+def upsample(x: ArrayLike, **options: Any) -> Array:
+    """An image at twice its size, nearest neighbour."""
+    return _run("upsample", {"x": x}, **options)
+
+
+def embedding(ids: ArrayLike, table: Weight, **options: Any) -> Array:
+    """Rows of `table [rows, c]` for `ids [n, t]`."""
+    return _run("embedding", {"ids": ids}, {"table": table}, **options)
+
+
+def timestep_embedding(
+    t: ArrayLike,
+    dim: int,
+    flip_sin_to_cos: bool = True,
+    downscale_freq_shift: float = 0.0,
+    **options: Any,
+) -> Array:
+    """Sinusoids `[n, dim]` of time steps `[n]`."""
+    attrs = {
+        "dim": dim,
+        "flip_sin_to_cos": flip_sin_to_cos,
+        "downscale_freq_shift": float(downscale_freq_shift),
+    }
+    return _run(
+        "timestep_embedding", {"t": np.asarray(t, dtype=np.float32)}, attrs=attrs, **options
+    )
