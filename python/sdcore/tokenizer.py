@@ -1,0 +1,302 @@
+"""CLIP's tokenizer: where its vocabulary comes from. The work itself is done by the core."""
+
+import functools
+import importlib.util
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdcore import _core
+from sdcore.errors import CheckpointError, FileError, UnsupportedModelError
+
+logger = logging.getLogger(__name__)
+
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+# OpenAI's list of merges goes on after those that CLIP uses.
+CLIP_MERGES = 48894
+# Token types of GGUF. A special token is looked for in the raw prompt when it is a control token,
+# and in the lower-cased one when it is user-defined.
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
+
+
+class CLIPTokenizer:
+    """Prompts to the ids that transformers' CLIPTokenizer gives. Immutable and safe to share."""
+
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        merges: Sequence[str],
+        *,
+        bos: str = BOS,
+        eos: str = EOS,
+        unk: str = EOS,
+        pad: str = EOS,
+        special: Mapping[str, bool] | None = None,
+    ) -> None:
+        """`tokens` by id; `merges` as "left right", best first. `special` are more tokens that
+        stand for themselves within a prompt, and whether case is ignored in finding them; bos, eos,
+        unk and pad always do, as in transformers (so where "!" pads, it is no longer a word)."""
+        self.tokens = list(tokens)
+        self.merges = list(merges)
+        ids = {token: i for i, token in reversed(list(enumerate(self.tokens)))}
+        for role, token in {"bos": bos, "eos": eos, "unk": unk, "pad": pad}.items():
+            if token not in ids:
+                raise CheckpointError(
+                    f"[tokenizer] the {role} token {token!r} is not in the vocabulary"
+                )
+        self.bos_token_id, self.eos_token_id = ids[bos], ids[eos]
+        self.unk_token_id, self.pad_token_id = ids[unk], ids[pad]
+        self.special = {bos: False, eos: False, unk: False, pad: False, **(special or {})}
+        self._core = _core.ClipTokenizer(
+            self.tokens,
+            self.merges,
+            [_core.SpecialToken(text, ids[text], ci) for text, ci in self.special.items()],
+            self.bos_token_id,
+            self.eos_token_id,
+            self.pad_token_id,
+            self.unk_token_id,
+        )
+
+    @classmethod
+    def from_merges(cls, lines: Iterable[str], **options: Any) -> "CLIPTokenizer":
+        """From OpenAI's bpe_simple_vocab_16e6.txt or a merges.txt, which tell the vocabulary: the
+        256 bytes, the 256 bytes that end a word, what each merge makes, and the two specials."""
+        merges = [line.rstrip("\r\n") for line in lines]
+        if merges and "#version" in merges[0]:
+            merges = merges[1:]
+        merges = [line for line in merges if line][:CLIP_MERGES]
+        alphabet = byte_alphabet()
+        tokens = [*alphabet, *(char + "</w>" for char in alphabet)]
+        tokens += ["".join(line.split()) for line in merges]
+        return cls([*tokens, BOS, EOS], merges, **options)
+
+    @classmethod
+    def default(cls, **options: Any) -> "CLIPTokenizer":
+        """CLIP's own vocabulary, for files that bring none; pad="!" for OpenCLIP's models."""
+        return cls.from_merges(clip_merges(), **options)
+
+    @classmethod
+    def from_folder(cls, path: str | Path) -> "CLIPTokenizer":
+        """From a tokenizer folder: tokenizer.json, or vocab.json with merges.txt."""
+        folder = Path(path)
+        if (folder / "tokenizer.json").is_file():
+            vocab, merges, added = _read_tokenizer_json(folder / "tokenizer.json")
+        else:
+            vocab, merges, added = _read_vocab_and_merges(folder)
+        roles, special, more = _read_special_tokens(folder)
+        for text, i, ignore_case in [*added, *more]:
+            vocab.setdefault(text, i)
+            special[text] = ignore_case
+        return cls(_by_id(vocab, folder), merges, **roles, special=special)
+
+    @classmethod
+    def from_gguf_metadata(cls, metadata: Mapping[str, Any]) -> "CLIPTokenizer":
+        """From the tokenizer.ggml.* keys of a GGUF file."""
+
+        def get(name: str) -> Any:
+            key = f"tokenizer.ggml.{name}"
+            if key not in metadata:
+                raise CheckpointError(f"[tokenizer] the file's metadata has no {key}")
+            return metadata[key]
+
+        tokens = [str(token) for token in get("tokens")]
+
+        def role(name: str, otherwise: int) -> str:
+            i = int(metadata.get(f"tokenizer.ggml.{name}_token_id", otherwise))
+            if not 0 <= i < len(tokens):
+                raise CheckpointError(
+                    f"[tokenizer] tokenizer.ggml.{name}_token_id is {i}, "
+                    f"outside a vocabulary of {len(tokens)}"
+                )
+            return tokens[i]
+
+        types = metadata.get("tokenizer.ggml.token_type", ())
+        return cls(
+            tokens,
+            [str(merge) for merge in get("merges")],
+            bos=role("bos", int(get("bos_token_id"))),
+            eos=role("eos", int(get("eos_token_id"))),
+            unk=role("unknown", int(get("eos_token_id"))),
+            pad=role("padding", int(get("eos_token_id"))),
+            special={
+                token: kind == USER_DEFINED
+                for token, kind in zip(tokens, types, strict=False)
+                if kind in (CONTROL, USER_DEFINED)
+            },
+        )
+
+    def to_gguf_metadata(self) -> dict[str, Any]:
+        """What `from_gguf_metadata` reads."""
+        kinds = {True: USER_DEFINED, False: CONTROL}
+        return {
+            "tokenizer.ggml.model": "clip",
+            "tokenizer.ggml.tokens": self.tokens,
+            "tokenizer.ggml.token_type": [
+                kinds[self.special[token]] if token in self.special else NORMAL
+                for token in self.tokens
+            ],
+            "tokenizer.ggml.merges": self.merges,
+            "tokenizer.ggml.bos_token_id": self.bos_token_id,
+            "tokenizer.ggml.eos_token_id": self.eos_token_id,
+            "tokenizer.ggml.unknown_token_id": self.unk_token_id,
+            "tokenizer.ggml.padding_token_id": self.pad_token_id,
+        }
+
+    def __call__(self, text: str | Sequence[str], max_length: int = 77) -> NDArray[np.int32]:
+        """Ids [number of prompts, max_length]: begin, prompt, end, padding. A prompt that is too
+        long is cut before the end token, and a warning tells which part."""
+        texts = [text] if isinstance(text, str) else list(text)
+        ids: NDArray[np.int32] = self._core.encode_padded([_bytes(t) for t in texts], max_length)
+        for row, prompt in zip(ids, texts, strict=True):
+            # Only a row that is full to its end can have lost something.
+            if row[-1] == self.eos_token_id:
+                cut = self.encode(prompt)[max_length - 2 :]
+                if cut:
+                    _warn_of_cut(max_length, self.decode(cut))
+        return ids
+
+    def encode(self, text: str) -> list[int]:
+        """All ids of a prompt, without the tokens of begin and end."""
+        ids: list[int] = self._core.encode(_bytes(text))
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, in lower case and with a space between words."""
+        text: bytes = self._core.decode(list(ids))
+        return text.decode("utf-8", "replace")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+@functools.lru_cache(maxsize=64)  # once for a prompt, however often it is encoded
+def _warn_of_cut(max_length: int, part: str) -> None:
+    logger.warning(
+        "the prompt is longer than the text encoder's %d tokens; this part of it is left out: %s",
+        max_length,
+        part,
+    )
+
+
+def byte_alphabet() -> list[str]:
+    """GPT-2's printable stand-ins for the 256 bytes, in the order of CLIP's vocabulary: bytes that
+    are printable themselves, then the others from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return [chr(b) for b in printable] + [chr(0x100 + i) for i in range(256 - len(printable))]
+
+
+@functools.cache
+def clip_merges() -> tuple[str, ...]:
+    """CLIP's merges, from the package instant-clip-tokenizer: its compiled module holds OpenAI's
+    list as text, which its functions do not give out."""
+    spec = importlib.util.find_spec("instant_clip_tokenizer")
+    if spec is None or spec.origin is None:
+        raise UnsupportedModelError(
+            "[tokenizer] this model brings no vocabulary, and CLIP's own is not here: "
+            "pip install instant-clip-tokenizer"
+        )
+    for file in sorted(Path(spec.origin).parent.glob("instant_clip_tokenizer*")):
+        _, found, after = file.read_bytes().partition(b"#version: 0.2\n")
+        lines = after.split(b"\n", CLIP_MERGES)[:CLIP_MERGES]
+        if found and len(lines) == CLIP_MERGES and all(len(line.split()) == 2 for line in lines):
+            return tuple(line.decode("utf-8") for line in lines)
+    raise UnsupportedModelError(
+        f"[tokenizer] {Path(spec.origin).parent} holds no list of merges; "
+        "instant-clip-tokenizer 0.1.1 does"
+    )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"[tokenizer] cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"[tokenizer] {path} is not UTF-8 text: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_read_text(path))
+    except ValueError as error:
+        raise CheckpointError(f"[tokenizer] {path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"[tokenizer] {path} must hold an object, not {type(value).__name__}")
+    return value
+
+
+Added = list[tuple[str, int, bool]]  # text, id, whether case is ignored in finding it
+
+
+def _read_tokenizer_json(path: Path) -> tuple[dict[str, int], list[str], Added]:
+    content = _read_json(path)
+    model = content.get("model", {})
+    kind, suffix = model.get("type"), model.get("end_of_word_suffix")
+    if kind != "BPE" or suffix != "</w>":
+        raise UnsupportedModelError(
+            f"[tokenizer] {path} holds a {kind} tokenizer with word ends {suffix!r}; "
+            "CLIP's is BPE with '</w>'"
+        )
+    merges = [m if isinstance(m, str) else " ".join(m) for m in model.get("merges", ())]
+    added = content.get("added_tokens") or ()
+    special = [(t["content"], int(t["id"]), bool(t.get("normalized"))) for t in added]
+    return dict(model.get("vocab", {})), merges, special
+
+
+def _read_vocab_and_merges(folder: Path) -> tuple[dict[str, int], list[str], Added]:
+    vocab = _read_json(folder / "vocab.json")
+    lines = _read_text(folder / "merges.txt").split("\n")
+    merges = [line.rstrip("\r") for line in lines if line.strip() and "#version" not in line]
+    return vocab, merges, []
+
+
+def _read_special_tokens(folder: Path) -> tuple[dict[str, str], dict[str, bool], Added]:
+    """The tokens of each role, whether case is ignored in finding them, and added tokens. Which
+    file counts follows transformers 5."""
+
+    def read(name: str) -> dict[str, Any]:
+        return _read_json(folder / name) if (folder / name).is_file() else {}
+
+    config = read("tokenizer_config.json")
+    roles: dict[str, str] = {}
+    special: dict[str, bool] = {}
+    for token in config.get("additional_special_tokens") or ():
+        text, ignore_case = _content(token)
+        special[text] = ignore_case
+    in_config: Mapping[str, Any] | None = config.get("added_tokens_decoder")
+    if in_config is None:
+        config = {**config, **read("special_tokens_map.json")}
+    for role in ("bos", "eos", "unk", "pad"):
+        token = config.get(f"{role}_token") or (BOS if role == "bos" else EOS)
+        roles[role], ignore_case = _content(token)
+        special[roles[role]] = special.get(roles[role], True) and ignore_case
+    if in_config is None:
+        added = [(text, i, text not in special) for text, i in read("added_tokens.json").items()]
+    else:
+        added = [(_content(t)[0], int(i), _content(t)[1]) for i, t in in_config.items()]
+    return roles, special, added
+
+
+def _content(token: str | Mapping[str, Any]) -> tuple[str, bool]:
+    """The text of a token written as a string or as an object, and whether case is ignored."""
+    if isinstance(token, str):
+        return token, False
+    return str(token["content"]), bool(token.get("normalized"))
+
+
+def _by_id(vocab: Mapping[str, int], folder: Path) -> list[str]:
+    if not all(type(i) is int and i >= 0 for i in vocab.values()):
+        raise CheckpointError(f"[tokenizer] {folder}: every id must be a whole number from 0 on")
+    count = max(vocab.values(), default=-1) + 1
+    if count > 2 * len(vocab):  # a few gaps are common, more are damage
+        raise CheckpointError(f"[tokenizer] {folder} numbers {len(vocab)} tokens up to {count - 1}")
+    tokens = [""] * count  # an id that stands for nothing stays empty
+    for token, i in vocab.items():
+        tokens[i] = token
+    return tokens
