@@ -37,8 +37,8 @@ struct ScaleArgs {
 };
 void scale(const ScaleArgs& args, const KernelContext& context);
 
-// Sinusoids of a time step (diffusers' get_timestep_embedding): in [n,1,1,1] f32 -> out
-// [n,1,1,dim].
+// Sinusoids of a time step (diffusers' get_timestep_embedding): in [n,1,k,1] f32 -> out
+// [n,1,k,dim].
 struct TimestepEmbeddingArgs {
   View in, out;
   bool flip_sin_to_cos = true;  // cosines first

@@ -7,12 +7,19 @@
 namespace sdcore {
 namespace {
 
-void store(const View& out, int64_t image, int64_t channel, double value) {
+void store(const View& out, int64_t image, int64_t at, int64_t channel, double value) {
   const float rounded = static_cast<float>(value);
   if (out.dtype == DType::bf16) {
-    out.at<bf16>(image, 0, 0)[channel] = to_bf16(rounded);
+    out.at<bf16>(image, 0, at)[channel] = to_bf16(rounded);
   } else {
-    out.at<float>(image, 0, 0)[channel] = rounded;
+    out.at<float>(image, 0, at)[channel] = rounded;
+  }
+}
+
+template <class F>
+void for_each_number(const View& in, F&& f) {
+  for (int64_t image = 0; image < in.n; ++image) {
+    for (int64_t at = 0; at < in.w; ++at) f(image, at);
   }
 }
 
@@ -20,10 +27,10 @@ void store(const View& out, int64_t image, int64_t channel, double value) {
 
 void timestep_embedding(const TimestepEmbeddingArgs& args, const KernelContext&) {
   const View &in = args.in, &out = args.out;
-  require(in.dtype == DType::f32 && in.pixels() == in.n && in.c == 1, ErrorKind::invalid_argument,
-          "[timestep_embedding] in must be one f32 an image");
-  require(out.dtype != DType::i32 && out.pixels() == in.n && out.n == in.n,
-          ErrorKind::invalid_argument, "[timestep_embedding] out must be one vector an image");
+  require(in.dtype == DType::f32 && in.h == 1 && in.c == 1, ErrorKind::invalid_argument,
+          "[timestep_embedding] in must be a row of f32 an image");
+  require(out.dtype != DType::i32 && out.n == in.n && out.h == 1 && out.w == in.w,
+          ErrorKind::invalid_argument, "[timestep_embedding] out must be one vector a number");
   const int64_t half = out.c / 2;
   const float range = static_cast<float>(half) - args.downscale_freq_shift;
   require(half == 0 || range > 0, ErrorKind::invalid_argument,
@@ -37,14 +44,14 @@ void timestep_embedding(const TimestepEmbeddingArgs& args, const KernelContext&)
     // t = 999 the last bit of a frequency moves the sine by 6e-5.
     const float exponent = log_period * static_cast<float>(i) / range;
     const float frequency = static_cast<float>(std::exp(static_cast<double>(exponent)));
-    for (int64_t image = 0; image < in.n; ++image) {
-      const float angle = *in.at<const float>(image, 0, 0) * frequency;
-      store(out, image, sin_at + i, std::sin(static_cast<double>(angle)));
-      store(out, image, cos_at + i, std::cos(static_cast<double>(angle)));
-    }
+    for_each_number(in, [&](int64_t image, int64_t at) {
+      const float angle = *in.at<const float>(image, 0, at) * frequency;
+      store(out, image, at, sin_at + i, std::sin(static_cast<double>(angle)));
+      store(out, image, at, cos_at + i, std::cos(static_cast<double>(angle)));
+    });
   }
   if (out.c % 2 != 0) {
-    for (int64_t image = 0; image < in.n; ++image) store(out, image, out.c - 1, 0.0);
+    for_each_number(in, [&](int64_t image, int64_t at) { store(out, image, at, out.c - 1, 0.0); });
   }
 }
 

@@ -1,0 +1,290 @@
+"""Each network against diffusers and transformers, at every instruction-set level."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL as TorchVAE
+from diffusers import UNet2DConditionModel as TorchUNet
+from transformers import CLIPTextConfig as TorchCLIPConfig
+from transformers import CLIPTextModel as TorchCLIP
+
+from reference.common import (
+    BF16_FACTOR,
+    ISAS,
+    NETWORK_F32,
+    TorchComponent,
+    error,
+    in_bf16,
+    randomized,
+)
+from sdcore.errors import InvalidArgumentError, UnsupportedModelError
+from sdcore.models.base import RunOptions
+from sdcore.models.clip import CLIPTextModel
+from sdcore.models.unet import UNet2DConditionModel
+from sdcore.models.vae import AutoencoderKL
+
+CROSS, PLAIN = "CrossAttn{}Block2D", "{}Block2D"
+
+
+def _blocks(attends: tuple[bool, ...]) -> dict[str, tuple[str, ...]]:
+    down = tuple((CROSS if a else PLAIN).format("Down") for a in attends)
+    up = tuple((CROSS if a else PLAIN).format("Up") for a in reversed(attends))
+    return {"down_block_types": down, "up_block_types": up}
+
+
+# name -> (config, size of the latents): odd channels, odd sizes, SD 2.x's and XL's ways too.
+UNETS: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
+    "sd1": (
+        dict(
+            block_out_channels=(32, 64, 64),
+            layers_per_block=2,
+            cross_attention_dim=48,
+            attention_head_dim=8,
+            norm_num_groups=16,
+            **_blocks((True, True, False)),
+        ),
+        (16, 16),
+    ),
+    "odd": (
+        dict(
+            block_out_channels=(20, 44),
+            layers_per_block=1,
+            cross_attention_dim=30,
+            attention_head_dim=4,
+            norm_num_groups=4,
+            **_blocks((True, False)),
+        ),
+        (13, 18),
+    ),
+    "sd2": (
+        dict(
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            cross_attention_dim=64,
+            attention_head_dim=(2, 4),
+            use_linear_projection=True,
+            **_blocks((True, False)),
+        ),
+        (8, 24),
+    ),
+    "xl": (
+        dict(
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            cross_attention_dim=64,
+            attention_head_dim=(2, 4),
+            transformer_layers_per_block=(1, 2),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 24,
+            **_blocks((False, True)),
+        ),
+        (16, 8),
+    ),
+    "lcm": (
+        dict(
+            block_out_channels=(32, 32),
+            layers_per_block=1,
+            cross_attention_dim=32,
+            attention_head_dim=4,
+            time_cond_proj_dim=16,
+            **_blocks((True, True)),
+        ),
+        (8, 8),
+    ),
+}
+
+
+@lru_cache
+def _unet_case(name: str) -> dict[str, Any]:
+    config, (h, w) = UNETS[name]
+    torch.manual_seed(0)
+    module = randomized(TorchUNet(**config), 1)
+    x, context = torch.randn(2, 4, h, w), torch.randn(2, 9, config["cross_attention_dim"])
+    t = torch.tensor([981.0, 1.0])
+    given: dict[str, Any] = {}
+    if name == "xl":
+        given = {"text_embeds": torch.randn(2, 24), "time_ids": torch.rand(2, 6) * 1024}
+    cond = torch.randn(2, 16) if name == "lcm" else None
+
+    def run(m: torch.nn.Module, kind: torch.dtype) -> np.ndarray:
+        added = {k: v if k == "time_ids" else v.to(kind) for k, v in given.items()}
+        with torch.no_grad():
+            out = m(
+                x.to(kind),
+                t,
+                context.to(kind),
+                timestep_cond=None if cond is None else cond.to(kind),
+                added_cond_kwargs=added or None,
+            )
+        return out.sample.float().numpy()
+
+    ref = run(module, torch.float32)
+    return {
+        "component": TorchComponent(dict(module.config), module),
+        "arguments": (x.numpy(), t.numpy(), context.numpy()),
+        "conditions": {k: v.numpy() for k, v in given.items()}
+        | ({} if cond is None else {"timestep_cond": cond.numpy()}),
+        "ref": ref,
+        "bf16_error": error(run(in_bf16(module), torch.bfloat16), ref),
+    }
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", UNETS)
+def test_unet_is_diffusers(name: str, isa: str) -> None:
+    case = _unet_case(name)
+    for dtype, allowed in (("f32", NETWORK_F32), ("bf16", BF16_FACTOR * case["bf16_error"])):
+        unet = UNet2DConditionModel.from_component(
+            case["component"], RunOptions(dtype=dtype, isa=isa)
+        )
+        out = unet(*case["arguments"], **case["conditions"])
+        assert error(out, case["ref"]) <= allowed, dtype
+
+
+VAES: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
+    "three levels": (dict(block_out_channels=(32, 64, 64), layers_per_block=2), (7, 12)),
+    "odd": (
+        dict(block_out_channels=(18, 30), norm_num_groups=6, latent_channels=3),
+        (11, 5),
+    ),
+    "bare": (
+        dict(
+            block_out_channels=(32,),
+            norm_num_groups=8,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+            mid_block_add_attention=False,
+            latent_channels=16,
+        ),
+        (9, 9),
+    ),
+}
+
+
+@lru_cache
+def _vae_case(name: str) -> dict[str, Any]:
+    config, (h, w) = VAES[name]
+    levels = len(config["block_out_channels"])
+    torch.manual_seed(1)
+    module = randomized(
+        TorchVAE(
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            **config,
+        ),
+        2,
+    )
+    z = torch.randn(2, config.get("latent_channels", 4), h, w)
+    factor = 2 ** (levels - 1)
+    x = torch.randn(2, 3, h * factor, w * factor)
+
+    def run(m: torch.nn.Module, kind: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+        with torch.no_grad():
+            moments = m.encode(x.to(kind)).latent_dist.parameters
+            return moments.float().numpy(), m.decode(z.to(kind)).sample.float().numpy()
+
+    refs = run(module, torch.float32)
+    rounded = run(in_bf16(module), torch.bfloat16)
+    return {
+        "component": TorchComponent(dict(module.config), module),
+        "x": x.numpy(),
+        "z": z.numpy(),
+        "refs": refs,
+        "bf16_errors": [error(a, b) for a, b in zip(rounded, refs, strict=True)],
+    }
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", VAES)
+def test_vae_is_diffusers(name: str, isa: str) -> None:
+    case = _vae_case(name)
+    for dtype in ("f32", "bf16"):
+        vae = AutoencoderKL.from_component(case["component"], RunOptions(dtype=dtype, isa=isa))
+        outs = vae.moments(case["x"]), vae.decode(case["z"])
+        for out, ref, rounded in zip(outs, case["refs"], case["bf16_errors"], strict=True):
+            allowed = NETWORK_F32 if dtype == "f32" else BF16_FACTOR * rounded
+            assert error(out, ref) <= allowed, dtype
+
+
+def test_vae_encode_gives_the_means() -> None:
+    case = _vae_case("odd")
+    vae = AutoencoderKL.from_component(case["component"], RunOptions(dtype="f32"))
+    assert np.array_equal(vae.encode(case["x"]), vae.moments(case["x"])[:, :3])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("act", ["quick_gelu", "gelu"])
+def test_clip_is_transformers(act: str, isa: str) -> None:
+    torch.manual_seed(2)
+    config = TorchCLIPConfig(
+        hidden_size=60,
+        intermediate_size=100,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        vocab_size=500,
+        hidden_act=act,
+    )
+    module = randomized(TorchCLIP(config), 3)
+    ids = torch.randint(0, 500, (2, 77))
+    with torch.no_grad():
+        ref = module(ids).last_hidden_state.numpy()
+        rounded = in_bf16(module)(ids).last_hidden_state.float().numpy()
+    component = TorchComponent(config.to_dict(), module)
+    for dtype, allowed in (("f32", NETWORK_F32), ("bf16", BF16_FACTOR * error(rounded, ref))):
+        clip = CLIPTextModel.from_component(component, RunOptions(dtype=dtype, isa=isa))
+        assert error(clip(ids.numpy()), ref) <= allowed, dtype
+
+
+def test_threads_and_batch_do_not_change_a_bit() -> None:
+    case = _unet_case("odd")
+    x, t, context = case["arguments"]
+    for dtype in ("f32", "bf16"):
+        one, two, three = (
+            UNet2DConditionModel.from_component(
+                case["component"], RunOptions(dtype=dtype, threads=threads)
+            )
+            for threads in (1, 2, 3)
+        )
+        out = one(x, t, context)
+        assert np.array_equal(out, two(x, t, context))
+        assert np.array_equal(out, three(x, t, context))
+        for i in range(2):
+            alone = two(x[i : i + 1], t[i], context[i : i + 1])
+            assert np.array_equal(alone[0], out[i])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("resnet_time_scale_shift", "scale_shift"),
+        ("class_embed_type", "timestep"),
+        ("down_block_types", ("AttnDownBlock2D", "DownBlock2D")),
+        ("mid_block_type", "UNetMidBlock2D"),
+        ("layers_per_block", [1, 2, 3]),
+    ],
+)
+def test_unet_names_a_config_that_it_cannot_run(field: str, value: object) -> None:
+    config = {**UNETS["odd"][0], field: value}
+    with pytest.raises(UnsupportedModelError, match=field):
+        UNet2DConditionModel.build(UNet2DConditionModel.read_config(config))
+
+
+def test_networks_refuse_arrays_that_do_not_fit() -> None:
+    case = _unet_case("odd")
+    unet = UNet2DConditionModel.from_component(case["component"], RunOptions(dtype="f32"))
+    x, t, context = case["arguments"]
+    with pytest.raises(InvalidArgumentError, match=r"sample must be \[n, 4, height, width\]"):
+        unet(x[:, :3], t, context)
+    with pytest.raises(InvalidArgumentError, match="encoder_hidden_states"):
+        unet(x, t, context[:1])
+    with pytest.raises(InvalidArgumentError, match=r"linear\] x must have 30 channels"):
+        unet(x, t, context[:, :, :8])
+    with pytest.raises(InvalidArgumentError, match="no input 'text_embeds'"):
+        unet(x, t, context, text_embeds=x)
