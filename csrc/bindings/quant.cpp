@@ -73,8 +73,8 @@ Tensor from_array(const py::array& array, const std::optional<std::string>& type
 
 int64_t checked_bytes(Type type, const Shape& shape, ErrorKind kind) {
   const int64_t bytes = storage_bytes(type, shape);
-  require(bytes >= 0, kind, "[tensor] shape ", to_string(shape), " does not divide into blocks of ",
-          type_info(type).block_size, " as ", type_info(type).name, " must, or is too large");
+  require(bytes >= 0, kind, "[tensor] sizes ", to_string(shape), " are too large, or do not divide",
+          " into the blocks of ", type_info(type).block_size, " of ", type_info(type).name);
   return bytes;
 }
 
