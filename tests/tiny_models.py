@@ -254,8 +254,8 @@ def original_state(spec: Spec, *, text_model_prefix: bool = True) -> State:
         if not key.endswith("position_ids")
     }
     return {
-        **_under("model.diffusion_model.", _original_unet(unet(spec))),
-        **_under("first_stage_model.", _original_vae(vae(spec))),
+        **_under("model.diffusion_model.", original_unet(unet(spec))),
+        **_under("first_stage_model.", original_vae(vae(spec))),
         **_under("cond_stage_model.transformer.", clip),
     }
 
@@ -312,10 +312,15 @@ def _leaves(prefix: str, module: nn.Module) -> State:
     return {f"{prefix}.{key}": value for key, value in module.state_dict().items()}
 
 
-def _original_unet(net: UNet2DConditionModel) -> State:
+def original_unet(net: UNet2DConditionModel) -> State:
     state: State = {}
     state |= _leaves("time_embed.0", net.time_embedding.linear_1)
     state |= _leaves("time_embed.2", net.time_embedding.linear_2)
+    if net.time_embedding.cond_proj is not None:  # a distilled LCM
+        state |= _leaves("time_embed.cond_proj", net.time_embedding.cond_proj)
+    if getattr(net, "add_embedding", None) is not None:  # SDXL
+        state |= _leaves("label_emb.0.0", net.add_embedding.linear_1)
+        state |= _leaves("label_emb.0.2", net.add_embedding.linear_2)
     state |= _leaves("input_blocks.0.0", net.conv_in)
     state |= _leaves("out.0", net.conv_norm_out)
     state |= _leaves("out.2", net.conv_out)
@@ -361,7 +366,7 @@ def _original_part(prefix: str, module: nn.Module) -> State:
     return state
 
 
-def _original_vae(net: AutoencoderKL) -> State:
+def original_vae(net: AutoencoderKL) -> State:
     state = _leaves("quant_conv", net.quant_conv) | _leaves("post_quant_conv", net.post_quant_conv)
     for side, half in (("encoder", net.encoder), ("decoder", net.decoder)):
         state |= _leaves(f"{side}.conv_in", half.conv_in)
