@@ -6,6 +6,7 @@ layout is made by walking their modules, with no table of sdcore's, so it can te
 
 from __future__ import annotations
 
+import copy
 import json
 import struct
 from collections.abc import Iterator, Mapping
@@ -96,6 +97,7 @@ def text_encoder(spec: Spec) -> CLIPTextModel:
         num_attention_heads=spec.context // 64,
         projection_dim=spec.context,
         hidden_act="quick_gelu",
+        bos_token_id=vocabulary()["<|startoftext|>"],
         # As in the published configs, wrong as it is: transformers knows this value and takes the
         # highest id for the end.
         eos_token_id=2,
@@ -196,9 +198,10 @@ def save_folder(
     pipe = pipeline(spec, path / "tokenizer")
     options = {"variant": variant} | ({"max_shard_size": shard_size} if shard_size else {})
     for name in ("unet", "vae", "text_encoder"):
-        module = getattr(pipe, name).to(dtype)
+        module = getattr(pipe, name)
+        if dtype != torch.float32:
+            module = copy.deepcopy(module).to(dtype)
         module.save_pretrained(path / name, **options)
-        module.to(torch.float32)
     pipe.scheduler.save_pretrained(path / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
@@ -448,7 +451,7 @@ def write_gguf(
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata or {}))
     for key, value in (metadata or {}).items():
         head += text(key) + struct.pack("<I", 8) + text(value)
-    body = b""
+    body = bytearray()
     for name, (data, type) in tensors.items():
         block, size = gguf.GGML_QUANT_SIZES[type]
         shape = list(data.shape)
@@ -460,5 +463,5 @@ def write_gguf(
         head += text(name) + struct.pack("<I", len(shape)) + sizes
         head += struct.pack("<IQ", type.value, len(body))
         body += data.tobytes()
-        body += b"\0" * (-len(body) % 32)
-    path.write_bytes(head + b"\0" * (-len(head) % 32) + body)
+        body += bytes(-len(body) % 32)
+    path.write_bytes(head + bytes(-len(head) % 32) + body)

@@ -69,7 +69,9 @@ def test_pickles_are_never_opened(tmp_path, zipped):
 
     path = tmp_path / "x.safetensors"
     torch.save({"state_dict": Bomb()}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UnsupportedModelError, match=r"pickle.*convert it to \.safetensors") as caught:
+    with pytest.raises(
+        UnsupportedModelError, match=r"pickle.*convert it to \.safetensors"
+    ) as caught:
         checkpoint.open(path)
     one_line(caught)
     assert not (tmp_path / "gone off").exists()
@@ -94,7 +96,7 @@ def test_cut_in_the_middle(tmp_path):
     (length,) = struct.unpack("<Q", whole[:8])
     for size in (9, 8 + length // 2, 8 + length, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(CheckpointError, match="cut short|does not fit") as caught:
+        with pytest.raises(CheckpointError, match=r"cut short|does not fit") as caught:
             checkpoint.open(path)
         one_line(caught)
     path.write_bytes(whole + b"\0")

@@ -143,7 +143,12 @@ def test_vae_decoder_levels_are_reversed():
 
 def test_vae_old_attention_names():
     table = vae.diffusers([])
-    for old, new in {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}.items():
+    for old, new in {
+        "query": "to_q",
+        "key": "to_k",
+        "value": "to_v",
+        "proj_attn": "to_out.0",
+    }.items():
         at = "encoder.mid_block.attentions.0"
         assert table.to_diffusers(f"{at}.{old}.weight") == f"{at}.{new}.weight"
         assert table.to_diffusers(f"{at}.{new}.weight") == f"{at}.{new}.weight"

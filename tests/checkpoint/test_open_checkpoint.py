@@ -9,11 +9,12 @@ import shutil
 import gguf
 import numpy as np
 import pytest
+import sdcore.gguf
 import tiny_models
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
-from sdcore import CheckpointError, checkpoint
+from sdcore import CheckpointError, _core, checkpoint
 from sdcore.checkpoint import safetensors as st
 from tiny_models import ODD, PLAIN, SINGLE, SPECS, QuantType
 
@@ -51,7 +52,7 @@ def check(opened, spec, tolerance=0.0):
 @pytest.fixture
 def lines(caplog):
     caplog.set_level(logging.INFO, "sdcore")
-    return lambda: [record.getMessage() for record in caplog.records]
+    return lambda: [r.getMessage() for r in caplog.records if r.name == "sdcore"]
 
 
 # ---- folders -------------------------------------------------------------------------------------
@@ -93,7 +94,8 @@ def halves(path, variant="fp16", shard_size=None):
 @pytest.mark.parametrize("shard_size", [None, "200KB"])
 def test_variants(tmp_path, lines, shard_size):
     path = halves(tmp_path / "model", shard_size=shard_size)
-    tiny_models.save_folder(PLAIN, path)
+    whole = tiny_models.save_folder(PLAIN, tmp_path / "whole", shard_size=shard_size)
+    shutil.copytree(whole, path, dirs_exist_ok=True)
     plain, half = checkpoint.open(path), checkpoint.open(path, variant="fp16")
     assert plain.component("unet").tensors["conv_in.weight"].type == "f32"
     assert half.component("unet").tensors["conv_in.weight"].type == "f16"
@@ -172,9 +174,13 @@ def test_float8_file(tmp_path):
 def test_configs_read_off_the_shapes(tmp_path, spec):
     opened = checkpoint.open(tiny_models.save_original(spec, tmp_path / "x"))
     for name, net in networks(spec).items():
-        want = json.loads(net.to_json_string() if name != "text_encoder" else net.config.to_json_string())
+        want = json.loads(
+            net.to_json_string() if name != "text_encoder" else net.config.to_json_string()
+        )
         for key, value in opened.component(name).config.items():
-            assert key == "sample_size" or value == want[key], (name, key)
+            # The size of a picture shows in no tensor; transformers adds the class when it saves.
+            unknown = key in ("sample_size", "architectures")
+            assert unknown or value == want[key], (name, key)
         if name == "unet":  # what the network cannot do without
             assert {"attention_head_dim", "layers_per_block", "cross_attention_dim"} <= set(
                 opened.component(name).config
@@ -194,7 +200,9 @@ def test_what_no_shape_shows_comes_from_the_metadata(tmp_path):
 def test_spoilt_config_in_the_metadata(tmp_path, text):
     metadata = {"sdcore.config.unet": text}
     path = tiny_models.save_original(PLAIN, tmp_path / "x", metadata=metadata)
-    with pytest.raises(CheckpointError, match=r"'sdcore\.config\.unet' is not JSON|not a JSON object"):
+    with pytest.raises(
+        CheckpointError, match=r"'sdcore\.config\.unet' is not JSON|not a JSON object"
+    ):
         checkpoint.open(path)
 
 
@@ -297,6 +305,44 @@ def test_gguf_with_configs(tmp_path):
     metadata = tiny_models.config_metadata(ODD)
     opened = checkpoint.open(tiny_models.save_gguf(ODD, tmp_path / "x", metadata=metadata))
     assert opened.component("unet").config["norm_num_groups"] == 8
+
+
+def folded(tmp_path, shape=None):
+    """ComfyUI-GGUF's: the UNet alone, without a prefix, convolutions quantized in rows of 256."""
+    metadata = {"general.architecture": "sd1"}
+    tensors = {}
+    for name, value in tiny_models.original_unet(tiny_models.unet(PLAIN)).items():
+        values = value.numpy()
+        tensors[name] = values
+        if values.ndim == 4 and values.size % 256 == 0 and name != "input_blocks.0.0.weight":
+            metadata[f"comfy.gguf.orig_shape.{name}"] = list(shape or values.shape)
+            tensors[name] = _core.quantize(values.reshape(-1, 256), "q4_K")
+    sdcore.gguf.write(tmp_path / "x.gguf", metadata, tensors)
+    return checkpoint.open_model(tmp_path / "x.gguf").component("unet")
+
+
+def test_folded_convolutions(tmp_path):
+    part = folded(tmp_path)
+    want = expected(PLAIN, "unet")
+    got = part.weights({key: value.shape for key, value in want.items()})
+    count = 0
+    for key, values in want.items():
+        stored = part.tensors[key]
+        assert stored.shape == values.shape
+        if stored.type == "q4_K":
+            plain = _core.quantize(values.reshape(-1, 256), "q4_K").to_float().reshape(values.shape)
+            assert np.array_equal(stored.to_float(), plain)
+            error = np.linalg.norm(got[key].to_float() - plain)
+            assert error <= F16 * np.linalg.norm(plain)
+            count += 1
+        else:
+            assert np.array_equal(got[key].to_float(), values)
+    assert count > 20
+
+
+def test_folded_into_another_size(tmp_path):
+    with pytest.raises(CheckpointError, match=r"is \[\d+, 256\], and cannot be \[7, 7\] as"):
+        folded(tmp_path, shape=(7, 7))
 
 
 def test_quantized_norms(tmp_path):
