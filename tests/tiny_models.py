@@ -6,6 +6,7 @@ layout is made by walking their modules, with no table of sdcore's, so it can te
 
 from __future__ import annotations
 
+import copy
 import json
 import struct
 from collections.abc import Iterator, Mapping
@@ -96,6 +97,7 @@ def text_encoder(spec: Spec) -> CLIPTextModel:
         num_attention_heads=spec.context // 64,
         projection_dim=spec.context,
         hidden_act="quick_gelu",
+        bos_token_id=vocabulary()["<|startoftext|>"],
         # As in the published configs, wrong as it is: transformers knows this value and takes the
         # highest id for the end.
         eos_token_id=2,
@@ -196,9 +198,10 @@ def save_folder(
     pipe = pipeline(spec, path / "tokenizer")
     options = {"variant": variant} | ({"max_shard_size": shard_size} if shard_size else {})
     for name in ("unet", "vae", "text_encoder"):
-        module = getattr(pipe, name).to(dtype)
+        module = getattr(pipe, name)
+        if dtype != torch.float32:
+            module = copy.deepcopy(module).to(dtype)
         module.save_pretrained(path / name, **options)
-        module.to(torch.float32)
     pipe.scheduler.save_pretrained(path / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
@@ -254,8 +257,8 @@ def original_state(spec: Spec, *, text_model_prefix: bool = True) -> State:
         if not key.endswith("position_ids")
     }
     return {
-        **_under("model.diffusion_model.", _original_unet(unet(spec))),
-        **_under("first_stage_model.", _original_vae(vae(spec))),
+        **_under("model.diffusion_model.", original_unet(unet(spec))),
+        **_under("first_stage_model.", original_vae(vae(spec))),
         **_under("cond_stage_model.transformer.", clip),
     }
 
@@ -312,10 +315,15 @@ def _leaves(prefix: str, module: nn.Module) -> State:
     return {f"{prefix}.{key}": value for key, value in module.state_dict().items()}
 
 
-def _original_unet(net: UNet2DConditionModel) -> State:
+def original_unet(net: UNet2DConditionModel) -> State:
     state: State = {}
     state |= _leaves("time_embed.0", net.time_embedding.linear_1)
     state |= _leaves("time_embed.2", net.time_embedding.linear_2)
+    if net.time_embedding.cond_proj is not None:  # a distilled LCM
+        state |= _leaves("time_embed.cond_proj", net.time_embedding.cond_proj)
+    if getattr(net, "add_embedding", None) is not None:  # SDXL
+        state |= _leaves("label_emb.0.0", net.add_embedding.linear_1)
+        state |= _leaves("label_emb.0.2", net.add_embedding.linear_2)
     state |= _leaves("input_blocks.0.0", net.conv_in)
     state |= _leaves("out.0", net.conv_norm_out)
     state |= _leaves("out.2", net.conv_out)
@@ -361,7 +369,7 @@ def _original_part(prefix: str, module: nn.Module) -> State:
     return state
 
 
-def _original_vae(net: AutoencoderKL) -> State:
+def original_vae(net: AutoencoderKL) -> State:
     state = _leaves("quant_conv", net.quant_conv) | _leaves("post_quant_conv", net.post_quant_conv)
     for side, half in (("encoder", net.encoder), ("decoder", net.decoder)):
         state |= _leaves(f"{side}.conv_in", half.conv_in)
@@ -443,7 +451,7 @@ def write_gguf(
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata or {}))
     for key, value in (metadata or {}).items():
         head += text(key) + struct.pack("<I", 8) + text(value)
-    body = b""
+    body = bytearray()
     for name, (data, type) in tensors.items():
         block, size = gguf.GGML_QUANT_SIZES[type]
         shape = list(data.shape)
@@ -455,5 +463,5 @@ def write_gguf(
         head += text(name) + struct.pack("<I", len(shape)) + sizes
         head += struct.pack("<IQ", type.value, len(body))
         body += data.tobytes()
-        body += b"\0" * (-len(body) % 32)
-    path.write_bytes(head + b"\0" * (-len(head) % 32) + body)
+        body += bytes(-len(body) % 32)
+    path.write_bytes(head + bytes(-len(head) % 32) + body)

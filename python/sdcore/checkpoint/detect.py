@@ -52,21 +52,23 @@ class Kind:
         return FAMILIES[self.family]
 
 
-_SD1 = ("unet", "vae", "text_encoder")
-_SDXL = ("unet", "vae", "text_encoder", "text_encoder_2")
+_ONE_CLIP = ("unet", "vae", "text_encoder")
+_TWO_CLIPS = (*_ONE_CLIP, "text_encoder_2")
 _LATER = "which sdcore does not run yet"
 _LOAD_LORA = "not a model by itself: open its model and load it with load_lora_weights"
 
 FAMILIES: dict[str, Family] = {
-    "sd1": Family("Stable Diffusion 1.x", _SD1, runs=True),
-    "sd1-inpaint": Family("Stable Diffusion 1.x for inpainting", _SD1, hint=_LATER),
-    "sd1-edit": Family("Stable Diffusion 1.x for editing (InstructPix2Pix)", _SD1, hint=_LATER),
+    "sd1": Family("Stable Diffusion 1.x", _ONE_CLIP, runs=True),
+    "sd1-inpaint": Family("Stable Diffusion 1.x for inpainting", _ONE_CLIP, hint=_LATER),
+    "sd1-edit": Family(
+        "Stable Diffusion 1.x for editing (InstructPix2Pix)", _ONE_CLIP, hint=_LATER
+    ),
     "sd1-small": Family("a distilled Stable Diffusion without a middle block", hint=_LATER),
-    "sd2": Family("Stable Diffusion 2.x", _SD1, hint=_LATER),
+    "sd2": Family("Stable Diffusion 2.x", _ONE_CLIP, hint=_LATER),
     "sd2-unclip": Family("Stable Diffusion 2.1 unCLIP"),
     "sd-upscaler": Family("Stable Diffusion x4 upscaler"),
-    "sdxl": Family("Stable Diffusion XL", _SDXL, hint=_LATER),
-    "sdxl-refiner": Family("Stable Diffusion XL refiner", _SDXL, hint=_LATER),
+    "sdxl": Family("Stable Diffusion XL", _TWO_CLIPS, hint=_LATER),
+    "sdxl-refiner": Family("Stable Diffusion XL refiner", _ONE_CLIP, hint=_LATER),
     "sd3": Family("Stable Diffusion 3", hint=_LATER),
     "flux": Family("FLUX"),
     "pixart": Family("PixArt", hint=_LATER),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdcore import _core
+from sdcore import _core, gguf
 from sdcore.checkpoint import safetensors
 from sdcore.checkpoint.sniff import HEAD, sniff
-from sdcore.checkpoint.tensor import Tensor
+from sdcore.checkpoint.tensor import FoldedTensor, Tensor
 from sdcore.errors import CheckpointError, FileError
 
-CONFIG_KEY = "sdcore.config."  # in a file's metadata: a part's config, as JSON
+# Keys of a file's metadata, before the name of a part or a tensor.
+CONFIG_KEY = "sdcore.config."  # its config, as JSON
+FOLDED_KEY = "comfy.gguf.orig_shape."  # its shape, where the tensor was folded for quantization
 
 
 @dataclass
@@ -36,13 +39,24 @@ def read_file(path: Path) -> Contents:
     format = sniff(bytes(data[:HEAD]), len(data), str(path))
     metadata: dict[str, Any]
     if format == "gguf":
-        from sdcore import gguf
-
         opened = gguf.open(path)
-        tensors, metadata = dict(opened.tensors), dict(opened.metadata)
+        metadata = opened.metadata
+        tensors = {key: _unfolded(key, value, opened) for key, value in opened.tensors.items()}
     else:
         tensors, metadata = safetensors.read(file)
     return Contents(format, tensors, metadata, _configs(metadata, path))
+
+
+def _unfolded(name: str, tensor: Tensor, file: gguf.File) -> Tensor:
+    shape = file.metadata.get(FOLDED_KEY + name)
+    if shape is None:
+        return tensor
+    if not isinstance(shape, list) or math.prod(shape) != math.prod(tensor.shape):
+        raise CheckpointError(
+            f"[checkpoint] tensor '{name}' is {list(tensor.shape)}, and cannot be {shape!r:.80} as "
+            f"'{FOLDED_KEY}{name}' says"
+        )
+    return FoldedTensor(tensor, tuple(shape))
 
 
 def read_json(path: Path) -> dict[str, Any]:

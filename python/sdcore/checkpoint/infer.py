@@ -58,6 +58,9 @@ def _infer_unet(tensors: Tensors, family: str, _naming: str) -> Config:
         _count(tensors, rf"down_blocks\.{b}\.attentions\.0\.transformer_blocks\.(\d+)\.")
         for b in levels
     ]
+    # The middle block's depth is the last level's by definition, even where that has no attention.
+    middle = _count(tensors, r"mid_block\.attentions\.0\.transformer_blocks\.(\d+)\.")
+    config_depths = [depth or 1 for depth in [*depths[:-1], depths[-1] or middle]]
     up_attends = [_count(tensors, rf"up_blocks\.{b}\.attentions\.(\d+)\.") > 0 for b in levels]
     context = _first(tensors, r"\.attn2\.to_k\.weight$")
     proj_in = _first(tensors, r"\.proj_in\.weight$")
@@ -68,7 +71,7 @@ def _infer_unet(tensors: Tensors, family: str, _naming: str) -> Config:
         "out_channels": _size(tensors, "conv_out.weight", 0),
         "block_out_channels": channels,
         "layers_per_block": _same(layers),
-        "transformer_layers_per_block": _same([depth or 1 for depth in depths]),
+        "transformer_layers_per_block": _same(config_depths),
         "down_block_types": [
             "CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths
         ],

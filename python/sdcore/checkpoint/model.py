@@ -19,7 +19,7 @@ from sdcore.checkpoint.parts import Part, find_parts
 from sdcore.checkpoint.summary import Summary, summarise
 from sdcore.checkpoint.tensor import Tensor
 from sdcore.checkpoint.weights import check_weights, counted, listed
-from sdcore.errors import CheckpointError, FileError, UnsupportedModelError
+from sdcore.errors import CheckpointError, FileError, SDCoreError, UnsupportedModelError
 
 log = logging.getLogger("sdcore")
 
@@ -119,15 +119,23 @@ def open(path: str | os.PathLike[str], variant: str | None = None) -> Checkpoint
     as "fp16" in a folder; parts that lack it give their plain files.
     """
     path = Path(path)
-    if path.is_dir():
-        contents = read_folder(path, variant)
-    elif path.is_file():
-        contents = read_file(path)
-    else:
-        raise FileError(f"[checkpoint] no such file or folder: '{path}'")
+    try:
+        contents = _read(path, variant)
+    except SDCoreError:
+        raise
+    except OSError as error:
+        raise FileError(f"[checkpoint] cannot open '{path}': {error.strerror}") from error
     if not contents.tensors:
         raise CheckpointError(f"[checkpoint] '{path}' holds no tensors")
     return Checkpoint(path, contents)
+
+
+def _read(path: Path, variant: str | None) -> Contents:
+    if path.is_dir():
+        return read_folder(path, variant)
+    if path.is_file():
+        return read_file(path)
+    raise FileError(f"[checkpoint] no such file or folder: '{path}'")
 
 
 def open_model(path: str | os.PathLike[str], variant: str | None = None) -> Checkpoint:

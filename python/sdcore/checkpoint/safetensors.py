@@ -55,7 +55,9 @@ def read(file: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a mapped file."""
     data = memoryview(file)
     header, begin = _header(data, file.path)
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None)
+    if metadata is None:
+        metadata = {}
     if not _is_string_map(metadata):
         _fail(file.path, "__metadata__ is not a map of strings to strings")
     tensors: dict[str, Tensor] = {}

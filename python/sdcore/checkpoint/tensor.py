@@ -29,27 +29,32 @@ class Tensor(Protocol):
     def rows(self, begin: int, end: int) -> Tensor: ...
 
 
-def from_floats(values: Floats) -> Tensor:
-    tensor: Tensor = _core.Tensor.from_array(np.asarray(values, order="C"))
-    return tensor
-
-
 def row_range(tensor: Tensor, begin: int, end: int) -> Tensor:
     try:
         return tensor.rows(begin, end)
     except InvalidArgumentError:  # it would cut a quantized block
-        return from_floats(tensor.to_float()[begin:end])
+        return _remade(tensor, tensor.to_float()[begin:end])
 
 
 def reshaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     try:
         return tensor.reshape(shape)
     except InvalidArgumentError:  # likewise: blocks run along the last size
-        return from_floats(tensor.to_float().reshape(shape))
+        return _remade(tensor, tensor.to_float().reshape(shape))
 
 
 def transposed(tensor: Tensor) -> Tensor:
-    return from_floats(tensor.to_float().T)
+    return _remade(tensor, tensor.to_float().T)
+
+
+def _remade(tensor: Tensor, values: Floats) -> Tensor:
+    """New elements for a tensor: as f32 what f16 would round, and else as f16, whose rounding is
+    far below a quantized block's."""
+    keeps = tensor.type in ("f32", "f64", "bf16")
+    made: Tensor = _core.Tensor.from_array(
+        np.asarray(values, np.float32 if keeps else np.float16, order="C")
+    )
+    return made
 
 
 class ForeignTensor:
@@ -87,9 +92,32 @@ class ForeignTensor:
         return self.to_core().rows(begin, end)
 
 
+class FoldedTensor:
+    """Quantized in rows of another length than its own, as ComfyUI-GGUF stores convolutions: for
+    its true shape it must leave its blocks, which is put off until somebody needs it."""
+
+    def __init__(self, stored: Tensor, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self.type = stored.type
+        self.nbytes = stored.nbytes
+        self._stored = stored
+
+    def to_core(self) -> Tensor:
+        return reshaped(self._stored, self.shape)
+
+    def to_float(self) -> Floats:
+        return self._stored.to_float().reshape(self.shape)
+
+    def reshape(self, shape: Sequence[int]) -> Tensor:
+        return FoldedTensor(self._stored, tuple(shape))
+
+    def rows(self, begin: int, end: int) -> Tensor:
+        return self.to_core().rows(begin, end)
+
+
 def core_tensor(tensor: Any) -> Any:
     """The `_core.Tensor` that networks take."""
-    return tensor.to_core() if isinstance(tensor, ForeignTensor) else tensor
+    return tensor.to_core() if isinstance(tensor, ForeignTensor | FoldedTensor) else tensor
 
 
 # Exponent and mantissa bits, and exponent bias. E4M3 has no infinity and one NaN (OCP 8-bit

@@ -1,0 +1,248 @@
+"""What is no model, or not one to run: one clear line each, of the right kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from safetensors.torch import save_file
+from sdcore import CheckpointError, FileError, SDCoreError, UnsupportedModelError, checkpoint
+from tiny_models import PLAIN
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4265146304\n"
+
+
+def png():
+    return b"\x89PNG\r\n\x1a\n" + bytes(100)
+
+
+FILES = {
+    "empty": (b"", CheckpointError, "is empty"),
+    "page": (b"\n <!DOCTYPE html><html>", CheckpointError, "is a web page"),
+    "page without a type": (b"<html><head>", CheckpointError, "is a web page"),
+    "lfs pointer": (POINTER, CheckpointError, "git-lfs pointer.*git lfs pull"),
+    "not found": (b"Entry not found", CheckpointError, "text file.*'Entry not found'"),
+    "json error": (b'{"error":"gated"}', CheckpointError, "text file"),
+    "text": ("ein schöner Text\nüber nichts".encode(), CheckpointError, "text file"),
+    "text with a brace": (b"12345678{not json at all", CheckpointError, "text file"),
+    "picture": (png(), CheckpointError, "is a picture"),
+    "gzip": (b"\x1f\x8b\x08\x00" + bytes(50), CheckpointError, "unpack it"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(50), UnsupportedModelError, "HDF5"),
+    "bare pickle": (b"\x80\x04\x95" + bytes(50), UnsupportedModelError, "pickle.*\\.safetensors"),
+    "noise": (bytes(range(128, 228)), CheckpointError, "first bytes are 80 81|first bytes"),
+    "zeros": (bytes(100), CheckpointError, "first bytes are 00 00"),
+    "short": (b"\x10\0\0", CheckpointError, "first bytes are 10 00 00"),
+    "wrong magic": (b"GGML" + bytes([3, 0, 0, 0]) + bytes(60), CheckpointError, "first bytes"),
+    "no tensors": (struct.pack("<Q", 2) + b"{}", CheckpointError, "no tensors"),
+}
+
+
+def one_line(error):
+    text = str(error.value)
+    assert "\n" not in text and len(text) < 600
+    return text
+
+
+@pytest.mark.parametrize("extension", ["safetensors", "gguf", "ckpt"])
+@pytest.mark.parametrize("name", FILES)
+def test_files(tmp_path, name, extension):
+    content, kind, message = FILES[name]
+    path = tmp_path / f"x.{extension}"
+    path.write_bytes(content)
+    with pytest.raises(kind, match=message) as caught:
+        checkpoint.open(path)
+    assert str(path) in one_line(caught)
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_pickles_are_never_opened(tmp_path, zipped):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "gone off"),)
+
+    path = tmp_path / "x.safetensors"
+    torch.save({"state_dict": Bomb()}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(
+        UnsupportedModelError, match=r"pickle.*convert it to \.safetensors"
+    ) as caught:
+        checkpoint.open(path)
+    one_line(caught)
+    assert not (tmp_path / "gone off").exists()
+
+
+def test_zip_that_is_no_pickle(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x", "w") as archive:
+        archive.writestr("readme", "hello")
+    with pytest.raises(UnsupportedModelError):
+        checkpoint.open(tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", ["nothing", "owner/model"])
+def test_no_such_file(tmp_path, name):
+    with pytest.raises(FileError, match="no such file or folder"):
+        checkpoint.open(tmp_path / name)
+
+
+def test_cut_in_the_middle(tmp_path):
+    whole = tiny_models.save_original(PLAIN, tmp_path / "whole").read_bytes()
+    path = tmp_path / "x"
+    (length,) = struct.unpack("<Q", whole[:8])
+    for size in (9, 8 + length // 2, 8 + length, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match=r"cut short|does not fit") as caught:
+            checkpoint.open(path)
+        one_line(caught)
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(CheckpointError, match="end at offset"):
+        checkpoint.open(path)
+
+
+def test_gguf_cut_in_the_middle(tmp_path):
+    whole = tiny_models.save_gguf(PLAIN, tmp_path / "whole").read_bytes()
+    path = tmp_path / "x"
+    for size in (4, 10, 24, 1000, len(whole) // 2, len(whole) - 33):
+        path.write_bytes(whole[:size])
+        with pytest.raises(SDCoreError) as caught:
+            checkpoint.open(path)
+        one_line(caught)
+
+
+# ---- folders -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tiny_models.save_folder(PLAIN, tmp_path / "model")
+
+
+def refused(path, kind, message, **options):
+    with pytest.raises(kind, match=message) as caught:
+        checkpoint.open_model(path, **options)
+    assert type(caught.value) is kind
+    one_line(caught)
+
+
+def test_folder_without_unet(folder):
+    (folder / "unet").rename(folder / "net")
+    refused(folder, CheckpointError, r"no unet/, only .*vae/")
+
+
+def test_empty_folder(tmp_path):
+    refused(tmp_path, CheckpointError, "only nothing")
+
+
+def test_folder_without_weights(folder):
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    refused(folder, CheckpointError, r"unet' has no weights: it has config\.json")
+
+
+def test_folder_of_pickles(folder):
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    refused(folder, UnsupportedModelError, "pickle")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\xff"])
+def test_spoilt_json(folder, text):
+    for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json"):
+        path = folder / name
+        before = path.read_bytes()
+        path.write_text(text, "latin-1")
+        refused(folder, CheckpointError, f"{path.name}' is not (a )?JSON")
+        path.write_bytes(before)
+
+
+def shards(tmp_path):
+    path = tiny_models.save_folder(PLAIN, tmp_path / "sharded", shard_size="200KB")
+    return path, path / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+
+
+def test_missing_shard(tmp_path):
+    path, index = shards(tmp_path)
+    name = sorted(index.parent.glob("*00002-of*"))[0]
+    name.unlink()
+    refused(path, CheckpointError, f"names '{name.name}', which is not there")
+
+
+def test_cut_shard(tmp_path):
+    path, index = shards(tmp_path)
+    name = sorted(index.parent.glob("*00002-of*"))[0]
+    name.write_bytes(name.read_bytes()[:-5])
+    refused(path, CheckpointError, f"{name.name}.*cut short")
+
+
+@pytest.mark.parametrize(
+    "weight_map, message",
+    [
+        (None, "no weight_map"),
+        ({}, "no weight_map"),
+        ({"a": 3}, "names no file for 'a': 3"),
+        ({"a": "../../vae/diffusion_pytorch_model.safetensors"}, "names no file for 'a'"),
+        ({"a": "/etc/passwd"}, "names no file for 'a'"),
+        ({"a": "diffusion_pytorch_model-00001-of-00099.safetensors"}, "is not there"),
+    ],
+)
+def test_spoilt_index(tmp_path, weight_map, message):
+    path, index = shards(tmp_path)
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    refused(path, CheckpointError, message)
+
+
+def test_tensor_that_its_shard_lacks(tmp_path):
+    path, index = shards(tmp_path)
+    values = json.loads(index.read_text())
+    file = next(iter(values["weight_map"].values()))
+    index.write_text(json.dumps({"weight_map": {"no.such": file}}))
+    refused(path, CheckpointError, f"puts 'no.such' into '{file}'")
+
+
+def test_folder_of_an_unknown_class(tmp_path):
+    (tmp_path / "config.json").write_text('{"_class_name": "MotionAdapter"}')
+    refused(tmp_path, UnsupportedModelError, "holds a MotionAdapter")
+
+
+def test_part_that_the_index_promises(folder):
+    for file in (folder / "vae").iterdir():
+        file.unlink()
+    (folder / "vae").rmdir()
+    opened = checkpoint.open_model(folder)
+    with pytest.raises(CheckpointError, match="has no vae: it has unet, text_encoder"):
+        opened.component("vae")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_file(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"GGUF")
+    path.chmod(0)
+    with pytest.raises(FileError):
+        checkpoint.open(path)
+
+
+def test_pipes_do_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError):
+        checkpoint.open(tmp_path / "pipe")
+
+
+def test_vae_given_as_a_model(tmp_path):
+    state = tiny_models.original_vae(tiny_models.vae(PLAIN))
+    save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "x")
+    refused(tmp_path / "x", UnsupportedModelError, "a VAE alone, not a whole model.*vae=")
+    assert checkpoint.open(tmp_path / "x").component("vae").config["latent_channels"] == 4
+
+
+def test_something_else_entirely(tmp_path):
+    save_file({"layer1.weight": torch.zeros(3)}, tmp_path / "x")
+    refused(tmp_path / "x", UnsupportedModelError, r"no model that sdcore knows: 1 tensor \(layer1")
+    opened = checkpoint.open(tmp_path / "x")
+    assert opened.kind is None and opened.components == {}
+    assert opened.summary().title == "unknown"
+    assert np.array_equal(opened.tensors["layer1.weight"].to_float(), np.zeros(3))

@@ -1,0 +1,294 @@
+"""Which model it is, from names and shapes alone: published files without their data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from safetensors.torch import save_file
+from sdcore import UnsupportedModelError, checkpoint
+from sdcore.checkpoint.detect import FAMILIES, RULES, recognise
+from sdcore.checkpoint.infer import infer_config
+from sdcore.checkpoint.parts import find_parts
+from test_names import REFINER, SD15, SDXL, on_meta
+
+SD2 = {
+    "cross_attention_dim": 1024,
+    "attention_head_dim": (5, 10, 20, 20),
+    "use_linear_projection": True,
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A tensor without its data."""
+
+    shape: tuple[int, ...]
+    type: str = "f16"
+
+    def rows(self, begin, end):
+        return Shape((end - begin, *self.shape[1:]))
+
+    def to_float(self):
+        return np.zeros(self.shape, np.float32)
+
+
+def shapes(sizes):
+    return {name: Shape(tuple(size)) for name, size in sizes.items()}
+
+
+def unet(config, prefix="model.diffusion_model."):
+    state = tiny_models.original_unet(on_meta(config))
+    return shapes({prefix + name: value.shape for name, value in state.items()})
+
+
+def diffusers_unet(config, prefix=""):
+    state = on_meta(config).state_dict()
+    return shapes({prefix + name: value.shape for name, value in state.items()})
+
+
+def open_clip(prefix, width, layers):
+    sizes = {"token_embedding.weight": (49408, width), "positional_embedding": (77, width)}
+    sizes |= {"ln_final.weight": (width,), "ln_final.bias": (width,), "logit_scale": ()}
+    sizes["text_projection"] = (width, width)
+    for n in range(layers):
+        at = f"transformer.resblocks.{n}"
+        sizes |= {f"{at}.attn.in_proj_weight": (3 * width, width)}
+        sizes |= {f"{at}.attn.in_proj_bias": (3 * width,)}
+        sizes |= {f"{at}.mlp.c_fc.weight": (4 * width, width)}
+    return shapes({prefix + name: size for name, size in sizes.items()})
+
+
+def clip(prefix, width=768):
+    sizes = {"text_model.embeddings.token_embedding.weight": (49408, width)}
+    sizes["text_model.encoder.layers.0.self_attn.q_proj.weight"] = (width, width)
+    return shapes({prefix + name: size for name, size in sizes.items()})
+
+
+def vae(prefix="first_stage_model."):
+    with torch.device("meta"):
+        net = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+        )
+    state = tiny_models.original_vae(net)
+    return shapes({prefix + name: value.shape for name, value in state.items()})
+
+
+SD1_CLIP = "cond_stage_model.transformer."
+WHOLE = {
+    "sd1": lambda: unet(SD15) | vae() | clip(SD1_CLIP),
+    "sd1-inpaint": lambda: unet(SD15 | {"in_channels": 9}) | vae() | clip(SD1_CLIP),
+    "sd1-edit": lambda: unet(SD15 | {"in_channels": 8}) | vae() | clip(SD1_CLIP),
+    "sd2": lambda: unet(SD2) | vae() | open_clip("cond_stage_model.model.", 1024, 24),
+    "sdxl": lambda: (
+        unet(SDXL)
+        | vae()
+        | clip("conditioner.embedders.0.transformer.")
+        | open_clip("conditioner.embedders.1.model.", 1280, 32)
+    ),
+    "sdxl-refiner": lambda: (
+        unet(REFINER) | vae() | open_clip("conditioner.embedders.0.model.", 1280, 32)
+    ),
+}
+DOWN = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
+PEFT = "unet.up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v.lora_A.weight"
+OLD_LORA = "mid_block.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora.down.weight"
+OTHERS = {
+    "sd2 by sgm tools": ("sd2", unet(SD2) | open_clip("conditioner.embedders.0.model.", 1024, 24)),
+    "sdxl in diffusers' names": ("sdxl", diffusers_unet(SDXL)),
+    "sd1 in diffusers' names": ("sd1", diffusers_unet(SD15, "unet.")),
+    "sd1 without a prefix": ("sd1", unet(SD15, "")),
+    "sd1 linear": ("sd1", unet(SD15 | {"use_linear_projection": True})),
+    "lcm": ("sd1", unet(SD15 | {"time_cond_proj_dim": 256})),
+    "upscaler": (
+        "sd-upscaler",
+        shapes(
+            {
+                "model.diffusion_model.input_blocks.0.0.weight": (256, 7, 3, 3),
+                "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": (
+                    512,
+                    1024,
+                ),
+            }
+        ),
+    ),
+    "sd3": (
+        "sd3",
+        {
+            "model.diffusion_model.joint_blocks.0.context_block.adaLN_modulation.1.weight": (
+                9216,
+                1536,
+            ),
+            "text_encoders.clip_l.transformer.text_model.embeddings.token_embedding.weight": (
+                9,
+                768,
+            ),
+        },
+    ),
+    "sd3 folder": ("sd3", {"transformer.transformer_blocks.0.norm1_context.linear.weight": (9, 9)}),
+    "flux": ("flux", {"model.diffusion_model.double_blocks.0.img_attn.qkv.weight": (9, 3)}),
+    "pixart": ("pixart", {"t_block.1.weight": (6912, 1152), "pos_embed": (1, 256, 1152)}),
+    "pixart folder": (
+        "pixart",
+        {"transformer.adaln_single.emb.timestep_embedder.linear_1.weight": (1152, 256)},
+    ),
+    "controlnet with a whole model": (
+        "controlnet",
+        unet(SD15) | vae() | shapes({"control_model.input_hint_block.0.weight": (16, 3, 3, 3)}),
+    ),
+    "controlnet lora": (
+        "controlnet",
+        {"lora_controlnet": (), "input_blocks.1.0.emb_layers.1.up": (320, 128)},
+    ),
+    "kohya lora": ("lora-sd1", {DOWN: (16, 768), DOWN.replace("down.w", "up.w"): (320, 16)}),
+    "kohya lora for sd2": ("lora-sd2", {DOWN: (16, 1024)}),
+    "kohya lora for sdxl": ("lora-sdxl", {DOWN: (16, 2048)}),
+    "text lora for sdxl": (
+        "lora-sdxl",
+        {"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (8, 1280)},
+    ),
+    "peft lora": ("lora-sd1", {PEFT: (4, 768)}),
+    "peft lora for sdxl": ("lora-sdxl", {PEFT: (4, 2048)}),
+    "old diffusers lora": ("lora-sd1", {OLD_LORA: (4, 768)}),
+    "loha": ("lora", {"lora_unet_mid_block_attentions_0_proj_in.hada_w1_a": (320, 4)}),
+    "ip-adapter": (
+        "ip-adapter",
+        {"image_proj.proj.weight": (3072, 1024), "ip_adapter.1.to_k_ip.weight": (320, 768)},
+    ),
+    "embedding": ("embedding", {"emb_params": (4, 768)}),
+    "sdxl embedding": ("embedding", {"clip_l": (4, 768), "clip_g": (4, 1280)}),
+    "taesd": ("taesd", {"decoder.layers.1.weight": (64, 4, 3, 3)}),
+    "vae": ("vae", vae("")),
+    "clip": ("text-encoder", clip("")),
+    "open clip": ("text-encoder", open_clip("", 1024, 2)),
+    "clip vision": (
+        "image-encoder",
+        {"vision_model.embeddings.patch_embedding.weight": (9, 3, 14, 14)},
+    ),
+    "t5": ("t5", {"encoder.block.0.layer.0.SelfAttention.q.weight": (4096, 4096)}),
+    "esrgan": ("esrgan", {"body.0.rdb1.conv1.weight": (32, 64, 3, 3)}),
+    "svd": (
+        "video",
+        unet(SD2)
+        | shapes(
+            {"model.diffusion_model.input_blocks.1.1.time_stack.0.attn1.to_q.weight": (320, 320)}
+        ),
+    ),
+    "distilled": (
+        "sd1-small",
+        {k: v for k, v in unet(SD15).items() if ".middle_block.1." not in k},
+    ),
+}
+
+
+@pytest.mark.parametrize("family", WHOLE)
+def test_published_models(family):
+    tensors = WHOLE[family]()
+    kind = recognise(tensors)
+    assert kind.family == family
+    assert "conv_in" in kind.why or "input_blocks.0.0.weight" in kind.why or "label_emb" in kind.why
+    parts, left = find_parts(tensors, FAMILIES[family].components)
+    assert left == [] or family == "sd1-small"
+    assert set(parts) == set(FAMILIES[family].components)
+    assert not any(part.unknown for part in parts.values())
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_everything_else(name):
+    family, tensors = OTHERS[name]
+    if not hasattr(next(iter(tensors.values())), "shape"):
+        tensors = shapes(tensors)
+    assert recognise(tensors).family == family
+
+
+def test_rules_name_families_that_exist():
+    assert {family for family, _ in RULES} == set(FAMILIES)
+
+
+def test_nothing_known():
+    assert recognise(shapes({"fc.weight": (3, 3), "conv_in.weight": (3, 3, 3, 3)})) is None
+    assert recognise({}) is None
+
+
+def test_controlnet_of_diffusers():
+    with torch.device("meta"):
+        net = ControlNetModel(cross_attention_dim=768)
+    tensors = shapes({name: value.shape for name, value in net.state_dict().items()})
+    assert recognise(tensors).family == "controlnet"
+
+
+@pytest.mark.parametrize(
+    "config, family",
+    [(SD15, "sd1"), (SD2, "sd2"), (SDXL, "sdxl"), (REFINER, "sdxl-refiner")],
+    ids=["sd15", "sd2", "sdxl", "refiner"],
+)
+def test_unet_configs(config, family):
+    """The inferred config builds diffusers' own UNet with the same tensors."""
+    parts, _ = find_parts(unet(config), ["unet"])
+    inferred = infer_config("unet", parts["unet"].tensors, family, "original")
+    with torch.device("meta"):
+        net = UNet2DConditionModel.from_config(inferred)
+    want = {name: tuple(value.shape) for name, value in on_meta(config).state_dict().items()}
+    assert {name: tuple(value.shape) for name, value in net.state_dict().items()} == want
+    heads = [config.get("attention_head_dim", 8)]
+    if family == "sd1":
+        assert inferred["attention_head_dim"] == 8
+    else:
+        assert inferred["attention_head_dim"] == list(heads[0])
+
+
+@pytest.mark.parametrize(
+    "family, part, facts",
+    [
+        ("sd2", "text_encoder", (1024, 23, 16, "gelu", 49408)),
+        ("sdxl-refiner", "text_encoder", (1280, 32, 20, "gelu", 49408)),
+        ("sdxl", "text_encoder_2", (1280, 32, 20, "gelu", 49408)),
+        ("sdxl", "text_encoder", (768, 1, 12, "quick_gelu", 49408)),
+    ],
+)
+def test_text_encoder_configs(family, part, facts):
+    """SD 2.x keeps a last layer that is never run; heads are 64 wide; OpenCLIP's gelu is exact."""
+    tensors = WHOLE[family]()
+    found = find_parts(tensors, FAMILIES[family].components)[0][part]
+    config = infer_config(part, found.tensors, family, found.naming)
+    keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "vocab_size")
+    assert tuple(config[key] for key in keys) == facts
+
+
+def test_vae_config():
+    part = find_parts(vae(), ["vae"])[0]["vae"]
+    config = infer_config("vae", part.tensors, "sd1", part.naming)
+    assert config["block_out_channels"] == [128, 256, 512, 512]
+    assert (config["layers_per_block"], config["latent_channels"]) == (2, 4)
+    assert config["scaling_factor"] == 0.18215
+    decoder = {k: v for k, v in vae().items() if ".encoder." not in k}
+    part = find_parts(decoder, ["vae"])[0]["vae"]
+    assert infer_config("vae", part.tensors, "sdxl", part.naming) == config | {
+        "scaling_factor": 0.13025
+    }
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("kohya lora for sdxl", "a LoRA for Stable Diffusion XL, not a model by itself.*2048"),
+        ("sd3", "Stable Diffusion 3, which sdcore does not run yet"),
+        ("controlnet lora", "a ControlNet, not a model by itself"),
+        ("pixart", "PixArt, which sdcore does not run yet"),
+        ("esrgan", "an ESRGAN upscaler, not a diffusion model"),
+    ],
+)
+def test_what_it_is_instead(tmp_path, name, message):
+    tensors = {k: torch.zeros(size, dtype=torch.int8) for k, size in OTHERS[name][1].items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(UnsupportedModelError, match=message) as caught:
+        checkpoint.open_model(tmp_path / "model.safetensors")
+    assert "\n" not in str(caught.value)
+    assert checkpoint.open(tmp_path / "model.safetensors").components == {}
