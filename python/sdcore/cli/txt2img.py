@@ -104,8 +104,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _prompt(args: argparse.Namespace) -> str:
     if (args.words is None) == (args.prompt is None):
-        how = "twice" if args.prompt is not None else "not at all"
-        args.parser.error(f"give the prompt once, alone or after -p: it was given {how}")
+        what = "two prompts" if args.prompt is not None else "no prompt"
+        args.parser.error(f"{what} given: write one, alone or after -p")
     prompt = args.words if args.prompt is None else args.prompt
     args.negative_prompt = _decoded(args.negative_prompt)
     return _decoded(prompt)
