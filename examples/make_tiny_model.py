@@ -1,10 +1,10 @@
-"""Writes a tiny Stable Diffusion 1.x model with random weights: a real one in all but size and sense.
+"""Writes a tiny Stable Diffusion 1.x model with random weights.
 
     python examples/make_tiny_model.py tiny.safetensors
     sdcore txt2img -m tiny.safetensors "a red circle"
 
-It has the networks of SD 1.x in the layout of the original files, with few channels. What it draws
-is noise, and always the same noise for a seed: good for trying things out, and for tests.
+It has the networks of SD 1.x under the names of the original files, with few channels. What it draws
+means nothing, and is always the same for a seed: good for trying things out, and for tests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-
 from sdcore.checkpoint import safetensors
 from sdcore.checkpoint.names import clip, unet, vae
 from sdcore.checkpoint.names.table import NameTable
@@ -66,6 +65,8 @@ def main() -> None:
     for prefix, shapes, naming in parts():
         table = naming(shapes)
         for name, shape in shapes.items():
+            if "position_embedding" in name:
+                shape = shape[1:]  # the graph has it ready to add to a batch
             tensors[f"{prefix}{table.to_original(name)}"] = random_weight(random, name, shape)
     safetensors.save(args.path, tensors)
     print(f"{args.path}: {sum(t.size for t in tensors.values()) / 1e6:.1f} M random weights")

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
 import sdcore
 import sdcore.pipelines
+from PIL import Image
 from sdcore.cli import main
 from sdcore.cli.output import output_paths, slug
 from sdcore.errors import CheckpointError
@@ -394,7 +393,9 @@ def test_plan_wants_sizes_that_the_model_can_draw(tiny, capsys):
 
 def sdcore_command(*words, **options):
     command = [sys.executable, "-m", "sdcore", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, **options)
+    package = Path(sdcore.__file__).parent.parent
+    env = {**os.environ, "PYTHONPATH": str(package)}
+    return subprocess.run(command, capture_output=True, text=True, env=env, **options)
 
 
 SMALL = ("-W", 64, "-H", 64, "--steps", 2)
@@ -448,9 +449,7 @@ def test_a_prompt_of_ten_thousand_words(tiny, tmp_path, monkeypatch, capsys):
 
 def test_a_reader_that_leaves(tiny):
     command = f"{sys.executable} -m sdcore info {tiny} --json | head -c 1"
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True
-    )
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
     assert done.returncode in (0, 141)
 

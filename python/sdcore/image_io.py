@@ -1,7 +1,7 @@
 """Pictures on disk: PNG files that carry their settings in the words of A1111's web UI.
 
 The text ("infotext") is the prompt, the negative prompt and one last line of `key: value` pairs, as
-`create_infotext` in AUTOMATIC1111/stable-diffusion-webui writes it, so that its users' tools read it.
+`create_infotext` in AUTOMATIC1111/stable-diffusion-webui writes it, so that other tools read it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MIN_PAIRS = 3  # fewer, and the last line is still prompt: A1111's rule
 
 @dataclass(frozen=True)
 class Infotext:
-    """`settings` are written in their order, without those that are None; read, they are strings."""
+    """`settings` are written in their order, None ones left out; read, they are strings."""
 
     prompt: str = ""
     negative_prompt: str = ""

@@ -29,7 +29,7 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line; returns the exit code. Bad usage raises SystemExit(2), as argparse does."""
+    """Runs a command line; returns the exit code, or raises SystemExit(2) for bad usage."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a prompt may not fit the terminal
     args = _parser().parse_args(argv)

@@ -45,7 +45,9 @@ def plan(opened: Checkpoint, width: int, height: int, dtype: str) -> dict[str, A
         "vae decoder": (build_decoder(vae), {"latents": [1, h, w, vae.latent_channels]}),
     }
     resolved = RunOptions(dtype=dtype).resolved_dtype()
-    planned = {name: _planned(graph, shapes, resolved) for name, (graph, shapes) in networks.items()}
+    planned = {
+        name: _planned(graph, shapes, resolved) for name, (graph, shapes) in networks.items()
+    }
     return {
         "width": width,
         "height": height,

@@ -64,7 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SCALE",
         help="how closely to follow the prompt; 1 ignores the negative prompt",
     )
-    add("--sampler", "--sampling-method", metavar="NAME", help="for example ddim (default: the model's own)")
+    add(
+        "--sampler",
+        "--sampling-method",
+        metavar="NAME",
+        help="for example ddim (default: the model's own)",
+    )
     add("--eta", type=float, metavar="ETA", help="noise that DDIM adds, 0 to 1 (default: 0)")
 
     output = parser.add_argument_group("output")
@@ -73,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="PATH",
-        help="a file, a folder, or a pattern with {seed} or %%03d (default: the prompt and the seed)",
+        help="file, folder, or pattern with {seed} or %%03d (default: the prompt and the seed)",
     )
     add("-f", "--overwrite", action="store_true", help="replace files that exist")
     add("--quiet", action="store_true", help="no progress bar and no warnings")
@@ -131,9 +136,7 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
 
     if args.sampler is not None:
         scheduler = _scheduler(args.sampler)
-    pipe = DiffusionPipeline.open(
-        args.model, dtype=args.dtype, threads=args.threads, vae=args.vae
-    )
+    pipe = DiffusionPipeline.open(args.model, dtype=args.dtype, threads=args.threads, vae=args.vae)
     if args.sampler is not None:
         pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
     return pipe
