@@ -1,0 +1,127 @@
+"""The `sdcore` command: sub-commands, and what becomes of errors.
+
+Exit code 0; 1 with one line `error: …` for what failed; 2 for bad usage; 130 after Ctrl-C; 141 when
+nobody reads the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from sdcore import __version__
+from sdcore.cli import info, txt2img
+from sdcore.errors import SDCoreError
+
+__all__ = ["main"]
+
+_COMMANDS = (txt2img, info)
+_EXAMPLES = """\
+examples:
+  sdcore txt2img -m model.safetensors "a red circle"
+  sdcore info model.safetensors
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns the exit code, or raises SystemExit(2) for bad usage."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a prompt may not fit the terminal
+    args = _parser().parse_args(argv)
+    verbose = getattr(args, "verbose", False)
+    handler = _log_to_stderr(verbose, getattr(args, "quiet", False))
+    try:
+        args.run(args)
+        sys.stdout.flush()  # here a broken pipe can still be told apart
+        return 0
+    except SDCoreError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # Python would flush once more at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except MemoryError:
+        return _fail("out of memory: try a smaller picture")
+    except OSError as error:
+        where = f" '{error.filename}'" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}")
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        hint = "" if verbose else " (a fault of sdcore; -v shows where)"
+        return _fail(f"{type(error).__name__}: {error}{hint}")
+    finally:
+        logging.getLogger("sdcore").removeHandler(handler)
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for bad usage, where argparse prints the whole usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message} (see '{self.prog} --help')", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="sdcore",
+        description="Pictures from text with Stable Diffusion models, on the CPU.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"sdcore {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in _COMMANDS:
+        command = commands.add_parser(
+            module.NAME,
+            help=module.HELP,
+            description=module.HELP[0].upper() + module.HELP[1:] + ".",
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run, parser=command)
+    return parser
+
+
+def _fail(message: str, code: int = 1) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+class _Once(logging.Filter):
+    """Lets each message through once: a batch would repeat its warnings for every picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        new = message not in self._seen
+        self._seen.add(message)
+        return new
+
+
+class _LineFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {record.getMessage()}"
+
+
+def _log_to_stderr(verbose: bool, quiet: bool) -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LineFormatter())
+    handler.addFilter(_Once())
+    logger = logging.getLogger("sdcore")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING)
+    return handler

@@ -1,0 +1,179 @@
+"""`sdcore info`: what a file is, what running it takes, and what this machine is."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import sdcore
+from sdcore import _core
+
+if TYPE_CHECKING:
+    from sdcore.checkpoint import Checkpoint
+
+NAME = "info"
+HELP = "tell what a model file is, or what this machine is"
+EXAMPLES = """\
+examples:
+  sdcore info
+  sdcore info model.safetensors
+  sdcore info model.gguf --plan 512x512
+  sdcore info folder --json
+"""
+_MAX_VALUE = 100  # characters of a metadata value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("file", nargs="?", metavar="FILE", help="a model file or folder; none: this machine")
+    add("--json", action="store_true", help="for programs")
+    add("--plan", type=_size, metavar="WxH", help="memory and work for a picture of this size")
+    add("--dtype", choices=("auto", "f32", "bf16"), default="auto", help="for --plan")
+    add("-v", "--verbose", action="store_true", help="say more, with tracebacks of faults")
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.file is None:
+        if args.plan:
+            args.parser.error("--plan needs a FILE")
+        facts, text = _machine(), _machine_text
+    else:
+        facts, text = _file(args), _file_text
+    print(json.dumps(facts, indent=2, default=str) if args.json else "\n".join(text(facts)))
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)[xX×](\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size such as 512x512")
+    return int(match[1]), int(match[2])
+
+
+# ---- the machine ---------------------------------------------------------------------------------
+
+
+def _machine() -> dict[str, Any]:
+    from sdcore import quantization, schedulers
+
+    return {
+        "version": sdcore.__version__,
+        "isa": _core.default_isa(),
+        "isas": _core.supported_isas(),
+        "cpu_features": [name for name, there in sdcore.cpu_features().items() if there],
+        "threads": _core.available_cpus(),
+        "number_formats": [row["name"] for row in quantization.types()],
+        "schedulers": schedulers.names(),
+    }
+
+
+def _machine_text(facts: Mapping[str, Any]) -> Iterable[str]:
+    yield f"sdcore {facts['version']}"
+    rows = [
+        ("kernels", f"{facts['isa']} (of {', '.join(facts['isas'])}; SDCORE_ISA forces one)"),
+        ("processor", " ".join(facts["cpu_features"])),
+        ("threads", str(facts["threads"])),
+        ("number formats", " ".join(facts["number_formats"])),
+        ("schedulers", " ".join(facts["schedulers"])),
+    ]
+    yield from _table(rows)
+
+
+# ---- a file --------------------------------------------------------------------------------------
+
+
+def _file(args: argparse.Namespace) -> dict[str, Any]:
+    from sdcore import checkpoint
+
+    opened = checkpoint.open(args.file)
+    facts = dataclasses.asdict(opened.summary())
+    facts["tensors"] = len(opened.tensors)
+    facts["hint"] = opened.kind.about.hint if opened.kind else ""
+    facts["metadata"] = opened.metadata
+    if args.plan:
+        facts["plan"] = _plan(args, opened)
+    return facts
+
+
+def _plan(args: argparse.Namespace, opened: Checkpoint) -> dict[str, Any]:
+    from sdcore import checkpoint
+    from sdcore.cli.plan import plan
+
+    width, height = args.plan
+    if not (opened.kind and opened.kind.about.runs):
+        checkpoint.open_model(args.file)  # says what it is instead
+    return plan(opened, width, height, args.dtype)
+
+
+def _file_text(facts: Mapping[str, Any]) -> Iterable[str]:
+    yield f"{facts['path']}: {facts['title']} ({facts['format']})"
+    rows = [("recognised by", facts["why"] or "nothing: no tensor is known")]
+    if facts["family"]:
+        rows.append(("runs", "yes" if facts["runs"] else f"no: {facts['hint']}"))
+    rows.append(("tensors", str(facts["tensors"])))
+    if facts["parts"] and facts["passed_over"]:
+        rows.append(("of no part", str(facts["passed_over"])))
+    yield from _table(rows)
+    if facts["parts"]:
+        yield ""
+        yield from _table(_part_rows(facts["parts"]), right=(2, 3, 4))
+    if facts["metadata"]:
+        yield ""
+        yield "metadata"
+        yield from _table([(key, _short(value)) for key, value in facts["metadata"].items()])
+    if "plan" in facts:
+        yield ""
+        yield from _plan_text(facts["plan"])
+
+
+def _part_rows(parts: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, ...]]:
+    yield "part", "names", "tensors", "parameters", "size", "types"
+    for part in parts:
+        yield (
+            part["name"],
+            part["naming"],
+            str(part["tensors"]),
+            f"{part['parameters'] / 1e6:,.2f} M",
+            _bytes(part["bytes"]),
+            ", ".join(f"{name} ×{count}" for name, count in part["types"].items()),
+        )
+
+
+def _plan_text(plan: Mapping[str, Any]) -> Iterable[str]:
+    yield f"plan for {plan['width']}x{plan['height']} in {plan['dtype']}"
+    rows = [("network", "batch", "arena", "work", "steps")]
+    for name, part in plan["networks"].items():
+        work = f"{part['flops'] / 1e9:,.1f} GFLOP"
+        rows.append((name, str(part["batch"]), _bytes(part["arena_bytes"]), work, str(part["ops"])))
+    yield from _table(rows, right=(1, 2, 3, 4))
+    yield f"  largest arena {_bytes(plan['arena_bytes'])}, beside the weights"
+
+
+def _table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> Iterable[str]:
+    """Columns two spaces apart; those in `right` end together."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        yield ("  " + "  ".join(cells)).rstrip()
+
+
+def _short(value: object) -> str:
+    """A metadata value in one line; vocabularies are lists of tens of thousands."""
+    if isinstance(value, list) and len(value) > 8:
+        return f"{len(value)} values"
+    text = " ".join(str(value).split())
+    return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}…"
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.2f} {unit}"
+    return f"{count / 1e3:.2f} kB"

@@ -1,0 +1,211 @@
+"""`sdcore txt2img`: a prompt to PNG files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdcore import __version__
+from sdcore.cli.output import check_outputs, output_paths
+from sdcore.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from sdcore.pipelines import DiffusionPipeline, PipelineOutput
+
+NAME = "txt2img"
+HELP = "draw pictures from a prompt"
+EXAMPLES = """\
+examples:
+  sdcore txt2img -m model.safetensors "a red circle"
+  sdcore txt2img -m model.gguf -p "a cat" -n "blurry" --steps 30 --cfg-scale 7.5 -s 42
+  sdcore txt2img -m folder "a cat" -W 768 -H 512 -b 4 -o cats/
+  sdcore txt2img -m model.gguf "a cat" -b 4 -o "cat-%03d-{seed}.png"
+"""
+_DEFAULT_SIZE = 512  # pixels a side, for guessing a file's size before the model is known
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("words", nargs="?", metavar="PROMPT", help="what to draw (or -p)")
+    add("-p", "--prompt", help="what to draw")
+    add("-n", "--negative-prompt", default="", metavar="TEXT", help="what to keep out")
+    add(
+        "-m",
+        "--model",
+        metavar="PATH",
+        help="a .safetensors or .gguf file, or a diffusers folder",
+    )
+    add("--vae", metavar="PATH", help="a VAE to use in place of the model's own")
+
+    picture = parser.add_argument_group("picture")
+    add = picture.add_argument
+    add("-W", "--width", type=int, metavar="PIXELS", help="default: the model's own")
+    add("-H", "--height", type=int, metavar="PIXELS", help="default: the model's own")
+    add("-b", "--batch-count", type=int, default=1, metavar="N", help="pictures (default: 1)")
+    add(
+        "-s",
+        "--seed",
+        type=int,
+        default=-1,
+        help="seed of the first picture, each next one has one more; -1 draws one (default)",
+    )
+
+    sampling = parser.add_argument_group("sampling")
+    add = sampling.add_argument
+    add("--steps", "--num-inference-steps", type=int, metavar="N", help="default: the model's own")
+    add(
+        "--cfg-scale",
+        "--guidance-scale",
+        type=float,
+        metavar="SCALE",
+        help="how closely to follow the prompt; 1 ignores the negative prompt",
+    )
+    add(
+        "--sampler",
+        "--sampling-method",
+        metavar="NAME",
+        help="for example ddim (default: the model's own)",
+    )
+    add("--eta", type=float, metavar="ETA", help="noise that DDIM adds, 0 to 1 (default: 0)")
+
+    output = parser.add_argument_group("output")
+    add = output.add_argument
+    add(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="file, folder, or pattern with {seed} or %%03d (default: the prompt and the seed)",
+    )
+    add("-f", "--overwrite", action="store_true", help="replace files that exist")
+    add("--quiet", action="store_true", help="no progress bar and no warnings")
+    add("-v", "--verbose", action="store_true", help="say more, with tracebacks of faults")
+
+    machine = parser.add_argument_group("machine")
+    add = machine.add_argument
+    add("--dtype", choices=("auto", "f32", "bf16"), default="auto", help="default: the fastest")
+    add("-t", "--threads", type=int, metavar="N", help="default: one a core")
+
+
+def run(args: argparse.Namespace) -> None:
+    prompt = _prompt(args)
+    if args.model is None:
+        args.parser.error("no model given: name one with -m (none comes with sdcore yet)")
+    seeds = _seeds(args.seed, args.batch_count)
+    paths = output_paths(args.output, prompt, seeds)
+    pixels = (args.width or _DEFAULT_SIZE) * (args.height or _DEFAULT_SIZE)
+    check_outputs(paths, overwrite=args.overwrite, bytes_each=3 * abs(pixels))
+
+    pipe = _open(args)
+    for seed, path in zip(seeds, paths, strict=True):
+        print(f"seed: {seed}", file=sys.stderr, flush=True)
+        out = _draw(pipe, prompt, seed, args)
+        _save(out, path, args)
+        print(path, flush=True)
+
+
+def _prompt(args: argparse.Namespace) -> str:
+    if (args.words is None) == (args.prompt is None):
+        what = "two prompts" if args.prompt is not None else "no prompt"
+        args.parser.error(f"{what} given: write one, alone or after -p")
+    prompt = args.words if args.prompt is None else args.prompt
+    args.negative_prompt = _decoded(args.negative_prompt)
+    return _decoded(prompt)
+
+
+def _decoded(text: str) -> str:
+    """An argument that is not UTF-8 comes with surrogates, which nothing downstream can write."""
+    return os.fsencode(text).decode("utf-8", "replace")
+
+
+def _seeds(first: int, count: int) -> list[int]:
+    if count < 1:
+        raise InvalidArgumentError(f"[txt2img] --batch-count must be at least 1, got {count}")
+    if first < -1:
+        raise InvalidArgumentError(f"[txt2img] --seed must be at least 0, or -1, got {first}")
+    # Drawn here, not by the pipeline, because the files' names are checked before it is opened.
+    first = secrets.randbelow(2**32) if first == -1 else first
+    return [first + i for i in range(count)]
+
+
+def _open(args: argparse.Namespace) -> DiffusionPipeline:
+    from sdcore.pipelines import DiffusionPipeline  # late, for a quick --help
+
+    if args.sampler is not None:
+        scheduler = _scheduler(args.sampler)
+    pipe = DiffusionPipeline.open(args.model, dtype=args.dtype, threads=args.threads, vae=args.vae)
+    if args.sampler is not None:
+        pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    return pipe
+
+
+def _scheduler(name: str) -> Any:
+    """The scheduler class that a user means: `ddim`, `DDIM` or `DDIMScheduler`."""
+    from sdcore import schedulers
+
+    known = {_sampler_name(known).lower(): known for known in schedulers.names()}
+    wanted = _sampler_name(name).lower()
+    if wanted not in known:
+        raise InvalidArgumentError(
+            f"[txt2img] there is no sampler '{name}'; use one of {', '.join(known)}"
+        )
+    return schedulers.get(known[wanted])
+
+
+def _sampler_name(scheduler: str) -> str:
+    return scheduler.removesuffix("Scheduler")
+
+
+def _draw(
+    pipe: DiffusionPipeline, prompt: str, seed: int, args: argparse.Namespace
+) -> PipelineOutput:
+    from tqdm import tqdm
+
+    options = {} if args.eta is None else {"eta": args.eta}
+    stream = pipe.stream(
+        prompt,
+        args.negative_prompt,
+        height=args.height,
+        width=args.width,
+        num_inference_steps=args.steps,
+        guidance_scale=args.cfg_scale,
+        seed=seed,
+        **options,
+    )
+    with tqdm(
+        total=args.steps or pipe.default_steps,
+        bar_format="{n_fmt}/{total_fmt} |{bar:30}| {rate_inv_fmt}, {remaining} left{postfix}",
+        disable=True if args.quiet else None,  # None: unless stderr is a terminal
+    ) as bar:
+        for step in stream:
+            bar.total = step.total
+            bar.update()
+        bar.set_postfix_str("decoding")
+        return stream.result()
+
+
+def _save(out: PipelineOutput, path: Path, args: argparse.Namespace) -> None:
+    from sdcore.image_io import Infotext, save_png
+
+    used = out.parameters
+    settings = {
+        "Steps": used["steps"],
+        "Sampler": _sampler_name(used["sampler"]),
+        "CFG scale": f"{used['guidance_scale']:g}",
+        "Seed": out.seeds[0],
+        "Size": f"{used['width']}x{used['height']}",
+        "Model": _model_name(Path(args.model).resolve()),
+        "VAE": Path(args.vae).name if args.vae else None,
+        "RNG": "CPU",  # the noise of torch's CPU generator
+        "Eta DDIM": f"{used['eta']:g}" if used.get("eta") else None,
+        "Version": f"sdcore {__version__}",
+    }
+    text = str(Infotext(used["prompt"], used["negative_prompt"], settings))
+    save_png(out.images[0], path, text, overwrite=args.overwrite)
+
+
+def _model_name(path: Path) -> str:
+    return path.name if path.is_dir() else path.stem

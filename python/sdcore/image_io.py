@@ -1,0 +1,108 @@
+"""Pictures on disk: PNG files that carry their settings in the words of A1111's web UI.
+
+The text ("infotext") is the prompt, the negative prompt and one last line of `key: value` pairs, as
+`create_infotext` in AUTOMATIC1111/stable-diffusion-webui writes it, so that other tools read it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from sdcore.errors import CheckpointError, FileError
+
+__all__ = ["Infotext", "read_png_parameters", "save_png"]
+
+_KEYWORD = "parameters"  # of the PNG text chunk
+_NEGATIVE = "Negative prompt:"
+_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_MIN_PAIRS = 3  # fewer, and the last line is still prompt: A1111's rule
+
+
+@dataclass(frozen=True)
+class Infotext:
+    """`settings` are written in their order, None ones left out; read, they are strings."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        negative = f"\n{_NEGATIVE} {self.negative_prompt}" if self.negative_prompt else ""
+        pairs = [_pair(key, str(v)) for key, v in self.settings.items() if v is not None]
+        return f"{self.prompt}{negative}\n{', '.join(pairs)}".strip()
+
+    @classmethod
+    def parse(cls, text: str) -> Infotext:
+        *lines, last = text.strip().split("\n")
+        pairs = _PAIR.findall(last)
+        if len(pairs) < _MIN_PAIRS:
+            lines, pairs = [*lines, last], []
+        starts = (i for i, line in enumerate(lines) if line.startswith(_NEGATIVE))
+        split = next(starts, len(lines))
+        negative = "\n".join(lines[split:]).removeprefix(_NEGATIVE)
+        settings = {key: _unquote(value) for key, value in pairs}
+        return cls("\n".join(lines[:split]).strip(), negative.strip(), settings)
+
+
+def _pair(key: str, value: str) -> str:
+    if any(mark in value for mark in ",:\n"):
+        value = json.dumps(value, ensure_ascii=False)
+    return key if key == value else f"{key}: {value}"
+
+
+def _unquote(value: str) -> str:
+    if len(value) < 2 or not value.startswith('"') or not value.endswith('"'):
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        return value
+
+
+def save_png(
+    image: Image.Image, path: Path, parameters: str = "", *, overwrite: bool = False
+) -> None:
+    """Writes a picture under a temporary name and renames it, so a file there is always whole.
+
+    Raises FileError where there is such a file already, or none can be written.
+    """
+    path = Path(os.path.realpath(path))  # renaming onto a link would replace the link
+    if path.exists() and not overwrite:
+        raise FileError(f"[output] '{path}' exists already")
+    chunks = PngImagePlugin.PngInfo()
+    if parameters:
+        chunks.add_text(_KEYWORD, parameters)  # tEXt if Latin-1, else iTXt
+    temporary = path.with_name(f".sdcore-{secrets.token_hex(8)}.part")
+    try:
+        try:
+            # Not tempfile, whose files only their owner may read.
+            with temporary.open("xb") as file:
+                image.save(file, format="PNG", pnginfo=chunks)
+                file.flush()
+                os.fsync(file.fileno())  # some file systems report a full disk only here
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(f"[output] cannot write '{path}': {error.strerror or error}") from error
+
+
+def read_png_parameters(path: Path) -> str | None:
+    """The settings in a picture, as text; None if it has none."""
+    try:
+        with Image.open(path) as image:
+            image.load()  # text chunks may follow the pixels
+            text = image.info.get(_KEYWORD)
+    except UnidentifiedImageError:
+        raise CheckpointError(f"[image] '{path}' is not a picture") from None
+    except OSError as error:
+        raise FileError(f"[image] cannot read '{path}': {error.strerror or error}") from error
+    return None if text is None else str(text)

@@ -1,0 +1,469 @@
+"""The `sdcore` command: what it prints, what it writes, and how it fails."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sdcore
+import sdcore.pipelines
+from PIL import Image
+from sdcore.cli import main
+from sdcore.cli.output import output_paths, slug
+from sdcore.errors import CheckpointError
+from sdcore.image_io import Infotext, read_png_parameters
+from sdcore.schedulers import get
+
+
+class FakeStep:
+    def __init__(self, index, total):
+        self.index, self.total = index, total
+
+
+class FakeStream:
+    def __init__(self, pipe, prompt, negative_prompt, options):
+        self.pipe, self.options = pipe, options
+        self.total = options["num_inference_steps"] or pipe.default_steps
+        self.texts = {"prompt": prompt, "negative_prompt": negative_prompt}
+
+    def __iter__(self):
+        for index in range(self.total):
+            if self.pipe.raises:
+                raise self.pipe.raises
+            yield FakeStep(index, self.total)
+
+    def result(self):
+        options, (w, h) = self.options, self.pipe.default_size
+        parameters = {
+            **self.texts,
+            "steps": self.total,
+            "sampler": type(self.pipe.scheduler).__name__,
+            "guidance_scale": options["guidance_scale"] or 7.0,
+            "width": options["width"] or w,
+            "height": options["height"] or h,
+            "eta": options.get("eta", 0.0),
+        }
+        image = Image.new("RGB", (parameters["width"], parameters["height"]), "red")
+        return sdcore.pipelines.PipelineOutput([image], [options["seed"]], parameters)
+
+
+class FakePipeline:
+    default_size, default_steps = (64, 64), 3
+
+    def __init__(self):
+        self.raises = None
+        self.scheduler = get("DDIMScheduler")()
+        self.opened, self.calls = [], []
+
+    def open(self, path, **options):
+        self.opened.append((path, options))
+        return self
+
+    def stream(self, prompt, negative_prompt="", **options):
+        self.calls.append((prompt, negative_prompt, options))
+        return FakeStream(self, prompt, negative_prompt, options)
+
+
+@pytest.fixture
+def pipe(monkeypatch, tmp_path):
+    fake = FakePipeline()
+    monkeypatch.setattr(sdcore.pipelines, "DiffusionPipeline", fake)
+    monkeypatch.chdir(tmp_path)
+    return fake
+
+
+def txt2img(*words):
+    return main(["txt2img", "-m", "model.gguf", *map(str, words)])
+
+
+def one_error_line(capsys, *parts):
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if not line.startswith("seed: ")]
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("error: ")
+    for part in parts:
+        assert part in lines[0]
+    assert captured.out == ""
+
+
+def parameters_of(path):
+    return Infotext.parse(read_png_parameters(Path(path)))
+
+
+# ---- a picture -----------------------------------------------------------------------------------
+
+
+def test_one_picture(pipe, capsys):
+    assert txt2img("A red circle!", "-s", 1234, "-n", "blue, square") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "a-red-circle-1234.png\n"
+    assert captured.err == "seed: 1234\n"  # no bar: this is no terminal
+    text = parameters_of("a-red-circle-1234.png")
+    assert (text.prompt, text.negative_prompt) == ("A red circle!", "blue, square")
+    assert text.settings == {
+        "Steps": "3",
+        "Sampler": "DDIM",
+        "CFG scale": "7",
+        "Seed": "1234",
+        "Size": "64x64",
+        "Model": "model",
+        "RNG": "CPU",
+        "Version": f"sdcore {sdcore.__version__}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--steps", "7"], {"num_inference_steps": 7}),
+        (["--num-inference-steps", "7"], {"num_inference_steps": 7}),
+        (["--cfg-scale", "2.5"], {"guidance_scale": 2.5}),
+        (["--guidance-scale", "2.5"], {"guidance_scale": 2.5}),
+        (["-W", "96", "-H", "128"], {"width": 96, "height": 128}),
+        (["--width", "96", "--height", "128"], {"width": 96, "height": 128}),
+        (["--sampler", "ddim", "--eta", "0.5"], {"eta": 0.5}),
+        (["--seed", "7"], {"seed": 7}),
+        ([], {"num_inference_steps": None, "guidance_scale": None, "width": None, "height": None}),
+    ],
+)
+def test_flags_reach_the_pipeline(pipe, words, expected):
+    assert txt2img("-p", "x", *words) == 0
+    _, _, options = pipe.calls[0]
+    assert expected.items() <= options.items()
+    assert ("eta" in options) == ("--eta" in words)
+
+
+def test_model_options_reach_the_pipeline(pipe):
+    assert txt2img("x", "--dtype", "f32", "-t", 3, "--vae", "v.safetensors") == 0
+    options = {"dtype": "f32", "threads": 3, "vae": "v.safetensors"}
+    assert pipe.opened == [("model.gguf", options)]
+
+
+@pytest.mark.parametrize("name", ["ddpm", "DDPM", "DDPMScheduler"])
+@pytest.mark.parametrize("flag", ["--sampler", "--sampling-method"])
+def test_sampler(pipe, flag, name):
+    pipe.scheduler = get("DDIMScheduler")(beta_start=0.5)
+    assert txt2img("x", flag, name, "-o", "x.png") == 0
+    assert isinstance(pipe.scheduler, get("DDPMScheduler"))
+    assert pipe.scheduler.config.beta_start == 0.5
+    assert parameters_of("x.png").settings["Sampler"] == "DDPM"
+
+
+def test_batch_uses_one_seed_more_each(pipe, capsys):
+    assert txt2img("x", "-b", 3, "-s", 10) == 0
+    captured = capsys.readouterr()
+    assert captured.out.split() == ["x-10.png", "x-11.png", "x-12.png"]
+    assert captured.err.splitlines() == ["seed: 10", "seed: 11", "seed: 12"]
+    assert [parameters_of(p).settings["Seed"] for p in captured.out.split()] == ["10", "11", "12"]
+    assert len(pipe.opened) == 1
+
+
+def test_a_seed_is_drawn_and_reported(pipe, capsys):
+    assert txt2img("x", "-s", -1) == 0
+    assert txt2img("x", "--quiet") == 0
+    captured = capsys.readouterr()
+    drawn = [int(seed) for seed in re.findall(r"seed: (\d+)", captured.err)]
+    assert len(set(drawn)) == 2
+    assert captured.out.split() == [f"x-{seed}.png" for seed in drawn]
+
+
+def test_empty_and_odd_prompts(pipe):
+    assert txt2img("", "-s", 1) == 0
+    assert Path("picture-1.png").is_file()
+    broken = os.fsdecode(b"caf\xff")  # an argument that is not UTF-8
+    assert txt2img(broken, "-s", 1) == 0
+    assert pipe.calls[-1][0] == "caf\ufffd"
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("output", "seeds", "names"),
+    [
+        (None, [5], ["a-cat-5.png"]),
+        ("out/", [5], ["out/a-cat-5.png"]),
+        ("x.png", [5], ["x.png"]),
+        ("x", [5], ["x.png"]),
+        ("v1.5", [5], ["v1.5.png"]),
+        ("x.png", [5, 6], ["x-1.png", "x-2.png"]),
+        ("x-%03d.png", [5, 6], ["x-001.png", "x-002.png"]),
+        ("%d_{seed}", [5], ["1_5.png"]),
+        ("{seed}.PNG", [5, 6], ["5.PNG", "6.PNG"]),
+        ("100%.png", [5], ["100%.png"]),
+        ("{other}.png", [5], ["{other}.png"]),
+    ],
+)
+def test_output_names(tmp_path, monkeypatch, output, seeds, names):
+    monkeypatch.chdir(tmp_path)
+    assert output_paths(output, "A cat", seeds) == [Path(name) for name in names]
+
+
+def test_output_into_a_folder_that_is_there(tmp_path):
+    assert output_paths(str(tmp_path), "x", [1]) == [tmp_path / "x-1.png"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("A red circle, on white", "a-red-circle-on-white"),
+        ("日本 🟥", "日本"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("🟥", "picture"),
+        ("word " * 100, "word-" * 8 + "word"),
+        ("x" * 1000, "x" * 48),
+    ],
+)
+def test_slug(prompt, name):
+    assert slug(prompt) == name
+
+
+# ---- refusals, all before any work ---------------------------------------------------------------
+
+
+def test_a_file_that_exists_is_kept(pipe, capsys):
+    Path("x-1.png").write_text("mine")
+    assert txt2img("x", "-s", 1) == 1
+    one_error_line(capsys, "'x-1.png' exists already", "-f", "-o")
+    assert Path("x-1.png").read_text() == "mine"
+    assert txt2img("x", "-s", 0, "-b", 2) == 1  # nor is the first of a batch drawn
+    assert pipe.opened == []
+    assert txt2img("x", "-s", 1, "-f") == 0
+    assert Image.open("x-1.png").size == (64, 64)
+
+
+@pytest.mark.parametrize("output", ["/dev/full", "/dev/null"])
+def test_a_device_is_no_picture(pipe, capsys, output):
+    assert txt2img("x", "-o", output, "-f") == 1
+    one_error_line(capsys, output)
+    assert pipe.opened == []
+
+
+def test_a_folder_that_cannot_be_written(pipe, capsys):
+    Path("file").write_text("")
+    assert txt2img("x", "-o", "file/x.png") == 1
+    one_error_line(capsys, "'file'")
+    assert txt2img("x", "-o", "/proc/x.png") == 1
+    one_error_line(capsys, "'/proc'")
+    assert pipe.opened == []
+
+
+def test_a_full_disk_is_found_early(pipe, capsys, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    assert txt2img("x") == 1
+    one_error_line(capsys, "is full")
+    assert pipe.opened == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["x", "-o", "x.jpg"], "'x.jpg'"),
+        (["x", "-b", "0"], "--batch-count"),
+        (["x", "-s", "-2"], "--seed"),
+        (["x", "--sampler", "quantum"], "'quantum'; use one of ddim, ddpm"),
+    ],
+)
+def test_bad_values(pipe, capsys, words, message):
+    assert txt2img(*words) == 1
+    one_error_line(capsys, message)
+    assert pipe.calls == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["txt2img", "-m", "m"], "no prompt"),
+        (["txt2img", "-m", "m", "x", "-p", "y"], "two prompts"),
+        (["txt2img", "x"], "no model given: name one with -m"),
+        (["txt2img", "-m", "m", "x", "--steps", "many"], "--steps"),
+        (["txt2img", "-m", "m", "x", "--dtype", "f8"], "--dtype"),
+        (["txt2img", "-m", "m", "x", "--step", "3"], "--step"),  # no guessing of flags
+        (["info", "m", "--plan", "big"], "'big' is not a size such as 512x512"),
+        (["info", "--plan", "64x64"], "--plan needs a FILE"),
+        (["paint"], "paint"),
+        ([], "COMMAND"),
+    ],
+)
+def test_bad_usage(pipe, capsys, words, message):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    one_error_line(capsys, message, "--help")
+
+
+# ---- failures during the work --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (CheckpointError("[gguf] 'x' is cut short"), 1, "[gguf] 'x' is cut short"),
+        (ValueError("two\nlines"), 1, "ValueError: two lines (a fault of sdcore; -v shows where)"),
+        (MemoryError(), 1, "out of memory"),
+        (OSError(28, "No space left on device", "x"), 1, "No space left on device 'x'"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_failures_are_one_line(pipe, capsys, error, code, message):
+    pipe.raises = error
+    assert txt2img("x") == code
+    one_error_line(capsys, message)
+    assert list(Path().iterdir()) == []
+
+
+def test_a_fault_shows_its_traceback_when_asked(pipe, capsys):
+    pipe.raises = ValueError("odd")
+    assert txt2img("x", "-v") == 1
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert error.endswith("error: ValueError: odd\n")
+
+
+# ---- info ----------------------------------------------------------------------------------------
+
+
+def test_info_about_the_machine(capsys):
+    assert main(["info"]) == 0
+    assert sdcore.__version__ in capsys.readouterr().out
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["isa"] in facts["isas"]
+    assert facts["threads"] >= 1
+    assert "DDIMScheduler" in facts["schedulers"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    script = Path(__file__).parent.parent / "examples" / "make_tiny_model.py"
+    subprocess.run([sys.executable, script, path], check=True, capture_output=True)
+    return path
+
+
+def test_info_about_a_model(tiny, capsys):
+    assert main(["info", str(tiny), "--plan", "64x96"]) == 0
+    text = capsys.readouterr().out
+    for part in ("Stable Diffusion 1.x", "unet", "vae", "text_encoder", "plan for 64x96", "arena"):
+        assert part in text
+    assert main(["info", str(tiny), "--json", "--plan", "64x96", "--dtype", "f32"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["family"] == "sd1"
+    assert facts["runs"] is True
+    parts = {part["name"]: part for part in facts["parts"]}
+    assert set(parts) == {"unet", "vae", "text_encoder"}
+    assert sum(part["tensors"] for part in parts.values()) == facts["tensors"]
+    plan = facts["plan"]
+    assert plan["dtype"] == "f32"
+    assert plan["arena_bytes"] == max(n["arena_bytes"] for n in plan["networks"].values())
+
+
+def test_info_about_what_is_no_model(tmp_path, capsys):
+    path = tmp_path / "model.gguf"
+    path.write_text("only words here")
+    assert main(["info", str(path)]) == 1
+    one_error_line(capsys, str(path), "text file")
+    assert main(["info", str(tmp_path / "none")]) == 1
+    one_error_line(capsys, "no such file")
+
+
+def test_info_about_what_does_not_run(tmp_path, capsys):
+    from sdcore.checkpoint import safetensors
+
+    path = tmp_path / "lora.safetensors"
+    down = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
+    safetensors.save(path, {down: np.zeros((4, 2048), np.float16)})
+    assert main(["info", str(path)]) == 0
+    assert "a LoRA for Stable Diffusion XL" in capsys.readouterr().out
+    assert main(["info", str(path), "--plan", "64x64"]) == 1
+    one_error_line(capsys, "a LoRA for Stable Diffusion XL")
+
+
+def test_plan_wants_sizes_that_the_model_can_draw(tiny, capsys):
+    assert main(["info", str(tiny), "--plan", "65x64"]) == 1
+    one_error_line(capsys, "multiples of 8, got 65x64")
+
+
+# ---- the real thing ------------------------------------------------------------------------------
+
+
+def sdcore_command(*words, **options):
+    command = [sys.executable, "-m", "sdcore", *map(str, words)]
+    package = Path(sdcore.__file__).parent.parent
+    env = {**os.environ, "PYTHONPATH": str(package)}
+    return subprocess.run(command, capture_output=True, text=True, env=env, **options)
+
+
+SMALL = ("-W", 64, "-H", 64, "--steps", 2)
+
+
+def test_a_picture_from_a_model(tiny, tmp_path):
+    first = sdcore_command("txt2img", "-m", tiny, "a red circle", *SMALL, "-s", 7, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == "a-red-circle-7.png\n"
+    picture = Image.open(tmp_path / "a-red-circle-7.png")
+    assert picture.size == (64, 64)
+    assert np.asarray(picture).std() > 1
+    settings = parameters_of(tmp_path / "a-red-circle-7.png").settings
+    assert settings["Size"] == "64x64"
+    assert settings["Sampler"] == "DDIM"
+
+    # A seed means one picture, whichever of a batch it is and however many threads draw it.
+    words = ("txt2img", "-m", tiny, "a red circle", *SMALL, "-s", 6, "-b", 2, "-t", 1, "-o", "b")
+    assert sdcore_command(*words, cwd=tmp_path).returncode == 0
+    again = Image.open(tmp_path / "b-2.png")
+    assert np.array_equal(np.asarray(again), np.asarray(picture))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-W", 513], "513"),
+        (["--steps", 0], "0"),
+        (["--steps", -3], "-3"),
+        (["--eta", 2], "eta"),
+        (["--vae", "none.safetensors"], "none.safetensors"),
+    ],
+)
+def test_what_the_pipeline_refuses(tiny, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["txt2img", "-m", str(tiny), "x", *map(str, words)]) == 1
+    one_error_line(capsys, message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prompt_of_ten_thousand_words(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["-W", "64", "-H", "64", "--steps", "1", "-s", "1", "-b", "2", "-o", "x"]
+    assert main(["txt2img", "-m", str(tiny), "word " * 10_000, *words]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.split() == ["x-1.png", "x-2.png"]
+    warnings = [line for line in captured.err.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert len(captured.err.splitlines()) == 3
+
+
+def test_a_reader_that_leaves(tiny):
+    command = f"{sys.executable} -m sdcore info {tiny} --json | head -c 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.returncode in (0, 141)
+
+
+def test_a_full_standard_output():
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "sdcore", "info"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: No space left on device")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_version_and_help():
+    assert sdcore_command("--version").stdout == f"sdcore {sdcore.__version__}\n"
+    text = sdcore_command("txt2img", "--help").stdout
+    assert 'sdcore txt2img -m model.safetensors "a red circle"' in text
