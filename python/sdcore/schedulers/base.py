@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -53,9 +54,11 @@ class Table:
     rows: tuple[Row, ...]
     init_noise_sigma: float = 1.0
 
-    @property
+    @cached_property
     def timesteps(self) -> NDArray[Any]:
-        return np.array([row.timestep for row in self.rows])
+        values = np.array([row.timestep for row in self.rows])
+        values.flags.writeable = False
+        return values
 
 
 class Config(Mapping[str, Any]):
@@ -139,7 +142,6 @@ class Scheduler(ABC):
     def set_timesteps(self, num_inference_steps: int, **options: Any) -> None:
         """Builds the table of a run; `options` are the scheduler's own, such as DDIM's eta."""
         self._table = type(self).make_table(self.config, num_inference_steps, **options)
-        self._timesteps = self._table.timesteps
         self._sampler = _core.Sampler(
             [
                 _core.StepRow(
@@ -165,7 +167,7 @@ class Scheduler(ABC):
 
     @property
     def timesteps(self) -> NDArray[Any]:
-        return self._timesteps if self._table else self.table.timesteps
+        return self.table.timesteps
 
     @property
     def init_noise_sigma(self) -> float:
