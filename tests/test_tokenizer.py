@@ -345,6 +345,17 @@ def test_damaged_vocabularies_are_refused(tmp_path):
         (folder / "vocab.json").write_text(json.dumps(vocab))
         with pytest.raises(CheckpointError, match=message):
             CLIPTokenizer.from_folder(folder)
+    bpe = {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {}, "merges": []}
+    for content in (
+        {"model": {**bpe, "vocab": ["a"]}},
+        {"model": {**bpe, "merges": [5]}},
+        {"model": bpe, "added_tokens": [5]},
+        {"model": bpe, "added_tokens": [{"content": "a"}]},
+        {"model": 5},
+    ):
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+        with pytest.raises(CheckpointError, match="does not hold a tokenizer as expected"):
+            CLIPTokenizer.from_folder(folder)
     t5 = {"model": {"type": "Unigram", "vocab": []}}
     (folder / "tokenizer.json").write_text(json.dumps(t5))
     with pytest.raises(UnsupportedModelError, match="holds a Unigram tokenizer"):
@@ -359,6 +370,10 @@ def test_damaged_metadata_is_refused():
             CLIPTokenizer.from_gguf_metadata(bad)
     with pytest.raises(CheckpointError, match=r"bos_token_id is 99999, outside .* of 523"):
         CLIPTokenizer.from_gguf_metadata({**good, "tokenizer.ggml.bos_token_id": 99999})
+    for wrong in ({"tokens": 5}, {"eos_token_id": "x"}, {"token_type": 1}):
+        bad = {**good, **{f"tokenizer.ggml.{key}": value for key, value in wrong.items()}}
+        with pytest.raises(CheckpointError, match="metadata does not hold a tokenizer"):
+            CLIPTokenizer.from_gguf_metadata(bad)
 
 
 def test_a_missing_vocabulary_package_is_told(monkeypatch):

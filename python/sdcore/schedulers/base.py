@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -95,6 +96,14 @@ def choice(config: Config, field: str, options: Mapping[str, T]) -> T:
             f"[scheduler] {field} must be one of {', '.join(options)}; got {value!r}"
         )
     return options[value]
+
+
+def number(config: Config, field: str) -> float:
+    """The value of a field that has to be a finite number."""
+    value = config[field]
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise InvalidArgumentError(f"[scheduler] {field} must be a number, got {value!r}")
+    return float(value)
 
 
 class Scheduler(ABC):
