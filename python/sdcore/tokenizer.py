@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class CLIPTokenizer:
         return cls.from_merges(clip_merges(), **options)
 
     @classmethod
-    def from_folder(cls, path: str | Path) -> "CLIPTokenizer":
+    def from_folder(cls, path: str | PathLike[str]) -> "CLIPTokenizer":
         """From a tokenizer folder: tokenizer.json, or vocab.json with merges.txt."""
         folder = Path(path)
         with _damage_in(str(folder)):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -134,13 +135,13 @@ class Scheduler(ABC):
     @classmethod
     def from_config(
         cls: type[AnyScheduler],
-        config: Mapping[str, Any] | str | Path | None = None,
+        config: Mapping[str, Any] | str | PathLike[str] | None = None,
         **fields: Any,
     ) -> AnyScheduler:
         """From another scheduler's `.config`, a dict, a scheduler_config.json or a folder that
         holds one; keyword arguments override its fields. What the source left to its defaults is
         left to this class's own."""
-        if isinstance(config, (str, Path)):
+        if isinstance(config, (str, PathLike)):
             config = read_config(Path(config))
         given = dict(config.given) if isinstance(config, Config) else dict(config or {})
         for name in given.pop("_use_default_values", ()):  # diffusers marks its defaults so
