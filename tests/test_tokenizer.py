@@ -202,6 +202,10 @@ def test_a_cut_prompt_is_told_once(tokenizer, caplog):
     )
 
 
+SMALL_MERGES = ["h e", "l l", "he ll", "hell o</w>", "w o", "r l", "wo rl", "worl d</w>", "a a"]
+SMALL_BOS, SMALL_EOS = 521, 522
+
+
 def token(text, normalized=True):
     flags = {"lstrip": False, "rstrip": False, "single_word": False}
     return {"content": text, "normalized": normalized, **flags}
@@ -222,21 +226,26 @@ OLD_CONFIG = {
 OLD_MAP = {"bos_token": token(BOS), "eos_token": token(EOS), "unk_token": token(EOS)}
 DECODER = {
     "0": {**token("!", False), "special": True},
-    "49406": {**token(BOS), "special": True},
-    "49407": {**token(EOS), "special": True},
+    str(SMALL_BOS): {**token(BOS), "special": True},
+    str(SMALL_EOS): {**token(EOS), "special": True},
 }
 NAMES = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS}
 # name: (tokenizer_config.json, special_tokens_map.json, added_tokens.json, id of the pad token)
 FOLDERS = {
-    "only vocab": (None, None, None, 49407),
-    "SD 1.5": (OLD_CONFIG, {**OLD_MAP, "pad_token": EOS}, None, 49407),
+    "only vocab": (None, None, None, SMALL_EOS),
+    "SD 1.5": (OLD_CONFIG, {**OLD_MAP, "pad_token": EOS}, None, SMALL_EOS),
     "SD 2": (OLD_CONFIG, {**OLD_MAP, "pad_token": "!"}, None, 0),
     "SD 2, object": (OLD_CONFIG, {**OLD_MAP, "pad_token": token("!", False)}, None, 0),
     "SDXL 2": ({**NAMES, "pad_token": "!", "added_tokens_decoder": DECODER}, None, None, 0),
-    "decoder wins": ({**NAMES, "added_tokens_decoder": DECODER}, {"pad_token": "!"}, None, 49407),
-    "mixed flags": (None, {**OLD_MAP, "unk_token": token(EOS, False)}, None, 49407),
-    "textual inversion": (OLD_CONFIG, OLD_MAP, {"<cat-toy>": 49408, "<My Style>": 49409}, 49407),
-    "special word": ({"additional_special_tokens": ["<x>"]}, OLD_MAP, {"<x>": 49408}, 49407),
+    "decoder wins": (
+        {**NAMES, "added_tokens_decoder": DECODER},
+        {"pad_token": "!"},
+        None,
+        SMALL_EOS,
+    ),
+    "mixed flags": (None, {**OLD_MAP, "unk_token": token(EOS, False)}, None, SMALL_EOS),
+    "textual inversion": (OLD_CONFIG, OLD_MAP, {"<cat-toy>": 523, "<My Style>": 524}, SMALL_EOS),
+    "special word": ({"additional_special_tokens": ["<x>"]}, OLD_MAP, {"<x>": 523}, SMALL_EOS),
 }
 
 
@@ -245,7 +254,7 @@ FOLDERS = {
 def test_folders_agree(tmp_path, name, saved_again):
     """As transformers 4 wrote them, and as transformers 5 does (tokenizer.json)."""
     config, special_map, added, pad = FOLDERS[name]
-    folder = write_folder(tmp_path / "old", clip_merges(), config, special_map, added)
+    folder = write_folder(tmp_path / "old", SMALL_MERGES, config, special_map, added)
     reference = transformers.CLIPTokenizer.from_pretrained(folder)
     if saved_again:
         folder = tmp_path / "new"
@@ -264,9 +273,6 @@ def test_folders_agree(tmp_path, name, saved_again):
         assert ours.encode(text) == expected, text
         assert again.encode(text) == expected, text
     np.testing.assert_array_equal(again(list(texts)), ours(list(texts)))
-
-
-SMALL_MERGES = ["h e", "l l", "he ll", "hell o</w>", "w o", "r l", "wo rl", "worl d</w>", "a a"]
 
 
 def test_small_vocabularies_agree(tmp_path):
@@ -339,6 +345,17 @@ def test_damaged_vocabularies_are_refused(tmp_path):
         (folder / "vocab.json").write_text(json.dumps(vocab))
         with pytest.raises(CheckpointError, match=message):
             CLIPTokenizer.from_folder(folder)
+    bpe = {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {}, "merges": []}
+    for content in (
+        {"model": {**bpe, "vocab": ["a"]}},
+        {"model": {**bpe, "merges": [5]}},
+        {"model": bpe, "added_tokens": [5]},
+        {"model": bpe, "added_tokens": [{"content": "a"}]},
+        {"model": 5},
+    ):
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+        with pytest.raises(CheckpointError, match="does not hold a tokenizer as expected"):
+            CLIPTokenizer.from_folder(folder)
     t5 = {"model": {"type": "Unigram", "vocab": []}}
     (folder / "tokenizer.json").write_text(json.dumps(t5))
     with pytest.raises(UnsupportedModelError, match="holds a Unigram tokenizer"):
@@ -353,6 +370,10 @@ def test_damaged_metadata_is_refused():
             CLIPTokenizer.from_gguf_metadata(bad)
     with pytest.raises(CheckpointError, match=r"bos_token_id is 99999, outside .* of 523"):
         CLIPTokenizer.from_gguf_metadata({**good, "tokenizer.ggml.bos_token_id": 99999})
+    for wrong in ({"tokens": 5}, {"eos_token_id": "x"}, {"token_type": 1}):
+        bad = {**good, **{f"tokenizer.ggml.{key}": value for key, value in wrong.items()}}
+        with pytest.raises(CheckpointError, match="metadata does not hold a tokenizer"):
+            CLIPTokenizer.from_gguf_metadata(bad)
 
 
 def test_a_missing_vocabulary_package_is_told(monkeypatch):

@@ -1,10 +1,12 @@
 """CLIP's tokenizer: where its vocabulary comes from. The work itself is done by the core."""
 
+import contextlib
 import functools
 import importlib.util
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +83,14 @@ class CLIPTokenizer:
         return cls.from_merges(clip_merges(), **options)
 
     @classmethod
-    def from_folder(cls, path: str | Path) -> "CLIPTokenizer":
+    def from_folder(cls, path: str | PathLike[str]) -> "CLIPTokenizer":
         """From a tokenizer folder: tokenizer.json, or vocab.json with merges.txt."""
         folder = Path(path)
+        with _damage_in(str(folder)):
+            return cls._from_folder(folder)
+
+    @classmethod
+    def _from_folder(cls, folder: Path) -> "CLIPTokenizer":
         if (folder / "tokenizer.json").is_file():
             vocab, merges, added = _read_tokenizer_json(folder / "tokenizer.json")
         else:
@@ -97,7 +104,11 @@ class CLIPTokenizer:
     @classmethod
     def from_gguf_metadata(cls, metadata: Mapping[str, Any]) -> "CLIPTokenizer":
         """From the tokenizer.ggml.* keys of a GGUF file."""
+        with _damage_in("the file's metadata"):
+            return cls._from_gguf_metadata(metadata)
 
+    @classmethod
+    def _from_gguf_metadata(cls, metadata: Mapping[str, Any]) -> "CLIPTokenizer":
         def get(name: str) -> Any:
             key = f"tokenizer.ggml.{name}"
             if key not in metadata:
@@ -169,6 +180,17 @@ class CLIPTokenizer:
         """The text of ids, in lower case and with a space between words."""
         text: bytes = self._core.decode(list(ids))
         return text.decode("utf-8", "replace")
+
+
+@contextlib.contextmanager
+def _damage_in(place: str) -> Iterator[None]:
+    """Values of the wrong type in what was read are the file's fault."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"[tokenizer] {place} does not hold a tokenizer as expected: {error!r}"
+        ) from error
 
 
 def _bytes(text: str) -> bytes:

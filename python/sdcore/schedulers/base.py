@@ -6,6 +6,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from numbers import Real
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -53,9 +56,11 @@ class Table:
     rows: tuple[Row, ...]
     init_noise_sigma: float = 1.0
 
-    @property
+    @cached_property
     def timesteps(self) -> NDArray[Any]:
-        return np.array([row.timestep for row in self.rows])
+        values = np.array([row.timestep for row in self.rows])
+        values.flags.writeable = False
+        return values
 
 
 class Config(Mapping[str, Any]):
@@ -94,6 +99,14 @@ def choice(config: Config, field: str, options: Mapping[str, T]) -> T:
     return options[value]
 
 
+def number(config: Config, field: str) -> float:
+    """The value of a field that has to be a finite number."""
+    value = config[field]
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise InvalidArgumentError(f"[scheduler] {field} must be a number, got {value!r}")
+    return float(value)
+
+
 class Scheduler(ABC):
     """A configuration, and once `set_timesteps` was called the table of a run. The interface is
     diffusers', on NumPy arrays; `step` does its arithmetic in the core."""
@@ -122,13 +135,13 @@ class Scheduler(ABC):
     @classmethod
     def from_config(
         cls: type[AnyScheduler],
-        config: Mapping[str, Any] | str | Path | None = None,
+        config: Mapping[str, Any] | str | PathLike[str] | None = None,
         **fields: Any,
     ) -> AnyScheduler:
         """From another scheduler's `.config`, a dict, a scheduler_config.json or a folder that
         holds one; keyword arguments override its fields. What the source left to its defaults is
         left to this class's own."""
-        if isinstance(config, (str, Path)):
+        if isinstance(config, (str, PathLike)):
             config = read_config(Path(config))
         given = dict(config.given) if isinstance(config, Config) else dict(config or {})
         for name in given.pop("_use_default_values", ()):  # diffusers marks its defaults so
@@ -139,7 +152,6 @@ class Scheduler(ABC):
     def set_timesteps(self, num_inference_steps: int, **options: Any) -> None:
         """Builds the table of a run; `options` are the scheduler's own, such as DDIM's eta."""
         self._table = type(self).make_table(self.config, num_inference_steps, **options)
-        self._timesteps = self._table.timesteps
         self._sampler = _core.Sampler(
             [
                 _core.StepRow(
@@ -165,7 +177,7 @@ class Scheduler(ABC):
 
     @property
     def timesteps(self) -> NDArray[Any]:
-        return self._timesteps if self._table else self.table.timesteps
+        return self.table.timesteps
 
     @property
     def init_noise_sigma(self) -> float:

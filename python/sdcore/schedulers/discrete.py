@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.schedulers.base import Array, Config, Scheduler, Term, choice
+from sdcore.schedulers.base import Array, Config, Scheduler, Term, choice, number
 
 DEFAULTS = {
     "num_train_timesteps": 1000,
@@ -50,28 +50,28 @@ def alphas_cumprod(config: Config) -> Array:
 
 def _betas(config: Config) -> Array:
     count = _train_timesteps(config)
-    if config.trained_betas is not None:
-        betas = np.asarray(config.trained_betas, np.float32)
-        if betas.shape != (count,):
-            raise InvalidArgumentError(
-                f"[scheduler] trained_betas must hold num_train_timesteps = {count} numbers, "
-                f"got shape {list(betas.shape)}"
-            )
-    else:
-        start, end = float(config.beta_start), float(config.beta_end)
+    if config.trained_betas is None:
+        start, end = _beta(config, "beta_start"), _beta(config, "beta_end")
         schedules: dict[str, Callable[[], Array]] = {
             "linear": lambda: _linspace(start, end, count),
             "scaled_linear": lambda: _linspace(start**0.5, end**0.5, count) ** 2,
             "squaredcos_cap_v2": lambda: _cosine_betas(count),
         }
-        betas = choice(config, "beta_schedule", schedules)()
-    alphas = 1 - betas
-    if not ((alphas >= 0) & (alphas < 1)).all():
+        return choice(config, "beta_schedule", schedules)()
+    betas = np.asarray(config.trained_betas, np.float32)
+    if betas.shape != (count,) or not ((betas > 0) & (betas <= 1)).all():
         raise InvalidArgumentError(
-            "[scheduler] betas must lie above 0 and up to 1, "
-            f"got {betas.min():.6g} to {betas.max():.6g}"
+            f"[scheduler] trained_betas must hold num_train_timesteps = {count} numbers above 0 "
+            f"and up to 1, got shape {list(betas.shape)}, {betas.min():.6g} to {betas.max():.6g}"
         )
     return betas
+
+
+def _beta(config: Config, field: str) -> float:
+    value = number(config, field)
+    if not 0 < value <= 1:
+        raise InvalidArgumentError(f"[scheduler] {field} must lie above 0 and up to 1, got {value}")
+    return value
 
 
 def _linspace(start: float, end: float, count: int) -> Array:
@@ -115,8 +115,9 @@ def spaced_timesteps(config: Config, steps: int) -> list[int]:
             f"[scheduler] the number of steps must be from 1 to {total}, "
             f"the timesteps the model was trained with; got {steps!r}"
         )
+    offset = number(config, "steps_offset")
     spacings: dict[str, Callable[[], NDArray[Any]]] = {
-        "leading": lambda: np.arange(steps)[::-1] * (total // steps) + config.steps_offset,
+        "leading": lambda: np.arange(steps)[::-1] * (total // steps) + offset,
         "linspace": lambda: np.linspace(0, total - 1, steps).round()[::-1],
         # Rounding can leave arange one number too long, past the last step.
         "trailing": lambda: np.round(np.arange(total, 0, -total / steps))[:steps] - 1,
@@ -124,7 +125,7 @@ def spaced_timesteps(config: Config, steps: int) -> list[int]:
     timesteps = [int(t) for t in choice(config, "timestep_spacing", spacings)()]
     if timesteps[0] >= total or timesteps[-1] < 0:
         raise InvalidArgumentError(
-            f"[scheduler] steps_offset {config.steps_offset} puts {steps} steps outside the "
+            f"[scheduler] steps_offset {offset:g} puts {steps} steps outside the "
             f"training timesteps 0 to {total - 1}; use fewer steps or another timestep_spacing"
         )
     return timesteps
@@ -161,7 +162,7 @@ def clip_bound(config: Config) -> float:
             "[scheduler] thresholding=True is not supported; set thresholding=False "
             "(clip_sample=True clips to a fixed range)"
         )
-    return float(config.clip_sample_range) if config.clip_sample else math.inf
+    return number(config, "clip_sample_range") if config.clip_sample else math.inf
 
 
 def posterior_variance(alpha: np.float32, alpha_prev: np.float32) -> np.float32:
