@@ -98,7 +98,7 @@ Tensor from_file(std::shared_ptr<MappedFile> file, int64_t offset, const std::st
   return {file->data() + offset, id, shape, file, file.get()};
 }
 
-py::array to_array(const Tensor& tensor) {
+py::array_t<float> to_array(const Tensor& tensor) {
   const TypeInfo& info = type_info(tensor.type);
   require(info.to_float != nullptr, ErrorKind::invalid_argument, "[tensor] type ", info.name,
           " has no meaning as float; use .data");
@@ -111,9 +111,9 @@ py::array to_array(const Tensor& tensor) {
   return out;
 }
 
-py::array data_view(const py::object& self) {
+py::array_t<uint8_t> data_view(const py::object& self) {
   const auto& tensor = self.cast<const Tensor&>();
-  py::array view(py::dtype::of<uint8_t>(), {tensor.bytes()}, {1}, tensor.data, self);
+  py::array_t<uint8_t> view({tensor.bytes()}, {1}, static_cast<const uint8_t*>(tensor.data), self);
   view.attr("setflags")(py::arg("write") = false);
   return view;
 }
@@ -146,7 +146,11 @@ void init_quant(py::module_& m) {
                   py::arg("shape"))
       .def_static("from_array", &from_array, py::arg("array"), py::arg("type") = py::none())
       .def_static("from_bytes", &from_bytes, py::arg("array"), py::arg("type"), py::arg("shape"))
-      .def_property_readonly("shape", [](const Tensor& t) { return py::tuple(py::cast(t.shape)); })
+      .def_property_readonly(
+          "shape",
+          [](const Tensor& t) {
+            return py::typing::Tuple<py::int_, py::ellipsis>(py::tuple(py::cast(t.shape)));
+          })
       .def_property_readonly("type", [](const Tensor& t) { return type_info(t.type).name; })
       .def_property_readonly("nbytes", &Tensor::bytes)
       .def_property_readonly("data", &data_view)
