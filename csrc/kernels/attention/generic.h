@@ -4,8 +4,6 @@
 // tail of the keys needs no mask.
 #pragma once
 
-#include <type_traits>
-
 #include "kernels/attention/kernel.h"
 #include "simd/math.h"
 
@@ -18,7 +16,7 @@ struct Streaming {
   static constexpr int rows = V::width == 1 ? 4 : 6;
   static constexpr int columns = V::width == 16 ? 4 : V::width == 8 ? 2 : 8;
   static constexpr int64_t lanes = columns * V::width;  // queries of one pass over a key tile
-  static constexpr int64_t passes = 128 / lanes;        // reuse of a key tile while it is in cache
+  static constexpr int64_t passes = 256 / lanes;        // reuse of a key tile while it is in cache
   static constexpr int64_t keys = 96;                   // of a tile: its scores stay in L1
   static constexpr int64_t depth = 128;                 // of a product before it is stored
 
@@ -27,7 +25,7 @@ struct Streaming {
     float *q, *out;      // [passes][d][lanes]
     float *top, *sum;    // [passes][lanes]: largest score so far, scaled, and sum of exponentials
     float* scores;       // [keys][lanes]
-    float *key, *value;  // [keys][d], of bf16 inputs
+    float *key, *value;  // [keys][d] as float, rows copy_stride apart
     size_t bytes;
 
     State(int64_t d, std::byte* scratch) {
@@ -42,8 +40,8 @@ struct Streaming {
       top = take(passes * lanes);
       sum = take(passes * lanes);
       scores = take(keys * lanes);
-      key = take(keys * d);
-      value = take(keys * d);
+      key = take(keys * copy_stride(d));
+      value = take(keys * copy_stride(d));
       bytes = static_cast<size_t>(next - reinterpret_cast<float*>(scratch)) * sizeof(float);
     }
   };
@@ -163,18 +161,23 @@ struct Streaming {
     return static_cast<const T*>(v.data) + block.image * v.stride_n + block.head * d;
   }
 
-  // [count][d] of a tile of keys or values as float: the input itself, or a copy.
+  // A row of copied keys or values: an odd number of cache lines, since rows a power of two apart
+  // would fight for the same lines of L1.
+  static constexpr int64_t copy_stride(int64_t d) { return ((d + 15) / 16 | 1) * 16; }
+
+  // [count][d] of a tile of keys or values as float. float32 is copied too: it is then read from
+  // near, and in the order of memory.
   template <class T>
   static Broadcast floats(const T* from, int64_t stride, int64_t count, int64_t d, float* copy) {
-    if constexpr (std::is_same_v<T, float>) return {from, stride, 1};
+    const int64_t to_stride = copy_stride(d);
     for (int64_t k = 0; k < count; ++k) {
+      const T* row = from + k * stride;
+      float* to = copy + k * to_stride;
       int64_t i = 0;
-      for (; i + V::width <= d; i += V::width) {
-        V::store(copy + k * d + i, V::load(from + k * stride + i));
-      }
-      for (; i < d; ++i) copy[k * d + i] = number(from[k * stride + i]);
+      for (; i + V::width <= d; i += V::width) V::store(to + i, V::load(row + i));
+      if (i < d) V::store_n(to + i, V::load_n(row + i, d - i), d - i);
     }
-    return {copy, d, 1};
+    return {copy, to_stride, 1};
   }
 
   template <class T>
