@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_models
 import torch
 from safetensors.torch import save_file
-from sdcore import CheckpointError, FileError, SDCoreError, UnsupportedModelError, checkpoint
+from sdcore import CheckpointError, FileError, SDCoreError, UnsupportedModelError, _core, checkpoint
+from sdcore.checkpoint.files import Contents
+from sdcore.checkpoint.model import Checkpoint
 from tiny_models import PLAIN
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4265146304\n"
@@ -246,3 +250,43 @@ def test_something_else_entirely(tmp_path):
     assert opened.kind is None and opened.components == {}
     assert opened.summary().title == "unknown"
     assert np.array_equal(opened.tensors["layer1.weight"].to_float(), np.zeros(3))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_spoilt_tensor_sets(seed):
+    """Tensors dropped, renamed and of any shape: an SDCoreError or a model, never another error."""
+    rng = np.random.default_rng(seed)
+    state = tiny_models.original_state(PLAIN)
+    if seed % 2:
+        names = {"unet": tiny_models.unet, "vae": tiny_models.vae}
+        state = {
+            f"{p}.{k}": v for p, net in names.items() for k, v in net(PLAIN).state_dict().items()
+        }
+    tensors = {}
+    keep, odd = rng.choice([0.02, 0.3, 0.9, 1.0]), rng.choice([0.0, 0.05, 1.0])
+    for name, value in state.items():
+        if rng.random() > keep:
+            continue
+        shape = value.shape if rng.random() > odd else rng.integers(0, 4, rng.integers(0, 5))
+        if rng.random() < odd / 4:
+            words = name.split(".")
+            words[rng.integers(len(words))] = rng.choice(["0", "7", "op", "attn_1", ""])
+            name = ".".join(words)
+        tensors[name] = _core.Tensor.from_array(np.zeros(tuple(shape), np.float32))
+    opened = Checkpoint(Path("spoilt"), Contents("safetensors", tensors))
+    opened.summary()
+    with contextlib.suppress(SDCoreError):
+        for part in opened.components.values():
+            part.weights(dict.fromkeys(list(part.tensors)[:5], (3, 3)))
+
+
+def test_unet_without_its_first_half():
+    names = ["output_blocks.3.1.transformer_blocks.0.attn2.to_k.weight", "input_blocks.0.0.weight"]
+    zeros = _core.Tensor.from_array(np.zeros((), np.float32))
+    opened = Checkpoint(Path("spoilt"), Contents("safetensors", dict.fromkeys(names, zeros)))
+    assert opened.kind.family == "sd1-small"
+    names = [name for name in tiny_models.unet(PLAIN).state_dict() if "down_blocks" not in name]
+    opened = Checkpoint(Path("spoilt"), Contents("safetensors", dict.fromkeys(names, zeros)))
+    assert opened.kind.family == "sd1"
+    with pytest.raises(CheckpointError, match="no tensor under down_blocks"):
+        opened.component("unet")

@@ -59,6 +59,7 @@ def open_clip(prefix, width, layers):
         at = f"transformer.resblocks.{n}"
         sizes |= {f"{at}.attn.in_proj_weight": (3 * width, width)}
         sizes |= {f"{at}.attn.in_proj_bias": (3 * width,)}
+        sizes |= {f"{at}.ln_1.weight": (width,)}
         sizes |= {f"{at}.mlp.c_fc.weight": (4 * width, width)}
     return shapes({prefix + name: size for name, size in sizes.items()})
 
@@ -66,6 +67,7 @@ def open_clip(prefix, width, layers):
 def clip(prefix, width=768):
     sizes = {"text_model.embeddings.token_embedding.weight": (49408, width)}
     sizes["text_model.encoder.layers.0.self_attn.q_proj.weight"] = (width, width)
+    sizes["text_model.encoder.layers.0.layer_norm1.weight"] = (width,)
     return shapes({prefix + name: size for name, size in sizes.items()})
 
 
@@ -273,6 +275,35 @@ def test_vae_config():
     assert infer_config("vae", part.tensors, "sdxl", part.naming) == config | {
         "scaling_factor": 0.13025
     }
+
+
+@pytest.mark.parametrize("spoil", ["drop", "bend"])
+@pytest.mark.parametrize("name", ["unet", "vae", "text_encoder"])
+def test_no_single_tensor_changes_a_config(name, spoil):
+    """So that a missing or odd tensor is named, not taken for another kind of network."""
+    state = tiny_models.original_state(tiny_models.PLAIN)
+    tensors = shapes({key: value.shape for key, value in state.items()})
+    part = find_parts(tensors, [name])[0][name]
+    config = infer_config(name, part.tensors, "sd1", part.naming)
+    # The only witness of its size; the default is as good.
+    alone = {
+        "text_model.embeddings.token_embedding.weight": "vocab_size",
+        "text_model.embeddings.position_embedding.weight": "max_position_embeddings",
+        "conv_in.weight": "in_channels",
+        "conv_out.weight": "out_channels",
+        "encoder.conv_in.weight": "in_channels",
+        "decoder.conv_out.weight": "out_channels",
+        "decoder.conv_in.weight": "latent_channels",
+    }
+    for key, tensor in part.tensors.items():
+        spoilt = dict(part.tensors)
+        if spoil == "drop":
+            del spoilt[key]
+        else:
+            spoilt[key] = Shape((7, *tensor.shape))
+        changed = infer_config(name, spoilt, "sd1", part.naming)
+        differ = {field for field in config if changed[field] != config[field]}
+        assert differ <= {alone.get(key)}, key
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def _evidence(
     for clue, name in zip(clues, found, strict=True):
         if name is None:
             continue
-        if clue.pattern == _CONTEXT:
+        if clue.pattern == _CONTEXT and shapes[name]:
             yield f"{name} takes {shapes[name][-1]}"
         else:
             yield f"{name} is {list(shapes[name])}"

@@ -6,12 +6,13 @@ family that no shape shows. The rest are the classes' defaults, which the networ
 
 from __future__ import annotations
 
-import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sdcore.checkpoint.tensor import Tensor
+from sdcore.errors import CheckpointError
 
 Config = dict[str, Any]
 Tensors = Mapping[str, Tensor]
@@ -52,90 +53,85 @@ def infer_scheduler(tensors: Tensors, metadata: Mapping[str, Any]) -> Config:
 
 def _infer_unet(tensors: Tensors, family: str, _naming: str) -> Config:
     levels = range(_count(tensors, r"down_blocks\.(\d+)\."))
-    channels = [_size(tensors, f"down_blocks.{b}.resnets.0.conv1.weight", 0) for b in levels]
-    layers = [_count(tensors, rf"down_blocks\.{b}\.resnets\.(\d+)\.") for b in levels]
-    depths = [
-        _count(tensors, rf"down_blocks\.{b}\.attentions\.0\.transformer_blocks\.(\d+)\.")
-        for b in levels
-    ]
-    # The middle block's depth is the last level's by definition, even where that has no attention.
-    middle = _count(tensors, r"mid_block\.attentions\.0\.transformer_blocks\.(\d+)\.")
-    config_depths = [depth or 1 for depth in [*depths[:-1], depths[-1] or middle]]
-    up_attends = [_count(tensors, rf"up_blocks\.{b}\.attentions\.(\d+)\.") > 0 for b in levels]
-    context = _first(tensors, r"\.attn2\.to_k\.weight$")
-    proj_in = _first(tensors, r"\.proj_in\.weight$")
+    if not levels:
+        raise CheckpointError("[checkpoint] the UNet has no tensor under down_blocks")
+    channels = [_size(tensors, rf"down_blocks\.{b}\.{_RESNET_OUT}", 0) for b in levels]
+    depths = [_depth(tensors, rf"down_blocks\.{b}") for b in levels]
+    up_depths = [_depth(tensors, rf"up_blocks\.{b}") for b in levels]
     config: Config = {
         "_class_name": "UNet2DConditionModel",
         "sample_size": 64,
-        "in_channels": _size(tensors, "conv_in.weight", 1),
-        "out_channels": _size(tensors, "conv_out.weight", 0),
+        "in_channels": _size(tensors, r"conv_in\.weight", 1, 4),
+        "out_channels": _size(tensors, r"conv_out\.(weight|bias)", 0, 4),
         "block_out_channels": channels,
-        "layers_per_block": _same(layers),
-        "transformer_layers_per_block": _same(config_depths),
-        "down_block_types": [
-            "CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths
-        ],
-        "up_block_types": [
-            "CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in up_attends
-        ],
-        "cross_attention_dim": context.shape[-1] if context is not None else None,
-        "use_linear_projection": proj_in is not None and len(proj_in.shape) == 2,
+        "layers_per_block": _same(
+            [_count(tensors, rf"down_blocks\.{b}\.resnets\.(\d+)\.") for b in levels]
+        ),
+        # The middle block's depth is the last level's by definition, attention there or not.
+        "transformer_layers_per_block": _same(
+            [depth or 1 for depth in [*depths[:-1], depths[-1] or _depth(tensors, "mid_block")]]
+        ),
+        "down_block_types": ["CrossAttnDownBlock2D" if d else "DownBlock2D" for d in depths],
+        "up_block_types": ["CrossAttnUpBlock2D" if d else "UpBlock2D" for d in up_depths],
+        "cross_attention_dim": _size(tensors, r".*\.attn2\.to_[kv]\.weight", 1),
+        "use_linear_projection": _size(tensors, r".*\.proj_(in|out)\.weight", 2) == 0,
         # Despite its name this is the number of heads. SD 1.x has 8 at every width; later models
         # have heads of 64.
         "attention_head_dim": 8 if family.startswith("sd1") else [c // 64 for c in channels],
     }
-    if "time_embedding.cond_proj.weight" in tensors:
-        config["time_cond_proj_dim"] = _size(tensors, "time_embedding.cond_proj.weight", 1)
-    if "add_embedding.linear_1.weight" in tensors:
+    if width := _size(tensors, r"time_embedding\.cond_proj\.weight", 1):
+        config["time_cond_proj_dim"] = width
+    if width := _size(tensors, r"add_embedding\.linear_1\.weight", 1):
         config["addition_embed_type"] = "text_time"
         config["addition_time_embed_dim"] = 256
-        width = _size(tensors, "add_embedding.linear_1.weight", 1)
         config["projection_class_embeddings_input_dim"] = width
     return config
 
 
 def _infer_vae(tensors: Tensors, family: str, _naming: str) -> Config:
     encoder = [
-        _size(tensors, f"encoder.down_blocks.{b}.resnets.0.conv1.weight", 0)
+        _size(tensors, rf"encoder\.down_blocks\.{b}\.{_RESNET_OUT}", 0)
         for b in range(_count(tensors, r"encoder\.down_blocks\.(\d+)\."))
     ]
     decoder = [
-        _size(tensors, f"decoder.up_blocks.{b}.resnets.0.conv1.weight", 0)
+        _size(tensors, rf"decoder\.up_blocks\.{b}\.{_RESNET_OUT}", 0)
         for b in range(_count(tensors, r"decoder\.up_blocks\.(\d+)\."))
     ]
     channels = encoder or decoder[::-1]
     layers = (
-        _count(tensors, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.")
-        or _count(tensors, r"decoder\.up_blocks\.0\.resnets\.(\d+)\.") - 1
+        _count(tensors, r"encoder\.down_blocks\.\d+\.resnets\.(\d+)\.")
+        or _count(tensors, r"decoder\.up_blocks\.\d+\.resnets\.(\d+)\.") - 1
     )
     return {
         "_class_name": "AutoencoderKL",
-        "in_channels": _size(tensors, "encoder.conv_in.weight", 1, 3),
-        "out_channels": _size(tensors, "decoder.conv_out.weight", 0, 3),
-        "latent_channels": _size(tensors, "decoder.conv_in.weight", 1)
-        or _size(tensors, "encoder.conv_out.weight", 0) // 2,
+        "in_channels": _size(tensors, r"encoder\.conv_in\.weight", 1, 3),
+        "out_channels": _size(tensors, r"decoder\.conv_out\.(weight|bias)", 0, 3),
+        "latent_channels": _size(tensors, r"decoder\.conv_in\.weight", 1)
+        or _size(tensors, r"encoder\.conv_out\.(weight|bias)", 0, 8) // 2,
         "block_out_channels": channels,
         "layers_per_block": layers,
         "down_block_types": ["DownEncoderBlock2D"] * len(channels),
         "up_block_types": ["UpDecoderBlock2D"] * len(channels),
         "scaling_factor": _SCALING_FACTOR.get(family, _SCALING_FACTOR_SD1),
-        "use_quant_conv": "quant_conv.weight" in tensors,
-        "use_post_quant_conv": "post_quant_conv.weight" in tensors,
+        "use_quant_conv": any(name.startswith("quant_conv.") for name in tensors),
+        "use_post_quant_conv": any(name.startswith("post_quant_conv.") for name in tensors),
     }
 
 
 def _infer_clip(tensors: Tensors, family: str, naming: str) -> Config:
-    embeddings = "text_model.embeddings."
-    layer = "text_model.encoder.layers."
-    width = _size(tensors, f"{embeddings}token_embedding.weight", 1)
-    layers = _count(tensors, re.escape(layer) + r"(\d+)\.")
-    projection = _size(tensors, "text_projection.weight", 0)
+    embeddings = r"text_model\.embeddings"
+    layer = r"text_model\.encoder\.layers\.(\d+)"
+    width = _size(tensors, rf"{layer}\.layer_norm[12]\.(weight|bias)", 0)
+    layers = _count(tensors, rf"{layer}\.")
+    projection = _size(tensors, r"text_projection\.weight", 0)
     return {
         "architectures": ["CLIPTextModelWithProjection" if projection else "CLIPTextModel"],
-        "vocab_size": _size(tensors, f"{embeddings}token_embedding.weight", 0),
-        "max_position_embeddings": _size(tensors, f"{embeddings}position_embedding.weight", 0),
+        "vocab_size": _size(tensors, rf"{embeddings}\.token_embedding\.weight", 0, 49408),
+        "max_position_embeddings": _size(
+            tensors, rf"{embeddings}\.position_embedding\.weight", 0, 77
+        ),
         "hidden_size": width,
-        "intermediate_size": _size(tensors, f"{layer}0.mlp.fc1.weight", 0),
+        "intermediate_size": _size(tensors, rf"{layer}\.mlp\.fc1\.(weight|bias)", 0),
         # SD 2.x was trained on the last layer but one, so its last is never run.
         "num_hidden_layers": layers - (family == "sd2" and naming == "openclip"),
         "num_attention_heads": max(1, width // 64),
@@ -151,11 +147,20 @@ _INFER: dict[str, Callable[[Tensors, str, str], Config]] = {
     "text_encoder_2": _infer_clip,
 }
 
+# Every tensor of a resnet whose first size is the channels that come out of it.
+_RESNET_OUT = r"resnets\.\d+\.(conv1|conv2|norm2|time_emb_proj)\.(weight|bias)"
 
-def _size(tensors: Tensors, name: str, axis: int, missing: int = 0) -> int:
-    """A size of a tensor; a tensor that is missing is named later, by the network that needs it."""
-    tensor = tensors.get(name)
-    return tensor.shape[axis] if tensor is not None and axis < len(tensor.shape) else missing
+
+def _size(tensors: Tensors, pattern: str, axis: int, missing: int = 0) -> int:
+    """The size that most tensors of these names have. So one that is missing or odd changes no
+    config, and the network that needs it can name it."""
+    match = re.compile(pattern).fullmatch
+    sizes = Counter(
+        tensor.shape[axis]
+        for name, tensor in tensors.items()
+        if match(name) and axis < len(tensor.shape)
+    )
+    return sizes.most_common(1)[0][0] if sizes else missing
 
 
 def _count(names: Iterable[str], pattern: str) -> int:
@@ -164,12 +169,10 @@ def _count(names: Iterable[str], pattern: str) -> int:
     return max((int(found[1]) + 1 for name in names if (found := match(name))), default=0)
 
 
-def _first(tensors: Tensors, pattern: str) -> Tensor | None:
-    search = re.compile(pattern).search
-    return next((tensor for name, tensor in tensors.items() if search(name)), None)
+def _depth(names: Iterable[str], block: str) -> int:
+    return _count(names, rf"{block}\.attentions\.\d+\.transformer_blocks\.(\d+)\.")
 
 
 def _same(values: list[int]) -> int | list[int]:
     """As diffusers writes it: one number when all levels agree."""
-    assert values, "a UNet without levels is not recognised as one"
-    return values[0] if math.prod(v == values[0] for v in values) else values
+    return values[0] if len(set(values)) == 1 else values
