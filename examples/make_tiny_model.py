@@ -3,8 +3,8 @@
     python examples/make_tiny_model.py tiny.safetensors
     sdcore txt2img -m tiny.safetensors "a red circle"
 
-It has the networks of SD 1.x under the names of the original files, with few channels. What it draws
-means nothing, and is always the same for a seed: good for trying things out, and for tests.
+It has the networks of SD 1.x under the names of the original files, with few channels. What it
+draws means nothing, and is always the same for a seed: good for trying things out, and for tests.
 """
 
 from __future__ import annotations

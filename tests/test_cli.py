@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -82,7 +84,7 @@ def txt2img(*words):
 
 def one_error_line(capsys, *parts):
     captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if not line.startswith("seed: ")]
+    lines = captured.err.splitlines()
     assert len(lines) == 1, captured.err
     assert lines[0].startswith("error: ")
     for part in parts:
@@ -249,6 +251,10 @@ def test_a_folder_that_cannot_be_written(pipe, capsys):
     one_error_line(capsys, "'file'")
     assert txt2img("x", "-o", "/proc/x.png") == 1
     one_error_line(capsys, "'/proc'")
+    assert txt2img("x", "-o", "none/x.png") == 1
+    one_error_line(capsys, "'none'")
+    assert txt2img("x", "-o", "none/such/") == 1
+    one_error_line(capsys, "'none/such/'")
     assert pipe.opened == []
 
 
@@ -312,7 +318,11 @@ def test_bad_usage(pipe, capsys, words, message):
 def test_failures_are_one_line(pipe, capsys, error, code, message):
     pipe.raises = error
     assert txt2img("x") == code
-    one_error_line(capsys, message)
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 2
+    assert error[0].startswith("seed: ")
+    assert error[1].startswith("error: ")
+    assert message in error[1]
     assert list(Path().iterdir()) == []
 
 
@@ -391,11 +401,12 @@ def test_plan_wants_sizes_that_the_model_can_draw(tiny, capsys):
 # ---- the real thing ------------------------------------------------------------------------------
 
 
+ENV = {**os.environ, "PYTHONPATH": str(Path(sdcore.__file__).parent.parent)}
+
+
 def sdcore_command(*words, **options):
     command = [sys.executable, "-m", "sdcore", *map(str, words)]
-    package = Path(sdcore.__file__).parent.parent
-    env = {**os.environ, "PYTHONPATH": str(package)}
-    return subprocess.run(command, capture_output=True, text=True, env=env, **options)
+    return subprocess.run(command, capture_output=True, text=True, env=ENV, **options)
 
 
 SMALL = ("-W", 64, "-H", 64, "--steps", 2)
@@ -417,6 +428,39 @@ def test_a_picture_from_a_model(tiny, tmp_path):
     assert sdcore_command(*words, cwd=tmp_path).returncode == 0
     again = Image.open(tmp_path / "b-2.png")
     assert np.array_equal(np.asarray(again), np.asarray(picture))
+
+
+def test_a_disk_that_fills_up(tiny, tmp_path):
+    words = ("txt2img", "-m", tiny, "x", *SMALL, "-o", "x")
+    limit = (1000, 1000)  # bytes a file
+    done = sdcore_command(
+        *words,
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    )
+    assert done.returncode == 1
+    assert "error: [output] cannot write" in done.stderr
+    assert len(done.stderr.splitlines()) == 2  # the seed, and the error
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c(tiny, tmp_path):
+    command = [sys.executable, "-m", "sdcore", "txt2img", "-m", tiny, "x", "--steps", "900"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=ENV,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test that runs in the background has it ignored, and would hand that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as running:
+        assert running.stderr.readline().startswith("seed: ")
+        running.send_signal(signal.SIGINT)
+        assert running.stderr.read() == "error: interrupted\n"
+        assert running.wait() == 130
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -449,7 +493,9 @@ def test_a_prompt_of_ten_thousand_words(tiny, tmp_path, monkeypatch, capsys):
 
 def test_a_reader_that_leaves(tiny):
     command = f"{sys.executable} -m sdcore info {tiny} --json | head -c 1"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=ENV
+    )
     assert done.stderr == ""
     assert done.returncode in (0, 141)
 
@@ -457,7 +503,7 @@ def test_a_reader_that_leaves(tiny):
 def test_a_full_standard_output():
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "sdcore", "info"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=ENV)
     assert done.returncode == 1
     assert done.stderr.startswith("error: No space left on device")
     assert len(done.stderr.splitlines()) == 1

@@ -27,6 +27,7 @@ PYTHON = (
     ("errors",),
     ("_core", "image_io"),
     ("gguf", "graph", "quantization", "tokenizer"),
+    ("ops",),
     ("checkpoint",),
     ("adapters", "models", "schedulers"),
     ("pipelines",),

@@ -23,12 +23,10 @@ def output_paths(output: str | None, prompt: str, seeds: Sequence[int]) -> list[
     `output` is a folder (there, or with a slash at its end), or a file name in which `{seed}` and
     `%d` or `%03d` (the picture's number, from 1) are filled in. None means the current folder.
     """
-    folder = output is None or output.endswith(("/", os.sep)) or Path(output).is_dir()
-    if folder:
+    if output is None or _is_folder_name(output) or Path(output).is_dir():
         name = f"{slug(prompt)}-{{seed}}.png"
         pattern = os.path.join(output, name) if output else name  # noqa: PTH118 (keeps a pattern)
     else:
-        assert output is not None
         pattern = _with_suffix(output)
         if len(seeds) > 1 and not (_NUMBER.search(pattern) or "{seed}" in pattern):
             pattern = f"{pattern[: -len('.png')]}-%d.png"
@@ -64,8 +62,21 @@ def _fill(pattern: str, seed: int, number: int) -> str:
     return _NUMBER.sub(digits, pattern).replace("{seed}", str(seed))
 
 
+def _is_folder_name(output: str) -> bool:
+    return output.endswith(("/", os.sep))
+
+
+def make_folder(output: str | None) -> None:
+    """Makes the folder that `output` names by a slash at its end. Any other must be there."""
+    if output is not None and _is_folder_name(output):
+        try:
+            Path(output).mkdir(exist_ok=True)
+        except OSError as error:
+            raise FileError(f"[output] cannot make folder '{output}': {error.strerror}") from error
+
+
 def check_outputs(paths: Sequence[Path], *, overwrite: bool, bytes_each: int) -> None:
-    """Makes the folders and tries them; raises FileError for what would fail after the work."""
+    """Raises FileError for what would fail after the work."""
     for path in paths:
         if path.exists() and not path.is_file():
             raise FileError(f"[output] '{path}' is not a file that can be replaced")
@@ -73,7 +84,6 @@ def check_outputs(paths: Sequence[Path], *, overwrite: bool, bytes_each: int) ->
             raise FileError(f"[output] '{path}' exists already: -f overwrites it, -o names another")
     for folder in {path.parent for path in paths}:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
             free = shutil.disk_usage(folder).free

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdcore import __version__
-from sdcore.cli.output import check_outputs, output_paths
+from sdcore.cli.output import check_outputs, make_folder, output_paths
 from sdcore.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ def run(args: argparse.Namespace) -> None:
     seeds = _seeds(args.seed, args.batch_count)
     paths = output_paths(args.output, prompt, seeds)
     pixels = (args.width or _DEFAULT_SIZE) * (args.height or _DEFAULT_SIZE)
+    make_folder(args.output)
     check_outputs(paths, overwrite=args.overwrite, bytes_each=3 * abs(pixels))
 
     pipe = _open(args)
     for seed, path in zip(seeds, paths, strict=True):
-        print(f"seed: {seed}", file=sys.stderr, flush=True)
         out = _draw(pipe, prompt, seed, args)
         _save(out, path, args)
         print(path, flush=True)
@@ -175,6 +175,9 @@ def _draw(
         seed=seed,
         **options,
     )
+    print(
+        f"seed: {seed}", file=sys.stderr, flush=True
+    )  # after the stream checked what it was given
     with tqdm(
         total=args.steps or pipe.default_steps,
         bar_format="{n_fmt}/{total_fmt} |{bar:30}| {rate_inv_fmt}, {remaining} left{postfix}",
