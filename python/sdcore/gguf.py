@@ -56,8 +56,8 @@ class File:
 def open(path: str | os.PathLike[str]) -> File:
     """Open a GGUF file of version 1 to 3 and either byte order.
 
-    Raises `CheckpointError` if the file is damaged or is no GGUF, `UnsupportedModelError` if a tensor
-    is stored in a way that sdcore cannot read, `FileError` if the file cannot be opened.
+    Raises `CheckpointError` if the file is damaged or is no GGUF, `UnsupportedModelError` if a
+    tensor is stored in a way that sdcore cannot read, `FileError` if the file cannot be opened.
     """
     version, byte_order, metadata, tensors = _core.gguf_read(os.fspath(path))
     return File(version, byte_order, metadata_from_core(metadata), tensors)
@@ -69,7 +69,7 @@ def write(
     tensors: Mapping[str, Tensor | npt.NDArray[Any]],
     byte_order: ByteOrder = "little",
 ) -> None:
-    """Write a GGUF file, version 3. It appears when it is complete; a failure leaves nothing behind.
+    """Write a GGUF file, version 3, which appears when it is complete; a failure leaves nothing.
 
     An int becomes u32, or whichever of i32, u64, i64 holds it; a float becomes f32; `Typed` says
     otherwise. `general.alignment` sets the alignment of the data (32 where it is absent).

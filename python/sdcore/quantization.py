@@ -30,5 +30,5 @@ def dequantize(tensor: Tensor) -> npt.NDArray[np.float32]:
 
 
 def types() -> list[dict[str, object]]:
-    """Every storage type: name, number in ggml, elements and bytes a block, whether it can be made."""
+    """Every storage type: name, ggml's number, block size and bytes, whether it can be made."""
     return _core.types()
