@@ -5,8 +5,7 @@
 //   V, rows, panel, group      vector class; rows of a tile, outputs of a panel, tiles a call
 //   pairs                      panels hold bf16 pairs, else floats
 //   Kernel(tile_rows)          takes hold of what it needs on this thread
-//   multiply(tiles, count, row_bytes, steps, step_count, panel, columns, sums, accumulate)
-//                              adds the steps to sums[tile][rows][panel], or begins them
+//   multiply(...)              adds the steps to sums[tile][rows][panel], or begins them
 #pragma once
 
 #include <cstring>
@@ -170,21 +169,28 @@ struct Driver {
     }
   }
 
-  // Copies the taps of every row side by side, so that any number of channels fills whole steps.
-  static void gather(const Product& p, Tile* tiles, int64_t count, char* out) {
-    const int64_t size = p.step_count * kStep * 2;
-    for (int64_t t = 0; t < count; ++t) {
-      char* begin = out;
-      for (int r = 0; r < tiles[t].rows; ++r, out += size) {
+  // Copies rows so that what one step of a tile reads lies together, [step][row][channel], which
+  // caches bring faster than rows far apart; and with all taps of a row side by side, any number of
+  // channels fills whole steps.
+  static void gather(const Product& p, Tile* tiles, int64_t count, char* out, char* line) {
+    constexpr int64_t bytes = kStep * 2;
+    const int64_t used = p.gather_count * p.gather_bytes;
+    for (int64_t t = 0; t < count; ++t, out += p.step_count * bytes * Kernel::rows) {
+      for (int r = 0; r < tiles[t].rows; ++r) {
         const char* row = tiles[t].a + r * p.row_bytes;
-        const int64_t bytes = p.gather_bytes;
-        for (int64_t i = 0; i < p.gather_count; ++i) {
-          std::memcpy(out + i * bytes, row + p.gather_taps[i], static_cast<size_t>(bytes));
+        if (used < p.step_count * bytes || p.gather_count > 1) {
+          for (int64_t i = 0; i < p.gather_count; ++i) {
+            std::memcpy(line + i * p.gather_bytes, row + p.gather_taps[i],
+                        static_cast<size_t>(p.gather_bytes));
+          }
+          std::memset(line + used, 0, static_cast<size_t>(p.step_count * bytes - used));
+          row = line;
         }
-        const int64_t used = p.gather_count * bytes;
-        std::memset(out + used, 0, static_cast<size_t>(size - used));
+        for (int64_t s = 0; s < p.step_count; ++s) {
+          std::memcpy(out + (s * Kernel::rows + r) * bytes, row + s * bytes, bytes);
+        }
       }
-      tiles[t].a = begin;
+      tiles[t].a = out;
     }
   }
 
@@ -198,11 +204,13 @@ struct Driver {
     fill_tiles(p, range, Kernel::rows, Kernel::equal_tiles, tiles, rows);
     int64_t row_bytes = p.row_bytes;
     if (p.gather_count) {
-      gather(p, tiles, count, reinterpret_cast<char*>(scratch + p.scratch.gathered));
-      row_bytes = p.step_count * kStep * 2;
+      gather(p, tiles, count, reinterpret_cast<char*>(scratch + p.scratch.gathered),
+             reinterpret_cast<char*>(scratch + p.scratch.line));
+      row_bytes = kStep * 2;
     }
     Kernel kernel(tiles[0].rows);
     constexpr int64_t tile_sums = Kernel::rows * Kernel::panel;
+    Pending<V, Kernel::panel> pending(p);
     const bool single = p.block_steps >= p.step_count;
     for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
       const int64_t column = panel * Kernel::panel;
@@ -212,19 +220,21 @@ struct Driver {
         const int64_t left = p.step_count - begin;
         const int64_t steps = left < p.block_steps ? left : p.block_steps;
         const auto* b = reinterpret_cast<const char*>(block(p, panel, begin, steps, scratch));
+        const int64_t bytes = p.panels ? steps * step_elements * int64_t{sizeof(Element)} : 0;
         for (int64_t t = 0; t < count; t += Kernel::group) {
           const int64_t n = count - t < Kernel::group ? count - t : Kernel::group;
+          const Tile* next = tiles + (t + n < count ? t + n : 0);
+          const Range ahead{bytes * t / count / 64 * 64, bytes * (t + n) / count / 64 * 64};
           float* sum = single ? sums : sums + t * tile_sums;
-          kernel.multiply(tiles + t, n, row_bytes, p.steps + begin, steps, b, columns, sum,
-                          begin > 0);
+          kernel.multiply(tiles + t, n, next, row_bytes, p.steps + begin, steps, b,
+                          {b + bytes + ahead.begin, ahead.end - ahead.begin}, columns, sum,
+                          begin > 0, pending);
           if (steps < left) continue;
-          for (int64_t i = 0; i < n; ++i) {
-            store_tile<V>(p, rows + (t + i) * Kernel::rows, tiles[t + i].rows, sum + i * tile_sums,
-                          Kernel::panel, column, columns);
-          }
+          pending.begin(rows + t * Kernel::rows, sum, n * Kernel::rows, column, columns);
         }
       }
     }
+    pending.some(pending.left());
   }
 };
 
@@ -239,6 +249,7 @@ constexpr Variant variant(const char* name, Isa isa, DType dtype) {
           Kernel::pairs,
           Kernel::whole_steps,
           Kernel::block_steps,
+          Kernel::long_block_steps,
           &Driver<Kernel>::pack,
           &Driver<Kernel>::run};
 }

@@ -21,6 +21,8 @@ Range part(int64_t total, int64_t parts, int64_t index) {
   return {total * index / parts, total * (index + 1) / parts};
 }
 
+int64_t round_up(int64_t a, int64_t multiple) { return ceil_div(a, multiple) * multiple; }
+
 struct Segments {
   int64_t count, rows, lines, pitch;
 };
@@ -79,12 +81,14 @@ std::vector<int64_t> tap_offsets(const View& in, const Window& window) {
 
 // Channels outermost: consecutive steps read neighbouring pixels, which are then still in cache.
 std::vector<Step> make_steps(const PackedWeight& weight, const std::vector<int64_t>& taps,
-                             int64_t size) {
+                             const Window& window, bool gathered, int64_t size) {
   std::vector<Step> steps;
+  const int64_t stride = gathered ? size * weight.variant->rows : size;
   for (int64_t c = 0; c < weight.channels; c += kStep) {
     const auto channels = static_cast<int32_t>(std::min<int64_t>(kStep, weight.channels - c));
     for (int64_t t = 0; t < weight.taps; ++t) {
-      steps.push_back({(weight.gathered ? 0 : taps[t]) + c * size, channels});
+      steps.push_back(
+          {(gathered ? 0 : taps[t]) + c * stride, channels, gathered ? 1 : window.kernel_w});
     }
   }
   return steps;
@@ -119,7 +123,8 @@ void set_scratch(const Variant& variant, Product& p) {
   if (p.unpack || (!variant.pairs && p.stored != Type::f32)) {
     s.values += bytes(block, variant.pairs ? 2 : 4);
   }
-  s.gathered = s.values + (p.unpack ? bytes(variant.panel * kUnpack, sizeof(float)) : 0);
+  s.line = s.values + (p.unpack ? bytes(variant.panel * kUnpack, sizeof(float)) : 0);
+  s.gathered = s.line + (p.gather_count ? bytes(p.step_count * kStep, 2) : 0);
   s.bytes = s.gathered;
   if (p.gather_count) s.bytes += bytes(tiles * variant.rows * p.step_count * kStep, 2);
 }
@@ -175,6 +180,7 @@ void fill_tiles(const Product& p, Range range, int max_rows, bool equal_tiles, T
       const bool kept = i >= fresh && x < out.w;
       rows[i - r.begin] = {kept ? at(out) : -1, at(residual), n * p.epilogue.image_bias.stride_n};
     }
+    for (int64_t i = r.end - r.begin; i < max_rows; ++i) rows[i] = {-1, 0, 0};
   }
 }
 
@@ -188,11 +194,13 @@ void multiply(const View& in, const View& out, const PackedWeight& weight, const
   set_weight(weight, p);
   set_geometry(in, window, variant, p);
   const std::vector<int64_t> taps = tap_offsets(in, window);
-  const std::vector<Step> steps = make_steps(weight, taps, dtype_size(in.dtype));
+  const bool gathered = weight.gathered;
+  const std::vector<Step> steps = make_steps(weight, taps, window, gathered, dtype_size(in.dtype));
   p.steps = steps.data();
   p.step_count = static_cast<int64_t>(steps.size());
-  p.block_steps = variant.block_steps ? variant.block_steps : p.step_count;
-  if (weight.gathered) {
+  p.block_steps =
+      weight.taps > 1 ? round_up(variant.block_steps, weight.taps) : variant.long_block_steps;
+  if (gathered) {
     p.gather_taps = taps.data();
     p.gather_count = static_cast<int64_t>(taps.size());
     p.gather_bytes = weight.inputs * dtype_size(in.dtype);
