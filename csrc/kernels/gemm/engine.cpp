@@ -8,8 +8,10 @@
 namespace sdcore::gemm {
 namespace {
 
-// A chunk of input rows that stays in a core's second-level cache beside a panel of weights.
-constexpr int64_t kChunkBytes = 768 << 10;
+// A chunk of input rows that stays in a core's second-level cache beside weights. Weights are read
+// again for each chunk, so where they are many, chunks are large.
+constexpr int64_t kChunkBytes = 256 << 10, kLargeChunkBytes = 1024 << 10;
+constexpr int64_t kManyWeights = 8 << 20;
 // Rows of a chunk are also bounded so that the sums of one panel stay there too.
 constexpr int64_t kChunkRows = 2048;
 // Tasks a thread, so that none waits long for the last one.
@@ -22,6 +24,9 @@ Range part(int64_t total, int64_t parts, int64_t index) {
 }
 
 int64_t round_up(int64_t a, int64_t multiple) { return ceil_div(a, multiple) * multiple; }
+
+// Outputs above this are written past the caches, which could not hold them anyway.
+constexpr int64_t kLargeOutput = 2 << 20;
 
 struct Segments {
   int64_t count, rows, lines, pitch;
@@ -98,7 +103,9 @@ void set_chunks(int64_t channel_bytes, int stride, int threads, const Variant& v
                 Product& p) {
   const int64_t tiles = p.segments * p.tiles_per_segment;
   const int64_t tile_bytes = variant.rows * stride * stride * std::max<int64_t>(channel_bytes, 1);
-  const int64_t most = std::clamp<int64_t>(kChunkBytes / tile_bytes, 1, kChunkRows / variant.rows);
+  const bool many = p.panel_count * p.panel_bytes > kManyWeights;
+  const int64_t most = std::clamp<int64_t>((many ? kLargeChunkBytes : kChunkBytes) / tile_bytes, 1,
+                                           kChunkRows / variant.rows);
   p.tile_chunks = ceil_div(tiles, most);
   if (p.tile_chunks > 1) {
     p.tile_chunks = std::min(tiles, ceil_div(p.tile_chunks, threads) * threads);
@@ -191,6 +198,7 @@ void multiply(const View& in, const View& out, const PackedWeight& weight, const
   Product p;
   p.out = out;
   p.epilogue = epilogue;
+  p.past_caches = out.pixels() * out.c * dtype_size(out.dtype) > kLargeOutput;
   set_weight(weight, p);
   set_geometry(in, window, variant, p);
   const std::vector<int64_t> taps = tap_offsets(in, window);

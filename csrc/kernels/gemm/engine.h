@@ -70,6 +70,7 @@ struct Product {
   const char* in = nullptr;  // first tap of the first output pixel
   View out;
   Epilogue epilogue;
+  bool past_caches = false;  // the output is too large to be found in a cache later
 
   int64_t in_stride_n = 0, in_stride_h = 0;  // bytes between images, and between output lines
   int64_t row_bytes = 0;                     // between the A rows of a tile

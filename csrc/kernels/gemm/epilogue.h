@@ -57,9 +57,9 @@ struct Values {
     }
   }
   template <bool full, class T>
-  [[gnu::always_inline]] void store(T* p, int64_t n) const {
-    if constexpr (full && std::is_same_v<T, bf16> && requires { V::store_all(p, v); }) {
-      V::store_all(p, v);
+  [[gnu::always_inline]] void store(T* p, int64_t n, [[maybe_unused]] bool past_caches) const {
+    if constexpr (full && std::is_same_v<T, bf16> && requires { V::store_all(p, v, true); }) {
+      V::store_all(p, v, past_caches);
     } else {
 #pragma GCC unroll 8
       for (int j = 0; j < count; ++j, p += V::width, n -= V::width) {
@@ -108,6 +108,7 @@ class Pending {
     constexpr int vectors = panel / V::width;
     const Epilogue& e = product_.epilogue;
     const View out = product_.out;
+    const bool past_caches = product_.past_caches;
     Values<V, vectors> bias{};
     if (e.bias) bias.template add<full>(e.bias + column_, columns_);
     left_ -= count;
@@ -123,9 +124,9 @@ class Pending {
       if (e.residual.data) x.template add<full>(e.residual, rows_->residual + column_, columns_);
       const int64_t at = rows_->out + column_;
       if (out.dtype == DType::bf16) {
-        x.template store<full>(static_cast<bf16*>(out.data) + at, columns_);
+        x.template store<full>(static_cast<bf16*>(out.data) + at, columns_, past_caches);
       } else {
-        x.template store<full>(static_cast<float*>(out.data) + at, columns_);
+        x.template store<full>(static_cast<float*>(out.data) + at, columns_, past_caches);
       }
     }
   }

@@ -19,8 +19,14 @@ struct Vector : simd::Avx512 {
   SDCORE_SIMD void store_n(bf16* p, F x, int64_t n) {
     _mm256_mask_storeu_epi16(p, mask(n), (__m256i)_mm512_cvtneps_pbh(x));
   }
-  SDCORE_SIMD void store_all(bf16* p, const F (&x)[2]) {
-    _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]));
+  // A panel's row is one cache line. Past the caches, it need not be read before it is written.
+  SDCORE_SIMD void store_all(bf16* p, const F (&x)[2], bool past_caches) {
+    const auto line = (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]);
+    if (past_caches && reinterpret_cast<uintptr_t>(p) % 64 == 0) {
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(p), line);
+    } else {
+      _mm512_storeu_si512(p, line);
+    }
   }
 };
 
@@ -48,7 +54,10 @@ class AmxTile {
     fence(&config);
     _tile_loadconfig(&config);
   }
-  ~AmxTile() { _tile_release(); }
+  ~AmxTile() {
+    _tile_release();
+    _mm_sfence();  // stores past the caches are seen before the task counts as done
+  }
   AmxTile(const AmxTile&) = delete;
   AmxTile& operator=(const AmxTile&) = delete;
 
