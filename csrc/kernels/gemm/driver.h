@@ -12,6 +12,7 @@
 
 #include "kernels/gemm/engine.h"
 #include "kernels/gemm/epilogue.h"
+#include "quant/formats.h"
 
 namespace sdcore::gemm {
 
@@ -27,11 +28,26 @@ struct Driver {
     return k * Kernel::panel + n;
   }
 
+  // As below, where the pairs of a row lie together.
+  template <class T>
+  static void interleave_pairs(const T* rows, int64_t row_stride, T* out) {
+    for (int64_t half = 0; half < Kernel::panel; half += 16) {
+      for (int64_t k = 0; k < kStep; k += 2) {
+#pragma GCC unroll 16
+        for (int64_t n = 0; n < 16; ++n) {
+          std::memcpy(out + n * 2, rows + (half + n) * row_stride + k, 4);
+        }
+        out += 32;
+      }
+    }
+  }
+
   // One step from rows of weights: value (k, n) is rows[n * row_stride + k * stride].
   template <class T>
   static void interleave(const T* rows, int64_t row_stride, int64_t stride, int64_t channels,
                          T* out) {
     if constexpr (Kernel::pairs) {
+      if (stride == 1 && channels == kStep) return interleave_pairs(rows, row_stride, out);
       for (int64_t k = 0; k < kStep; k += 2) {
         for (int64_t n = 0; n < Kernel::panel; ++n) {
           const T* from = rows + n * row_stride + k * stride;
@@ -139,8 +155,31 @@ struct Driver {
     }
   }
 
+  template <class Format>
+  static void unpack_row(const std::byte* from, float* out, int64_t count) {
+    if constexpr (quant::Dequantizes<Format>) {
+      const auto* block = reinterpret_cast<const typename Format::Block*>(from);
+      for (int64_t i = 0; i < count; i += Format::block_size) Format::dequantize(*block++, out + i);
+    }
+  }
+
+  using Unpack = void (*)(const std::byte* from, float* out, int64_t count);
+
+  // The formats' own code, compiled for this instruction set.
+  static Unpack unpack_of(Type type) {
+    switch (type) {
+#define SDCORE_TYPE(id, name, Format) \
+  case Type::name:                    \
+    return &unpack_row<quant::Format>;
+#include "quant/quant_types.inc"
+#undef SDCORE_TYPE
+    }
+    return nullptr;
+  }
+
   static void unpack(const Product& p, int64_t panel, int64_t begin, int64_t count, Element* out,
                      float* values) {
+    const Unpack unpack_row = unpack_of(p.stored);
     const int64_t first = panel * Kernel::panel;
     const int64_t inputs = p.row_blocks_bytes / p.unpack->block_bytes * p.unpack->block_size;
     const int64_t end = (begin + count) * kStep < inputs ? (begin + count) * kStep : inputs;
@@ -151,7 +190,7 @@ struct Driver {
         if (first + n < p.outputs) {
           const std::byte* from = p.blocks + (first + n) * p.row_blocks_bytes +
                                   k / p.unpack->block_size * p.unpack->block_bytes;
-          p.unpack->to_float(from, row, size);
+          unpack_row(from, row, size);
         } else {
           std::memset(row, 0, kUnpack * sizeof(float));
         }

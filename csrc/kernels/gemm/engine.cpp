@@ -9,7 +9,7 @@ namespace sdcore::gemm {
 namespace {
 
 // A chunk of input rows that stays in a core's second-level cache beside weights. Weights are read
-// again for each chunk, so where they are many, chunks are large.
+// (or unpacked) again for each chunk, so where that is much, chunks are large.
 constexpr int64_t kChunkBytes = 256 << 10, kLargeChunkBytes = 1024 << 10;
 constexpr int64_t kManyWeights = 8 << 20;
 // Rows of a chunk are also bounded so that the sums of one panel stay there too.
@@ -103,7 +103,7 @@ void set_chunks(int64_t channel_bytes, int stride, int threads, const Variant& v
                 Product& p) {
   const int64_t tiles = p.segments * p.tiles_per_segment;
   const int64_t tile_bytes = variant.rows * stride * stride * std::max<int64_t>(channel_bytes, 1);
-  const bool many = p.panel_count * p.panel_bytes > kManyWeights;
+  const bool many = p.unpack || p.panel_count * p.panel_bytes > kManyWeights;
   const int64_t most = std::clamp<int64_t>((many ? kLargeChunkBytes : kChunkBytes) / tile_bytes, 1,
                                            kChunkRows / variant.rows);
   p.tile_chunks = ceil_div(tiles, most);
