@@ -5,14 +5,14 @@
 //   V, rows, panel, group      vector class; rows of a tile, outputs of a panel, tiles a call
 //   pairs                      panels hold bf16 pairs, else floats
 //   Kernel(tile_rows)          takes hold of what it needs on this thread
-//   multiply(tiles, count, row_bytes, steps, step_count, panel, columns, sums, accumulate)
-//                              adds the steps to sums[tile][rows][panel], or begins them
+//   multiply(...)              adds the steps to sums[tile][rows][panel], or begins them
 #pragma once
 
 #include <cstring>
 
 #include "kernels/gemm/engine.h"
 #include "kernels/gemm/epilogue.h"
+#include "quant/formats.h"
 
 namespace sdcore::gemm {
 
@@ -28,11 +28,26 @@ struct Driver {
     return k * Kernel::panel + n;
   }
 
+  // As below, where the pairs of a row lie together.
+  template <class T>
+  static void interleave_pairs(const T* rows, int64_t row_stride, T* out) {
+    for (int64_t half = 0; half < Kernel::panel; half += 16) {
+      for (int64_t k = 0; k < kStep; k += 2) {
+#pragma GCC unroll 16
+        for (int64_t n = 0; n < 16; ++n) {
+          std::memcpy(out + n * 2, rows + (half + n) * row_stride + k, 4);
+        }
+        out += 32;
+      }
+    }
+  }
+
   // One step from rows of weights: value (k, n) is rows[n * row_stride + k * stride].
   template <class T>
   static void interleave(const T* rows, int64_t row_stride, int64_t stride, int64_t channels,
                          T* out) {
     if constexpr (Kernel::pairs) {
+      if (stride == 1 && channels == kStep) return interleave_pairs(rows, row_stride, out);
       for (int64_t k = 0; k < kStep; k += 2) {
         for (int64_t n = 0; n < Kernel::panel; ++n) {
           const T* from = rows + n * row_stride + k * stride;
@@ -140,8 +155,31 @@ struct Driver {
     }
   }
 
+  template <class Format>
+  static void unpack_row(const std::byte* from, float* out, int64_t count) {
+    if constexpr (quant::Dequantizes<Format>) {
+      const auto* block = reinterpret_cast<const typename Format::Block*>(from);
+      for (int64_t i = 0; i < count; i += Format::block_size) Format::dequantize(*block++, out + i);
+    }
+  }
+
+  using Unpack = void (*)(const std::byte* from, float* out, int64_t count);
+
+  // The formats' own code, compiled for this instruction set.
+  static Unpack unpack_of(Type type) {
+    switch (type) {
+#define SDCORE_TYPE(id, name, Format) \
+  case Type::name:                    \
+    return &unpack_row<quant::Format>;
+#include "quant/quant_types.inc"
+#undef SDCORE_TYPE
+    }
+    return nullptr;
+  }
+
   static void unpack(const Product& p, int64_t panel, int64_t begin, int64_t count, Element* out,
                      float* values) {
+    const Unpack unpack_row = unpack_of(p.stored);
     const int64_t first = panel * Kernel::panel;
     const int64_t inputs = p.row_blocks_bytes / p.unpack->block_bytes * p.unpack->block_size;
     const int64_t end = (begin + count) * kStep < inputs ? (begin + count) * kStep : inputs;
@@ -152,7 +190,7 @@ struct Driver {
         if (first + n < p.outputs) {
           const std::byte* from = p.blocks + (first + n) * p.row_blocks_bytes +
                                   k / p.unpack->block_size * p.unpack->block_bytes;
-          p.unpack->to_float(from, row, size);
+          unpack_row(from, row, size);
         } else {
           std::memset(row, 0, kUnpack * sizeof(float));
         }
@@ -170,21 +208,28 @@ struct Driver {
     }
   }
 
-  // Copies the taps of every row side by side, so that any number of channels fills whole steps.
-  static void gather(const Product& p, Tile* tiles, int64_t count, char* out) {
-    const int64_t size = p.step_count * kStep * 2;
-    for (int64_t t = 0; t < count; ++t) {
-      char* begin = out;
-      for (int r = 0; r < tiles[t].rows; ++r, out += size) {
+  // Copies rows so that what one step of a tile reads lies together, [step][row][channel], which
+  // caches bring faster than rows far apart; and with all taps of a row side by side, any number of
+  // channels fills whole steps.
+  static void gather(const Product& p, Tile* tiles, int64_t count, char* out, char* line) {
+    constexpr int64_t bytes = kStep * 2;
+    const int64_t used = p.gather_count * p.gather_bytes;
+    for (int64_t t = 0; t < count; ++t, out += p.step_count * bytes * Kernel::rows) {
+      for (int r = 0; r < tiles[t].rows; ++r) {
         const char* row = tiles[t].a + r * p.row_bytes;
-        const int64_t bytes = p.gather_bytes;
-        for (int64_t i = 0; i < p.gather_count; ++i) {
-          std::memcpy(out + i * bytes, row + p.gather_taps[i], static_cast<size_t>(bytes));
+        if (used < p.step_count * bytes || p.gather_count > 1) {
+          for (int64_t i = 0; i < p.gather_count; ++i) {
+            std::memcpy(line + i * p.gather_bytes, row + p.gather_taps[i],
+                        static_cast<size_t>(p.gather_bytes));
+          }
+          std::memset(line + used, 0, static_cast<size_t>(p.step_count * bytes - used));
+          row = line;
         }
-        const int64_t used = p.gather_count * bytes;
-        std::memset(out + used, 0, static_cast<size_t>(size - used));
+        for (int64_t s = 0; s < p.step_count; ++s) {
+          std::memcpy(out + (s * Kernel::rows + r) * bytes, row + s * bytes, bytes);
+        }
       }
-      tiles[t].a = begin;
+      tiles[t].a = out;
     }
   }
 
@@ -198,11 +243,13 @@ struct Driver {
     fill_tiles(p, range, Kernel::rows, Kernel::equal_tiles, tiles, rows);
     int64_t row_bytes = p.row_bytes;
     if (p.gather_count) {
-      gather(p, tiles, count, reinterpret_cast<char*>(scratch + p.scratch.gathered));
-      row_bytes = p.step_count * kStep * 2;
+      gather(p, tiles, count, reinterpret_cast<char*>(scratch + p.scratch.gathered),
+             reinterpret_cast<char*>(scratch + p.scratch.line));
+      row_bytes = kStep * 2;
     }
     Kernel kernel(tiles[0].rows);
     constexpr int64_t tile_sums = Kernel::rows * Kernel::panel;
+    Pending<V, Kernel::panel> pending(p);
     const bool single = p.block_steps >= p.step_count;
     for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
       const int64_t column = panel * Kernel::panel;
@@ -212,19 +259,21 @@ struct Driver {
         const int64_t left = p.step_count - begin;
         const int64_t steps = left < p.block_steps ? left : p.block_steps;
         const auto* b = reinterpret_cast<const char*>(block(p, panel, begin, steps, scratch));
+        const int64_t bytes = p.panels ? steps * step_elements * int64_t{sizeof(Element)} : 0;
         for (int64_t t = 0; t < count; t += Kernel::group) {
           const int64_t n = count - t < Kernel::group ? count - t : Kernel::group;
+          const Tile* next = tiles + (t + n < count ? t + n : 0);
+          const Range ahead{bytes * t / count / 64 * 64, bytes * (t + n) / count / 64 * 64};
           float* sum = single ? sums : sums + t * tile_sums;
-          kernel.multiply(tiles + t, n, row_bytes, p.steps + begin, steps, b, columns, sum,
-                          begin > 0);
+          kernel.multiply(tiles + t, n, next, row_bytes, p.steps + begin, steps, b,
+                          {b + bytes + ahead.begin, ahead.end - ahead.begin}, columns, sum,
+                          begin > 0, pending);
           if (steps < left) continue;
-          for (int64_t i = 0; i < n; ++i) {
-            store_tile<V>(p, rows + (t + i) * Kernel::rows, tiles[t + i].rows, sum + i * tile_sums,
-                          Kernel::panel, column, columns);
-          }
+          pending.begin(rows + t * Kernel::rows, sum, n * Kernel::rows, column, columns);
         }
       }
     }
+    pending.some(pending.left());
   }
 };
 
@@ -239,6 +288,7 @@ constexpr Variant variant(const char* name, Isa isa, DType dtype) {
           Kernel::pairs,
           Kernel::whole_steps,
           Kernel::block_steps,
+          Kernel::long_block_steps,
           &Driver<Kernel>::pack,
           &Driver<Kernel>::run};
 }

@@ -8,8 +8,10 @@
 namespace sdcore::gemm {
 namespace {
 
-// A chunk of input rows that stays in a core's second-level cache beside a panel of weights.
-constexpr int64_t kChunkBytes = 768 << 10;
+// A chunk of input rows that stays in a core's second-level cache beside weights. Weights are read
+// (or unpacked) again for each chunk, so where that is much, chunks are large.
+constexpr int64_t kChunkBytes = 256 << 10, kLargeChunkBytes = 1024 << 10;
+constexpr int64_t kManyWeights = 8 << 20;
 // Rows of a chunk are also bounded so that the sums of one panel stay there too.
 constexpr int64_t kChunkRows = 2048;
 // Tasks a thread, so that none waits long for the last one.
@@ -20,6 +22,11 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 Range part(int64_t total, int64_t parts, int64_t index) {
   return {total * index / parts, total * (index + 1) / parts};
 }
+
+int64_t round_up(int64_t a, int64_t multiple) { return ceil_div(a, multiple) * multiple; }
+
+// Outputs above this are written past the caches, which could not hold them anyway.
+constexpr int64_t kLargeOutput = 2 << 20;
 
 struct Segments {
   int64_t count, rows, lines, pitch;
@@ -79,12 +86,14 @@ std::vector<int64_t> tap_offsets(const View& in, const Window& window) {
 
 // Channels outermost: consecutive steps read neighbouring pixels, which are then still in cache.
 std::vector<Step> make_steps(const PackedWeight& weight, const std::vector<int64_t>& taps,
-                             int64_t size) {
+                             const Window& window, bool gathered, int64_t size) {
   std::vector<Step> steps;
+  const int64_t stride = gathered ? size * weight.variant->rows : size;
   for (int64_t c = 0; c < weight.channels; c += kStep) {
     const auto channels = static_cast<int32_t>(std::min<int64_t>(kStep, weight.channels - c));
     for (int64_t t = 0; t < weight.taps; ++t) {
-      steps.push_back({(weight.gathered ? 0 : taps[t]) + c * size, channels});
+      steps.push_back(
+          {(gathered ? 0 : taps[t]) + c * stride, channels, gathered ? 1 : window.kernel_w});
     }
   }
   return steps;
@@ -94,7 +103,9 @@ void set_chunks(int64_t channel_bytes, int stride, int threads, const Variant& v
                 Product& p) {
   const int64_t tiles = p.segments * p.tiles_per_segment;
   const int64_t tile_bytes = variant.rows * stride * stride * std::max<int64_t>(channel_bytes, 1);
-  const int64_t most = std::clamp<int64_t>(kChunkBytes / tile_bytes, 1, kChunkRows / variant.rows);
+  const bool many = p.unpack || p.panel_count * p.panel_bytes > kManyWeights;
+  const int64_t most = std::clamp<int64_t>((many ? kLargeChunkBytes : kChunkBytes) / tile_bytes, 1,
+                                           kChunkRows / variant.rows);
   p.tile_chunks = ceil_div(tiles, most);
   if (p.tile_chunks > 1) {
     p.tile_chunks = std::min(tiles, ceil_div(p.tile_chunks, threads) * threads);
@@ -119,7 +130,8 @@ void set_scratch(const Variant& variant, Product& p) {
   if (p.unpack || (!variant.pairs && p.stored != Type::f32)) {
     s.values += bytes(block, variant.pairs ? 2 : 4);
   }
-  s.gathered = s.values + (p.unpack ? bytes(variant.panel * kUnpack, sizeof(float)) : 0);
+  s.line = s.values + (p.unpack ? bytes(variant.panel * kUnpack, sizeof(float)) : 0);
+  s.gathered = s.line + (p.gather_count ? bytes(p.step_count * kStep, 2) : 0);
   s.bytes = s.gathered;
   if (p.gather_count) s.bytes += bytes(tiles * variant.rows * p.step_count * kStep, 2);
 }
@@ -175,6 +187,7 @@ void fill_tiles(const Product& p, Range range, int max_rows, bool equal_tiles, T
       const bool kept = i >= fresh && x < out.w;
       rows[i - r.begin] = {kept ? at(out) : -1, at(residual), n * p.epilogue.image_bias.stride_n};
     }
+    for (int64_t i = r.end - r.begin; i < max_rows; ++i) rows[i] = {-1, 0, 0};
   }
 }
 
@@ -185,14 +198,17 @@ void multiply(const View& in, const View& out, const PackedWeight& weight, const
   Product p;
   p.out = out;
   p.epilogue = epilogue;
+  p.past_caches = out.pixels() * out.c * dtype_size(out.dtype) > kLargeOutput;
   set_weight(weight, p);
   set_geometry(in, window, variant, p);
   const std::vector<int64_t> taps = tap_offsets(in, window);
-  const std::vector<Step> steps = make_steps(weight, taps, dtype_size(in.dtype));
+  const bool gathered = weight.gathered;
+  const std::vector<Step> steps = make_steps(weight, taps, window, gathered, dtype_size(in.dtype));
   p.steps = steps.data();
   p.step_count = static_cast<int64_t>(steps.size());
-  p.block_steps = variant.block_steps ? variant.block_steps : p.step_count;
-  if (weight.gathered) {
+  p.block_steps =
+      weight.taps > 1 ? round_up(variant.block_steps, weight.taps) : variant.long_block_steps;
+  if (gathered) {
     p.gather_taps = taps.data();
     p.gather_count = static_cast<int64_t>(taps.size());
     p.gather_bytes = weight.inputs * dtype_size(in.dtype);

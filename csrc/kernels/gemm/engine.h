@@ -25,6 +25,13 @@ struct Range {
 struct Step {
   int64_t offset;    // bytes from a row's first tap
   int32_t channels;  // 1..kStep
+  int32_t run;       // steps from here on that read mostly the same pixels: a line of taps
+};
+
+// Weights that will be read soon, to be brought nearer meanwhile.
+struct Ahead {
+  const char* begin;
+  int64_t bytes;
 };
 
 struct Tile {
@@ -47,7 +54,7 @@ struct PackSource {
 
 // Where the parts of a task's scratch memory begin.
 struct Scratch {
-  size_t rows = 0, sums = 0, block = 0, values = 0, gathered = 0, bytes = 0;
+  size_t rows = 0, sums = 0, block = 0, values = 0, line = 0, gathered = 0, bytes = 0;
 };
 
 struct Product {
@@ -63,6 +70,7 @@ struct Product {
   const char* in = nullptr;  // first tap of the first output pixel
   View out;
   Epilogue epilogue;
+  bool past_caches = false;  // the output is too large to be found in a cache later
 
   int64_t in_stride_n = 0, in_stride_h = 0;  // bytes between images, and between output lines
   int64_t row_bytes = 0;                     // between the A rows of a tile
@@ -98,7 +106,8 @@ struct Variant {
   bool equal_tiles;  // tiles of one product all have the same number of rows
   bool pairs;        // panels hold pairs of bf16
   bool whole_steps;  // every step has 32 channels, else rows are gathered
-  int block_steps;   // steps that one pass over the tiles covers; 0: all
+  // Steps that one pass over the tiles covers: of a convolution, about, and of a plain product.
+  int block_steps, long_block_steps;
   void (*pack)(const PackSource& source, int64_t panel, std::byte* out, std::byte* scratch);
   void (*run)(const Product& product, int64_t task, std::byte* scratch);
 };

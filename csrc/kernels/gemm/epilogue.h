@@ -28,71 +28,132 @@ SDCORE_SIMD typename V::F activate(typename V::F x) {
   }
 }
 
-template <class V, class T>
-SDCORE_SIMD typename V::F load_some(const T* p, int64_t n) {
-  return n >= V::width ? V::load(p) : V::load_n(p, n);
-}
+// A panel's row of values, as vectors.
+template <class V, int count>
+struct Values {
+  typename V::F v[count];
 
-template <class V>
-SDCORE_SIMD typename V::F load_view(const View& view, int64_t at, int64_t n) {
-  if (view.dtype == DType::bf16) return load_some<V>(static_cast<const bf16*>(view.data) + at, n);
-  return load_some<V>(static_cast<const float*>(view.data) + at, n);
-}
-
-template <class V>
-SDCORE_SIMD void store_view(const View& view, int64_t at, typename V::F x, int64_t n) {
-  if (view.dtype == DType::bf16) {
-    bf16* p = static_cast<bf16*>(view.data) + at;
-    n >= V::width ? V::store(p, x) : V::store_n(p, x, n);
-  } else {
-    float* p = static_cast<float*>(view.data) + at;
-    n >= V::width ? V::store(p, x) : V::store_n(p, x, n);
+  template <class T>
+  SDCORE_SIMD typename V::F load_some(const T* p, int64_t n) {
+    return n >= V::width ? V::load(p) : n > 0 ? V::load_n(p, n) : V::zero();
   }
-}
 
-template <class V, Activation kind>
-void store_rows(const Product& product, const Row* rows, int count, const float* sums,
-                int64_t sums_stride, int64_t column, int64_t columns) {
-  const Epilogue& e = product.epilogue;
-  for (int r = 0; r < count; ++r, sums += sums_stride) {
-    if (rows[r].out < 0) continue;
-    for (int64_t j = 0; j < columns; j += V::width) {
-      const int64_t n = columns - j;
-      const int64_t at = column + j;
-      auto x = V::load(sums + j);
-      if (e.bias) x = V::add(x, load_some<V>(e.bias + at, n));
-      if (e.image_bias.data) {
-        x = V::add(x, load_view<V>(e.image_bias, rows[r].image_bias + at, n));
-      }
-      x = activate<V, kind>(x);
-      if (e.residual.data) x = V::add(x, load_view<V>(e.residual, rows[r].residual + at, n));
-      store_view<V>(product.out, rows[r].out + at, x, n);
+  // The first n values at p: all of them where `full`.
+  template <bool full, class T>
+  [[gnu::always_inline]] void add(const T* p, int64_t n) {
+#pragma GCC unroll 8
+    for (int j = 0; j < count; ++j) {
+      const auto x =
+          full ? V::load(p + j * V::width) : load_some(p + j * V::width, n - j * V::width);
+      v[j] = V::add(v[j], x);
     }
   }
-}
-
-// Columns [column, column + columns) of `count` rows, from `sums` whose rows are sums_stride apart
-// and readable to the end of a vector.
-template <class V>
-void store_tile(const Product& product, const Row* rows, int count, const float* sums,
-                int64_t sums_stride, int64_t column, int64_t columns) {
-  const auto store = [&]<Activation kind>() {
-    store_rows<V, kind>(product, rows, count, sums, sums_stride, column, columns);
-  };
-  switch (product.epilogue.activation) {
-    case Activation::none:
-      return store.template operator()<Activation::none>();
-    case Activation::silu:
-      return store.template operator()<Activation::silu>();
-    case Activation::gelu:
-      return store.template operator()<Activation::gelu>();
-    case Activation::gelu_tanh:
-      return store.template operator()<Activation::gelu_tanh>();
-    case Activation::quick_gelu:
-      return store.template operator()<Activation::quick_gelu>();
-    case Activation::relu:
-      return store.template operator()<Activation::relu>();
+  template <bool full>
+  [[gnu::always_inline]] void add(const View& view, int64_t at, int64_t n) {
+    if (view.dtype == DType::bf16) {
+      add<full>(static_cast<const bf16*>(view.data) + at, n);
+    } else {
+      add<full>(static_cast<const float*>(view.data) + at, n);
+    }
   }
-}
+  template <bool full, class T>
+  [[gnu::always_inline]] void store(T* p, int64_t n, [[maybe_unused]] bool past_caches) const {
+    if constexpr (full && std::is_same_v<T, bf16> && requires { V::store_all(p, v, true); }) {
+      V::store_all(p, v, past_caches);
+    } else {
+#pragma GCC unroll 8
+      for (int j = 0; j < count; ++j, p += V::width, n -= V::width) {
+        if (full || n >= V::width) {
+          V::store(p, v[j]);
+        } else if (n > 0) {
+          V::store_n(p, v[j], n);
+        }
+      }
+    }
+  }
+};
+
+// Rows whose sums are complete and have not been stored. A kernel stores them between its own
+// multiplications, where they cost little, and must be done before it overwrites their sums.
+template <class V, int panel>
+class Pending {
+ public:
+  Pending(const Product& product) : product_(product), store_(choose(product)) {}
+
+  int64_t left() const { return left_; }
+
+  void begin(const Row* rows, const float* sums, int64_t count, int64_t column, int64_t columns) {
+    rows_ = rows;
+    sums_ = sums;
+    left_ = count;
+    column_ = column;
+    columns_ = columns;
+  }
+
+  [[gnu::always_inline]] void some(int64_t count) {
+    if (count > left_) count = left_;
+    if (count > 0) (this->*store_)(count);
+  }
+
+ private:
+  using Store = void (Pending::*)(int64_t count);
+
+  template <Activation kind>
+  void store(int64_t count) {
+    columns_ == panel ? store_rows<kind, true>(count) : store_rows<kind, false>(count);
+  }
+
+  template <Activation kind, bool full>
+  void store_rows(int64_t count) {
+    constexpr int vectors = panel / V::width;
+    const Epilogue& e = product_.epilogue;
+    const View out = product_.out;
+    const bool past_caches = product_.past_caches;
+    Values<V, vectors> bias{};
+    if (e.bias) bias.template add<full>(e.bias + column_, columns_);
+    left_ -= count;
+    for (; count > 0; --count, ++rows_, sums_ += panel) {
+      if (rows_->out < 0) continue;
+      Values<V, vectors> x = bias;
+      x.template add<true>(sums_, panel);
+      if (e.image_bias.data) {
+        x.template add<full>(e.image_bias, rows_->image_bias + column_, columns_);
+      }
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) x.v[j] = activate<V, kind>(x.v[j]);
+      if (e.residual.data) x.template add<full>(e.residual, rows_->residual + column_, columns_);
+      const int64_t at = rows_->out + column_;
+      if (out.dtype == DType::bf16) {
+        x.template store<full>(static_cast<bf16*>(out.data) + at, columns_, past_caches);
+      } else {
+        x.template store<full>(static_cast<float*>(out.data) + at, columns_, past_caches);
+      }
+    }
+  }
+
+  static Store choose(const Product& product) {
+    switch (product.epilogue.activation) {
+      case Activation::none:
+        break;
+      case Activation::silu:
+        return &Pending::store<Activation::silu>;
+      case Activation::gelu:
+        return &Pending::store<Activation::gelu>;
+      case Activation::gelu_tanh:
+        return &Pending::store<Activation::gelu_tanh>;
+      case Activation::quick_gelu:
+        return &Pending::store<Activation::quick_gelu>;
+      case Activation::relu:
+        return &Pending::store<Activation::relu>;
+    }
+    return &Pending::store<Activation::none>;
+  }
+
+  const Product& product_;
+  Store store_;
+  const Row* rows_ = nullptr;
+  const float* sums_ = nullptr;
+  int64_t left_ = 0, column_ = 0, columns_ = 0;
+};
 
 }  // namespace sdcore::gemm

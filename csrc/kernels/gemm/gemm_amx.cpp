@@ -19,6 +19,15 @@ struct Vector : simd::Avx512 {
   SDCORE_SIMD void store_n(bf16* p, F x, int64_t n) {
     _mm256_mask_storeu_epi16(p, mask(n), (__m256i)_mm512_cvtneps_pbh(x));
   }
+  // A panel's row is one cache line. Past the caches, it need not be read before it is written.
+  SDCORE_SIMD void store_all(bf16* p, const F (&x)[2], bool past_caches) {
+    const auto line = (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]);
+    if (past_caches && reinterpret_cast<uintptr_t>(p) % 64 == 0) {
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(p), line);
+    } else {
+      _mm512_storeu_si512(p, line);
+    }
+  }
 };
 
 struct TileConfig {
@@ -32,7 +41,7 @@ static_assert(sizeof(TileConfig) == 64);
 class AmxTile {
  public:
   using V = Vector;
-  static constexpr int rows = 16, panel = 32, group = 2, block_steps = 0;
+  static constexpr int rows = 16, panel = 32, group = 2, block_steps = 18, long_block_steps = 40;
   static constexpr bool equal_tiles = true, pairs = true, whole_steps = true;
 
   // Registers 0..3 hold sums, 4 and 5 rows of A, 6 and 7 halves of the panel.
@@ -45,16 +54,19 @@ class AmxTile {
     fence(&config);
     _tile_loadconfig(&config);
   }
-  ~AmxTile() { _tile_release(); }
+  ~AmxTile() {
+    _tile_release();
+    _mm_sfence();  // stores past the caches are seen before the task counts as done
+  }
   AmxTile(const AmxTile&) = delete;
   AmxTile& operator=(const AmxTile&) = delete;
 
-  void multiply(const Tile* tiles, int64_t count, int64_t row_bytes, const Step* steps,
-                int64_t step_count, const char* b, int64_t columns, float* sums,
-                bool accumulate) const {
+  void multiply(const Tile* tiles, int64_t count, const Tile* next, int64_t row_bytes,
+                const Step* steps, int64_t step_count, const char* b, Ahead ahead, int64_t columns,
+                float* sums, bool accumulate, Pending<V, panel>& pending) const {
     const auto run = columns > 16 ? (count > 1 ? &block<2, 2> : &block<1, 2>)
                                   : (count > 1 ? &block<2, 1> : &block<1, 1>);
-    run(tiles, row_bytes, steps, step_count, b, sums, accumulate);
+    run(tiles, next, row_bytes, steps, step_count, b, ahead, sums, accumulate, pending);
   }
 
  private:
@@ -62,8 +74,9 @@ class AmxTile {
   SDCORE_SIMD void fence(const void* p) { asm volatile("" : : "r"(p) : "memory"); }
 
   template <int A, int B>
-  static void block(const Tile* tiles, int64_t row_bytes, const Step* steps, int64_t count,
-                    const char* b, float* sums, bool accumulate) {
+  static void block(const Tile* tiles, const Tile* next, int64_t row_bytes, const Step* steps,
+                    int64_t count, const char* b, Ahead ahead, float* sums, bool accumulate,
+                    Pending<V, panel>& pending) {
     constexpr int sums_bytes = panel * 4;
     fence(b);
     if (accumulate) {
@@ -79,19 +92,36 @@ class AmxTile {
     }
     const char* a0 = tiles[0].a;
     const char* a1 = tiles[A - 1].a;
-    for (int64_t s = 0; s < count; ++s, b += 2048) {
-      const int64_t offset = steps[s].offset;
-      _tile_loadd(6, b, 64);
-      _tile_loadd(4, a0 + offset, row_bytes);
-      _tile_dpbf16ps(0, 4, 6);
-      if constexpr (B > 1) {
-        _tile_loadd(7, b + 1024, 64);
-        _tile_dpbf16ps(1, 4, 7);
-      }
-      if constexpr (A > 1) {
-        _tile_loadd(5, a1 + offset, row_bytes);
-        _tile_dpbf16ps(2, 5, 6);
-        if constexpr (B > 1) _tile_dpbf16ps(3, 5, 7);
+    const int64_t share = (ahead.bytes / 64 + count - 1) / count;
+    const char* far = ahead.begin;
+    const int64_t stores = (pending.left() + count - 1) / count;
+    const int W = steps[0].run;
+    for (int64_t s = 0; s < count; s += W) {
+      const bool last = s + W >= count;
+      const char* near0 = last ? next->a + steps[0].offset : a0 + steps[s + W].offset;
+      const char* near1 =
+          last ? next->a + 16 * row_bytes + steps[0].offset : a1 + steps[s + W].offset;
+      for (int w = 0; w < W; ++w, b += 2048) {
+        const int64_t offset = steps[s + w].offset;
+        _tile_loadd(6, b, 64);
+        _tile_loadd(4, a0 + offset, row_bytes);
+        _tile_dpbf16ps(0, 4, 6);
+        if constexpr (B > 1) {
+          _tile_loadd(7, b + 1024, 64);
+          _tile_dpbf16ps(1, 4, 7);
+        }
+        if constexpr (A > 1) {
+          _tile_loadd(5, a1 + offset, row_bytes);
+          _tile_dpbf16ps(2, 5, 6);
+          if constexpr (B > 1) _tile_dpbf16ps(3, 5, 7);
+        }
+        for (int r = 16 * w / W; W > 1 && r < 16 * (w + 1) / W;
+             ++r, near0 += row_bytes, near1 += row_bytes) {
+          _mm_prefetch(near0, _MM_HINT_T0);
+          if (A > 1) _mm_prefetch(near1, _MM_HINT_T0);
+        }
+        pending.some(stores);
+        for (int64_t i = 0; i < share; ++i, far += 64) _mm_prefetch(far, _MM_HINT_T1);
       }
     }
     _tile_stored(0, sums, sums_bytes);

@@ -13,7 +13,7 @@
 #include <cstring>
 #include <utility>
 
-#include "kernels/gemm/engine.h"
+#include "kernels/gemm/epilogue.h"
 
 namespace sdcore::gemm {
 
@@ -27,12 +27,14 @@ struct VectorTile {
   static constexpr bool equal_tiles = false;
   static constexpr bool pairs = Op::pairs;
   static constexpr bool whole_steps = false;
-  static constexpr int block_steps = Op::block_steps;
+  static constexpr int block_steps = Op::block_steps, long_block_steps = Op::block_steps;
 
   explicit VectorTile(int) {}
 
-  void multiply(const Tile* tiles, int64_t, int64_t row_bytes, const Step* steps, int64_t count,
-                const char* b, int64_t, float* sums, bool accumulate) const {
+  void multiply(const Tile* tiles, int64_t, const Tile*, int64_t row_bytes, const Step* steps,
+                int64_t count, const char* b, Ahead, int64_t, float* sums, bool accumulate,
+                Pending<V, panel>& pending) const {
+    pending.some(pending.left());
     constexpr auto kernels = make_table(std::make_integer_sequence<int, max_rows>());
     kernels[static_cast<size_t>(tiles->rows - 1)](tiles->a, row_bytes, steps, count, b, sums,
                                                   accumulate);
