@@ -63,9 +63,6 @@ struct Avx2 {
   SDCORE_SIMD F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   SDCORE_SIMD F max(F a, F b) { return _mm256_max_ps(a, b); }
   SDCORE_SIMD F min(F a, F b) { return _mm256_min_ps(a, b); }
-  SDCORE_SIMD F round(F a) {
-    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  }
   SDCORE_SIMD F select_less(F a, F b, F x, F y) {
     return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
   }

@@ -66,9 +66,6 @@ struct Avx512 {
   SDCORE_SIMD F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   SDCORE_SIMD F max(F a, F b) { return _mm512_max_ps(a, b); }
   SDCORE_SIMD F min(F a, F b) { return _mm512_min_ps(a, b); }
-  SDCORE_SIMD F round(F a) {
-    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  }
   SDCORE_SIMD F select_less(F a, F b, F x, F y) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
   }

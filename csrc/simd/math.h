@@ -16,27 +16,6 @@ SDCORE_SIMD typename V::F abs(typename V::F x) {
   return V::max(negate<V>(x), x);
 }
 
-// e^x. Below about -87.3 the result is 0 (no subnormals), above 88.7 it stays near the largest
-// float.
-template <class V>
-SDCORE_SIMD typename V::F exp(typename V::F x) {
-  const auto low = V::set(-87.33654f);
-  const auto clamped = V::min(V::set(88.72283f), V::max(low, x));
-  // x = k ln2 + r, |r| <= ln2 / 2; ln2 in two parts keeps r exact (Cody and Waite).
-  const auto k = V::min(V::round(V::mul(clamped, V::set(1.44269504088896341f))), V::set(127.0f));
-  auto r = V::fma(k, V::set(-0.693359375f), clamped);
-  r = V::fma(k, V::set(2.12194440e-4f), r);
-  // Minimax polynomial of e^r (Cephes expf).
-  auto p = V::set(1.9875691500e-4f);
-  p = V::fma(p, r, V::set(1.3981999507e-3f));
-  p = V::fma(p, r, V::set(8.3334519073e-3f));
-  p = V::fma(p, r, V::set(4.1665795894e-2f));
-  p = V::fma(p, r, V::set(1.6666665459e-1f));
-  p = V::fma(p, r, V::set(5.0000001201e-1f));
-  p = V::add(V::fma(p, V::mul(r, r), r), V::set(1.0f));
-  return V::select_less(x, low, V::zero(), V::scale2(p, k));
-}
-
 // 2^x for x <= 0, which is all that a softmax asks: nothing to clamp above, and below -126 the
 // result fades to 0. Minimax polynomials of 2^f on [0, 1).
 template <class V>
@@ -66,11 +45,17 @@ SDCORE_SIMD typename V::F exp2_nonpositive_coarse(typename V::F x) {
   return V::scale2(p, k);
 }
 
+// e^x for x <= 0, to within a few units in the last place of x and of the result.
+template <class V>
+SDCORE_SIMD typename V::F exp_nonpositive(typename V::F x) {
+  return exp2_nonpositive<V>(V::mul(x, V::set(1.44269504088896341f)));
+}
+
 // 1 / (1 + e^-x). Through e^-|x|, which cannot overflow: the far ends are 0 and 1.
 template <class V>
 SDCORE_SIMD typename V::F sigmoid(typename V::F x) {
   const auto one = V::set(1.0f);
-  const auto e = exp<V>(negate<V>(abs<V>(x)));
+  const auto e = exp_nonpositive<V>(negate<V>(abs<V>(x)));
   return V::div(V::select_less(x, V::zero(), e, one), V::add(one, e));
 }
 
@@ -90,7 +75,7 @@ SDCORE_SIMD typename V::F erfc_nonnegative(typename V::F a, typename V::F square
   p = V::fma(p, t, V::set(2.009585847e-1f));
   p = V::fma(p, t, V::set(2.265757095e-1f));
   p = V::fma(p, t, V::set(2.256262982e-1f));
-  return V::mul(V::mul(p, t), exp<V>(negate<V>(square)));
+  return V::mul(V::mul(p, t), exp_nonpositive<V>(negate<V>(square)));
 }
 
 // erf(x), absolute error below 2e-7.

@@ -42,7 +42,6 @@ struct Scalar {
   // max and min give b when either is NaN, as x86 does: put the value that must carry NaN second.
   SDCORE_SIMD F max(F a, F b) { return a > b ? a : b; }
   SDCORE_SIMD F min(F a, F b) { return a < b ? a : b; }
-  SDCORE_SIMD F round(F a) { return std::nearbyint(a); }
   // Where a < b takes x, else y.
   SDCORE_SIMD F select_less(F a, F b, F x, F y) { return a < b ? x : y; }
   // x * 2^k for integral k in [-127, 127]; k = -127 gives 0. Adding 1.5 * 2^23 puts k into the low
