@@ -6,45 +6,13 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from diffusers import UNet2DConditionModel
 from sdcore import _core
 from sdcore.checkpoint.names import clip, unet, vae
+from tiny_models import REFINER, SD15, SDXL, on_meta
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-SD15 = {"cross_attention_dim": 768}
-SDXL = {
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "use_linear_projection": True,
-    "cross_attention_dim": 2048,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-REFINER = SDXL | {
-    "block_out_channels": (384, 768, 1536, 1536),
-    "down_block_types": (
-        "DownBlock2D",
-        "CrossAttnDownBlock2D",
-        "CrossAttnDownBlock2D",
-        "DownBlock2D",
-    ),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": 4,
-    "attention_head_dim": (6, 12, 24, 24),
-    "cross_attention_dim": 1280,
-    "projection_class_embeddings_input_dim": 2560,
-}
 UNEVEN = {"layers_per_block": (1, 2, 3, 1), "block_out_channels": (32, 32, 32, 32)}
 LCM = {"block_out_channels": (32, 32, 32, 32), "time_cond_proj_dim": 256}
-
-
-def on_meta(config: dict) -> UNet2DConditionModel:
-    with torch.device("meta"):
-        return UNet2DConditionModel(**config)
 
 
 @pytest.mark.parametrize(

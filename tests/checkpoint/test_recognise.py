@@ -14,13 +14,7 @@ from sdcore import UnsupportedModelError, checkpoint
 from sdcore.checkpoint.detect import FAMILIES, RULES, recognise
 from sdcore.checkpoint.infer import infer_config
 from sdcore.checkpoint.parts import find_parts
-from test_names import REFINER, SD15, SDXL, on_meta
-
-SD2 = {
-    "cross_attention_dim": 1024,
-    "attention_head_dim": (5, 10, 20, 20),
-    "use_linear_projection": True,
-}
+from tiny_models import REFINER, SD2, SD15, SDXL, on_meta
 
 
 @dataclass(frozen=True)
