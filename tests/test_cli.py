@@ -372,6 +372,19 @@ def test_info_about_a_model(tiny, capsys):
     assert plan["arena_bytes"] == max(n["arena_bytes"] for n in plan["networks"].values())
 
 
+def test_info_about_a_picture(pipe, capsys):
+    assert txt2img("a cat", "-s", 5, "-o", "x.png") == 0
+    assert main(["info", "x.png"]) == 0
+    text = capsys.readouterr().out
+    assert "x.png: a picture (png)\na cat\nSteps: 3, Sampler: DDIM" in text
+    assert main(["info", "x.png", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["prompt"], facts["settings"]["Seed"]) == ("a cat", "5")
+    Image.new("RGB", (8, 8)).save("plain.png")
+    assert main(["info", "plain.png"]) == 0
+    assert "without settings" in capsys.readouterr().out
+
+
 def test_info_about_what_is_no_model(tmp_path, capsys):
     path = tmp_path / "model.gguf"
     path.write_text("only words here")

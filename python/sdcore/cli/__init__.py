@@ -112,14 +112,17 @@ class _Once(logging.Filter):
         return new
 
 
-class _LineFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname.lower()}: {record.getMessage()}"
+class _Lines(logging.Handler):
+    """`warning: …` on standard error, above a progress bar that may be there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
 
 
 def _log_to_stderr(verbose: bool, quiet: bool) -> logging.Handler:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_LineFormatter())
+    handler = _Lines()
     handler.addFilter(_Once())
     logger = logging.getLogger("sdcore")
     logger.addHandler(handler)

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sdcore
@@ -16,20 +17,26 @@ if TYPE_CHECKING:
     from sdcore.checkpoint import Checkpoint
 
 NAME = "info"
-HELP = "tell what a model file is, or what this machine is"
+HELP = "tell what a model file, a picture or this machine is"
 EXAMPLES = """\
 examples:
   sdcore info
   sdcore info model.safetensors
   sdcore info model.gguf --plan 512x512
   sdcore info folder --json
+  sdcore info picture.png
 """
 _MAX_VALUE = 100  # characters of a metadata value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("file", nargs="?", metavar="FILE", help="a model file or folder; none: this machine")
+    add(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="a model file or folder, or a PNG; none: this machine",
+    )
     add("--json", action="store_true", help="for programs")
     add("--plan", type=_size, metavar="WxH", help="memory and work for a picture of this size")
     add("--dtype", choices=("auto", "f32", "bf16"), default="auto", help="for --plan")
@@ -41,6 +48,8 @@ def run(args: argparse.Namespace) -> None:
         if args.plan:
             args.parser.error("--plan needs a FILE")
         facts, text = _machine(), _machine_text
+    elif _is_png(args.file):
+        facts, text = _picture(args.file), _picture_text
     else:
         facts, text = _file(args), _file_text
     print(json.dumps(facts, indent=2, default=str) if args.json else "\n".join(text(facts)))
@@ -80,6 +89,30 @@ def _machine_text(facts: Mapping[str, Any]) -> Iterable[str]:
         ("schedulers", " ".join(facts["schedulers"])),
     ]
     yield from _table(rows)
+
+
+# ---- a picture -----------------------------------------------------------------------------------
+
+
+def _is_png(file: str) -> bool:
+    path = Path(file)
+    if not path.is_file():
+        return False
+    with path.open("rb") as opened:
+        return opened.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+def _picture(file: str) -> dict[str, Any]:
+    from sdcore.image_io import Infotext, read_png_parameters
+
+    text = read_png_parameters(Path(file))
+    facts = dataclasses.asdict(Infotext.parse(text)) if text else {}
+    return {"path": file, "format": "png", "text": text, **facts}
+
+
+def _picture_text(facts: Mapping[str, Any]) -> Iterable[str]:
+    yield f"{facts['path']}: a picture (png)"
+    yield facts["text"] or "  without settings"
 
 
 # ---- a file --------------------------------------------------------------------------------------
