@@ -10,7 +10,7 @@ namespace {
 
 // A chunk of input rows that stays in a core's second-level cache beside weights. Weights are read
 // (or unpacked) again for each chunk, so where that is much, chunks are large.
-constexpr int64_t kChunkBytes = 256 << 10, kLargeChunkBytes = 1024 << 10;
+constexpr int64_t kChunkBytes = 256 << 10, kLargeChunkBytes = 1536 << 10;
 constexpr int64_t kManyWeights = 8 << 20;
 // Rows of a chunk are also bounded so that the sums of one panel stay there too.
 constexpr int64_t kChunkRows = 2048;
