@@ -2,31 +2,10 @@
 // one instruction set.
 #pragma once
 
+#include "kernels/elementwise/activation.h"
 #include "kernels/gemm/engine.h"
-#include "simd/math.h"
 
 namespace sdcore::gemm {
-
-template <class V, Activation kind>
-SDCORE_SIMD typename V::F activate(typename V::F x) {
-  const auto half = V::set(0.5f);
-  if constexpr (kind == Activation::silu) {
-    return V::mul(x, simd::sigmoid<V>(x));
-  } else if constexpr (kind == Activation::gelu) {
-    const auto erf = simd::erf<V>(V::mul(x, V::set(0.70710678118654752f)));
-    return V::mul(V::mul(half, x), V::add(V::set(1.0f), erf));
-  } else if constexpr (kind == Activation::gelu_tanh) {
-    // 0.5 (1 + tanh(u)) = sigmoid(2u)
-    const auto cubic = V::fma(V::mul(V::set(0.044715f), V::mul(x, x)), x, x);
-    return V::mul(x, simd::sigmoid<V>(V::mul(V::set(1.59576912160573071f), cubic)));
-  } else if constexpr (kind == Activation::quick_gelu) {
-    return V::mul(x, simd::sigmoid<V>(V::mul(V::set(1.702f), x)));
-  } else if constexpr (kind == Activation::relu) {
-    return V::max(x, V::zero());
-  } else {
-    return x;
-  }
-}
 
 // A panel's row of values, as vectors.
 template <class V, int count>
@@ -120,7 +99,7 @@ class Pending {
         x.template add<full>(e.image_bias, rows_->image_bias + column_, columns_);
       }
 #pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) x.v[j] = activate<V, kind>(x.v[j]);
+      for (int j = 0; j < vectors; ++j) x.v[j] = simd::activate<V, kind>(x.v[j]);
       if (e.residual.data) x.template add<full>(e.residual, rows_->residual + column_, columns_);
       const int64_t at = rows_->out + column_;
       if (out.dtype == DType::bf16) {
