@@ -80,7 +80,9 @@ def sdcore_sides(part: str, pipe_of: Callable[[str], Any], dtypes: list[str]) ->
         pipe = pipe_of(dtype)
         if part == "unet":
             given = INPUTS["unet"]
-            sides[f"sdcore {dtype}"] = lambda p=pipe, g=given: p.unet(g["sample"], 500, g["context"])
+            sides[f"sdcore {dtype}"] = lambda p=pipe, g=given: p.unet(
+                g["sample"], 500, g["context"]
+            )
         else:
             sides[f"sdcore {dtype}"] = lambda p=pipe: p.vae.decode(INPUTS["vae"]["latents"])
     return sides
@@ -132,7 +134,9 @@ def peak_memory(path: Path, threads: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--isa", choices=sorted(_TORCH_LIMITS), help="hold both sides to this level")
+    parser.add_argument(
+        "--isa", choices=sorted(_TORCH_LIMITS), help="hold both sides to this level"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", type=Path, help="where the random checkpoint is, or is put")

@@ -61,9 +61,7 @@ def parameters(graph: _core.Graph) -> int:
         (
             [
                 build_clip(
-                    CLIPTextConfig(
-                        hidden_size=768, intermediate_size=3072, num_attention_heads=12
-                    )
+                    CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12)
                 )
             ],
             196,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def _scale(spec: tiny_models.Spec) -> int:
     return int(2 ** (len(spec.vae_channels) - 1))
 
 
+@lru_cache
 def _torch_latents(folder: Path, dtype: torch.dtype, scheduler: Any = TorchDDIM) -> np.ndarray:
     from diffusers import StableDiffusionPipeline
 
@@ -150,9 +152,7 @@ def test_a_callback_cancels_and_replaces(pipe: sdcore.DiffusionPipeline) -> None
     args = {**ARGS, "num_inference_steps": 4, "seed": 2, "output_type": "latent"}
     with pytest.raises(sdcore.CancelledError, match="after step 2"):
         pipe(**args, callback_on_step_end=lambda p, i, t, kw: i < 1)
-    zeros = pipe(
-        **args, callback_on_step_end=lambda p, i, t, kw: {"latents": 0 * kw["latents"]}
-    )
+    zeros = pipe(**args, callback_on_step_end=lambda p, i, t, kw: {"latents": 0 * kw["latents"]})
     assert not zeros.images.any()
 
 

@@ -76,9 +76,7 @@ class Model(ABC):
         """The graph of such a config."""
 
     @classmethod
-    def from_component(
-        cls: type[M], component: Component, options: RunOptions | None = None
-    ) -> M:
+    def from_component(cls: type[M], component: Component, options: RunOptions | None = None) -> M:
         """Builds the network of the component's config and gives it the component's weights.
 
         Raises CheckpointError naming every tensor that is missing or has another shape.

@@ -253,9 +253,7 @@ class UNet2DConditionModel(Model):
     def read_config(cls, config: Mapping[str, Any]) -> UNetConfig:
         for key, allowed in _FIXED.items():
             require_value("unet", config, key, *allowed)
-        require_value(
-            "unet", config, "mid_block_type", "UNetMidBlock2DCrossAttn", None
-        )
+        require_value("unet", config, "mid_block_type", "UNetMidBlock2DCrossAttn", None)
         typed = from_json(UNetConfig, config)
         for kind in typed.down_block_types:
             require_value("unet", {"down_block_types": kind}, "down_block_types", *_DOWN_BLOCKS)

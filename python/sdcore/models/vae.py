@@ -105,9 +105,7 @@ class AutoencoderKL:
     Pictures are float32 `[n, 3, h, w]` in [-1, 1].
     """
 
-    def __init__(
-        self, config: VAEConfig, encoder: _core.Network, decoder: _core.Network
-    ) -> None:
+    def __init__(self, config: VAEConfig, encoder: _core.Network, decoder: _core.Network) -> None:
         self.config = config
         self.encoder = encoder
         self.decoder = decoder
@@ -116,7 +114,9 @@ class AutoencoderKL:
     def read_config(cls, config: Mapping[str, Any]) -> VAEConfig:
         require_value("vae", config, "act_fn", "silu", "swish")
         for kind in config.get("down_block_types", ()):
-            require_value("vae", {"down_block_types": kind}, "down_block_types", "DownEncoderBlock2D")
+            require_value(
+                "vae", {"down_block_types": kind}, "down_block_types", "DownEncoderBlock2D"
+            )
         return from_json(VAEConfig, config)
 
     @classmethod
@@ -128,7 +128,9 @@ class AutoencoderKL:
         encoder, decoder = build_encoder(config), build_decoder(config)
         weights = component.weights({**encoder.weights, **decoder.weights})
         networks = (
-            make_network(graph, {name: weights[name] for name in graph.weights}, options or RunOptions())
+            make_network(
+                graph, {name: weights[name] for name in graph.weights}, options or RunOptions()
+            )
             for graph in (encoder, decoder)
         )
         return cls(config, *networks)

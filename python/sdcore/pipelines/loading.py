@@ -87,9 +87,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _tokenizer(
-    source: Checkpoint, path: PathLike | None, config: PathLike | None
-) -> CLIPTokenizer:
+def _tokenizer(source: Checkpoint, path: PathLike | None, config: PathLike | None) -> CLIPTokenizer:
     if path is not None:
         return CLIPTokenizer.from_folder(path)
     if config is not None and (Path(config) / "tokenizer").is_dir():

@@ -169,7 +169,9 @@ class DiffusionPipeline:
                 self, step.index, step.timestep, {"latents": step.latents}
             )
             if answer is False:
-                raise CancelledError(f"[pipeline] stopped by the caller after step {step.index + 1}")
+                raise CancelledError(
+                    f"[pipeline] stopped by the caller after step {step.index + 1}"
+                )
             if isinstance(answer, dict) and "latents" in answer:
                 step.latents = np.asarray(answer["latents"], dtype=np.float32)
         return stream.result()
@@ -290,9 +292,7 @@ class DiffusionPipeline:
                 out = _core.guide(uncond, cond, request.guidance_scale)
             z = _draw(noise, latents.shape[1:]) if row.noise else None
             latents = scheduler.step(out, row.timestep, latents, z)
-            step = Step(
-                index, len(rows), row.timestep, latents, scheduler.denoised, self._to_pil
-            )
+            step = Step(index, len(rows), row.timestep, latents, scheduler.denoised, self._to_pil)
             yield step
             latents = step.latents
 
@@ -339,13 +339,19 @@ def _draw(noise: Sequence[_core.TorchRandom], shape: Sequence[int]) -> Array:
 
 def _whole(value: Any, name: str, low: int) -> int:
     if isinstance(value, bool) or int(value) != value or value < low:
-        raise InvalidArgumentError(f"[pipeline] {name} must be a whole number >= {low}, got {value}")
+        raise InvalidArgumentError(
+            f"[pipeline] {name} must be a whole number >= {low}, got {value}"
+        )
     return int(value)
 
 
 def _repeat(texts: str | Sequence[str], times: int, name: str) -> list[str]:
     _whole(times, "num_images_per_prompt", 1)
-    listed = [texts] if isinstance(texts, str) else list(texts)
-    if not listed or not all(isinstance(text, str) for text in listed):
+    listed = [texts] if isinstance(texts, str) else texts
+    if (
+        not isinstance(listed, Sequence)
+        or not listed
+        or not all(isinstance(text, str) for text in listed)
+    ):
         raise InvalidArgumentError(f"[pipeline] {name} must be a string or a list of strings")
     return [text for text in listed for _ in range(times)]
