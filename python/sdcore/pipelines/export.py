@@ -1,5 +1,5 @@
 """A pipeline as one GGUF file that a C or C++ program draws with: networks as graphs, weights as
-they are stored, vocabulary, and the scheduler as tables. csrc/pipeline/settings.h lists the keys."""
+they are stored, vocabulary and step tables. csrc/pipeline/settings.h lists the keys."""
 
 from __future__ import annotations
 
