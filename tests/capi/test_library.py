@@ -47,6 +47,18 @@ def test_the_c_example_of_the_header_compiles(tmp_path: Path) -> None:
     run(compiler("CC", "cc"), *STRICT, "-std=c11", f"-I{INCLUDE}", source)
 
 
+@pytest.mark.parametrize("language, standard", [("c", "c11"), ("cpp", "c++17")])
+def test_the_programs_of_the_guide_compile(language: str, standard: str, tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "embed-in-cpp.md").read_text()
+    programs = re.findall(rf"^```{language}\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    assert programs
+    tool = compiler("CC", "cc") if language == "c" else compiler("CXX", "c++")
+    for program in programs:
+        source = tmp_path / f"program.{language}"
+        source.write_text(program)
+        run(tool, *STRICT, f"-std={standard}", f"-I{INCLUDE}", source)
+
+
 def test_the_library_shows_the_c_abi_and_nothing_else(installed: Path) -> None:
     if shutil.which("nm") is None:
         pytest.skip("there is no nm to list symbols with")
