@@ -21,6 +21,7 @@ CPP = (
     ("gguf", "kernels"),
     ("graph",),
     ("runtime",),
+    ("pipeline",),
     ("capi", "bindings"),
 )
 PYTHON = (

@@ -99,6 +99,7 @@ void init_runtime(py::module_& m) {
           [](Network& network, const InputShapes& shapes) { (void)network.executable(shapes); },
           py::arg("shapes"), py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("graph", [](const Network& n) { return n.graph(); })
+      .def_property_readonly("tensors", [](const Network& n) { return n.weights().tensors(); })
       .def_property_readonly("dtype",
                              [](const Network& n) { return dtype_name(n.options().dtype); })
       .def_property_readonly("isa", [](const Network& n) { return isa_name(n.options().isa); })

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from PIL import Image
 from sdcore import _core, checkpoint
 from sdcore.errors import CancelledError, FileError, InvalidArgumentError
 from sdcore.models.base import RunOptions
+from sdcore.pipelines.export import export
 from sdcore.pipelines.loading import Parts, PathLike, check_device, load_parts
 from sdcore.pipelines.stream import PipelineOutput, Step, Stream
 from sdcore.schedulers import Scheduler
@@ -232,6 +233,13 @@ class DiffusionPipeline:
         return Stream(
             self._steps(request, scheduler, noise, start), lambda x: self._finish(request, x)
         )
+
+    def export(self, path: PathLike, steps: int | Iterable[int] = 20, dtype: str = "auto") -> None:
+        """Writes one GGUF file that a C or C++ program draws with, bit for bit as here (sdcore.h).
+
+        The program can draw in those numbers of steps that are named in `steps`.
+        """
+        export(self, path, steps, dtype)
 
     def encode_prompt(self, prompts: Sequence[str]) -> Array:
         """Hidden states `[n, 77, d]` of prompts."""

@@ -1,0 +1,159 @@
+// sdcore from C++17: owners and exceptions over sdcore.h, and nothing else. Header only, so what
+// throws is the program's own code and never the library.
+//
+//   sdc::Model model("model.gguf");
+//   sdc::GenerateParams params("a lighthouse at dawn");
+//   params.seed = 42;
+//   sdc::Images images = model.generate(params);
+#ifndef SDCORE_SDCORE_HPP
+#define SDCORE_SDCORE_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sdcore/sdcore.h"
+
+namespace sdc {
+
+class Error : public std::runtime_error {
+ public:
+  Error(sdc_status status, const std::string& message)
+      : std::runtime_error(message), status_(status) {}
+  sdc_status status() const noexcept { return status_; }
+
+ private:
+  sdc_status status_;
+};
+
+inline void check(sdc_status status) {
+  if (status != SDC_OK) throw Error(status, sdc_last_error());
+}
+
+inline const char* version() noexcept { return sdc_version(); }
+inline const char* cpu_features() noexcept { return sdc_cpu_features(); }
+inline const char* cpu_isa() {
+  const char* name = nullptr;
+  check(sdc_cpu_isa(&name));
+  return name;
+}
+
+// Pictures that own their pixels.
+class Images {
+ public:
+  explicit Images(sdc_images* owned) : images_(owned, &sdc_images_free) {}
+
+  std::size_t size() const noexcept { return sdc_images_count(images_.get()); }
+  // The pixels live as long as this object.
+  sdc_image operator[](std::size_t index) const {
+    sdc_image image;
+    check(sdc_images_get(images_.get(), index, &image));
+    return image;
+  }
+
+ private:
+  std::unique_ptr<sdc_images, decltype(&sdc_images_free)> images_;
+};
+
+// The outputs of a network.
+class Tensors {
+ public:
+  explicit Tensors(sdc_tensors* owned) : tensors_(owned, &sdc_tensors_free) {}
+
+  std::size_t size() const noexcept { return sdc_tensors_count(tensors_.get()); }
+  // What it points to lives as long as this object.
+  sdc_tensor operator[](std::size_t index) const {
+    sdc_tensor tensor;
+    check(sdc_tensors_get(tensors_.get(), index, &tensor));
+    return tensor;
+  }
+
+ private:
+  std::unique_ptr<sdc_tensors, decltype(&sdc_tensors_free)> tensors_;
+};
+
+// As sdc_generate_params, with text that is kept.
+struct GenerateParams {
+  GenerateParams() = default;
+  explicit GenerateParams(std::string text) : prompt(std::move(text)) {}
+
+  std::string prompt, negative_prompt;
+  std::int32_t width = SDC_DEFAULT, height = SDC_DEFAULT, steps = SDC_DEFAULT;
+  float guidance_scale = SDC_DEFAULT;
+  std::int64_t seed = SDC_DEFAULT;
+  std::int32_t count = 1;
+  // Called after each step; false stops the run, which throws Error with SDC_CANCELLED. What it
+  // throws comes out of generate().
+  std::function<bool(std::int32_t done, std::int32_t total)> on_step;
+};
+
+// A model; copies share it. Safe to use from many threads.
+class Model {
+ public:
+  // dtype "auto", "f32" or "bf16", or "" for what the file says; no threads: one a processor.
+  explicit Model(const std::string& path, const std::string& dtype = "", std::int32_t threads = 0) {
+    sdc_model_options options;
+    sdc_model_options_init(&options);
+    options.dtype = dtype.empty() ? nullptr : dtype.c_str();
+    options.threads = threads;
+    sdc_model* opened = nullptr;
+    check(sdc_model_open(path.c_str(), &options, &opened));
+    model_.reset(opened, &sdc_model_free);
+  }
+
+  Images generate(const GenerateParams& params) const {
+    Progress progress{params.on_step, nullptr};
+    sdc_generate_params raw;
+    sdc_generate_params_init(&raw);
+    raw.prompt = params.prompt.c_str();
+    raw.negative_prompt = params.negative_prompt.c_str();
+    raw.width = params.width;
+    raw.height = params.height;
+    raw.steps = params.steps;
+    raw.guidance_scale = params.guidance_scale;
+    raw.seed = params.seed;
+    raw.count = params.count;
+    raw.user = &progress;
+    if (params.on_step) raw.on_step = &Progress::call;
+    sdc_images* images = nullptr;
+    const sdc_status status = sdc_generate(model_.get(), &raw, &images);
+    if (progress.thrown) std::rethrow_exception(progress.thrown);
+    check(status);
+    return Images(images);
+  }
+
+  Tensors run(const std::string& network, const std::vector<sdc_tensor>& inputs) const {
+    sdc_tensors* outputs = nullptr;
+    check(sdc_network_run(model_.get(), network.c_str(), inputs.data(), inputs.size(), &outputs));
+    return Tensors(outputs);
+  }
+
+ private:
+  // Carries an exception of the callback around the library.
+  struct Progress {
+    const std::function<bool(std::int32_t, std::int32_t)>& on_step;
+    std::exception_ptr thrown;
+
+    static int call(std::int32_t done, std::int32_t total, void* user) noexcept {
+      auto& self = *static_cast<Progress*>(user);
+      try {
+        return self.on_step(done, total) ? 0 : 1;
+      } catch (...) {
+        self.thrown = std::current_exception();
+        return 1;
+      }
+    }
+  };
+
+  std::shared_ptr<sdc_model> model_;
+};
+
+}  // namespace sdc
+
+#endif  // SDCORE_SDCORE_HPP

@@ -1,0 +1,29 @@
+// An exported file, opened: its networks, and its pipeline where it has one.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "pipeline/text_to_image.h"
+
+namespace sdcore {
+
+struct ModelOptions {
+  std::string dtype;           // "auto", "f32" or "bf16"; empty: what the file says
+  std::optional<int> threads;  // absent: SDCORE_NUM_THREADS, or one a processor
+};
+
+// Immutable, so safe to use from many threads. The weights stay in the mapped file, which must not
+// be changed while it is open.
+struct Model {
+  std::map<std::string, std::shared_ptr<Network>> networks;
+  std::optional<TextToImage> text_to_image;
+};
+
+// Throws Error(io), Error(checkpoint) or Error(unsupported_model) for the file, and
+// Error(invalid_argument) for the options.
+Model open_model(const std::filesystem::path& path, const ModelOptions& options);
+
+}  // namespace sdcore

@@ -1,0 +1,44 @@
+// Running one network on arrays, and getting arrays that own their memory.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "runtime/network.h"
+
+namespace sdcore {
+
+struct FloatArray {
+  Shape shape;
+  std::vector<float> values;
+};
+
+// The inputs of one run: dense arrays of the caller, f32 or i32 as the graph wants them.
+struct NetworkInputs {
+  InputShapes shapes;
+  InputArrays arrays;
+
+  void add(const std::string& name, Shape shape, const void* data) {
+    shapes[name] = std::move(shape);
+    arrays[name] = data;
+  }
+};
+
+inline std::map<std::string, FloatArray> run_network(Network& network,
+                                                     const NetworkInputs& inputs) {
+  const auto executable = network.executable(inputs.shapes);
+  const Plan& plan = executable->plan();
+  std::map<std::string, FloatArray> results;
+  OutputArrays outputs;
+  for (const auto& [name, id] : plan.graph.outputs) {
+    FloatArray& result = results[name];
+    result.shape = plan.types[static_cast<size_t>(id)].shape;
+    result.values.resize(static_cast<size_t>(element_count(result.shape)));
+    outputs[name] = result.values.data();
+  }
+  network.run(inputs.shapes, inputs.arrays, outputs);
+  return results;
+}
+
+}  // namespace sdcore

@@ -1,0 +1,87 @@
+// Draws a picture from a prompt: txt2img model.gguf "a lighthouse at dawn" [picture.ppm] [options].
+// The model is a file that Python's DiffusionPipeline.export wrote; no Python is needed here.
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "sdcore/sdcore.hpp"
+
+namespace {
+
+struct Arguments {
+  std::vector<std::string> words;  // model, prompt, picture
+  sdc::GenerateParams params;
+};
+
+Arguments parse(int argc, char** argv) {
+  Arguments arguments;
+  sdc::GenerateParams& params = arguments.params;
+  for (int i = 1; i < argc; ++i) {
+    const std::string flag = argv[i];
+    if (flag.size() != 2 || flag[0] != '-') {
+      arguments.words.push_back(flag);
+      continue;
+    }
+    const char* value = i + 1 < argc ? argv[++i] : "";
+    switch (flag[1]) {
+      case 'n':
+        params.negative_prompt = value;
+        break;
+      case 'W':
+        params.width = std::atoi(value);
+        break;
+      case 'H':
+        params.height = std::atoi(value);
+        break;
+      case 't':
+        params.steps = std::atoi(value);
+        break;
+      case 'g':
+        params.guidance_scale = std::strtof(value, nullptr);
+        break;
+      case 's':
+        params.seed = std::atoll(value);
+        break;
+      default:
+        throw std::invalid_argument("unknown option " + flag);
+    }
+  }
+  if (arguments.words.size() < 2 || arguments.words.size() > 3) {
+    throw std::invalid_argument(
+        "usage: txt2img MODEL.gguf PROMPT [PICTURE.ppm] [-n NEGATIVE] [-W WIDTH] [-H HEIGHT] "
+        "[-t STEPS] [-g GUIDANCE] [-s SEED]");
+  }
+  params.prompt = arguments.words[1];
+  return arguments;
+}
+
+void write_ppm(const std::string& path, const sdc_image& image) {
+  std::ofstream file(path, std::ios::binary);
+  file << "P6\n" << image.width << ' ' << image.height << "\n255\n";
+  file.write(reinterpret_cast<const char*>(image.pixels),
+             std::streamsize{3} * image.width * image.height);
+  if (!file.flush()) throw std::runtime_error("cannot write '" + path + "'");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  auto [words, params] = parse(argc, argv);
+  params.on_step = [](int done, int total) {
+    std::fprintf(stderr, "\rstep %d of %d%s", done, total, done == total ? "\n" : "");
+    return true;
+  };
+  const sdc::Model model(words[0]);
+  const sdc::Images images = model.generate(params);
+  const std::string path = words.size() > 2 ? words[2] : "picture.ppm";
+  write_ppm(path, images[0]);
+  std::fprintf(stderr, "%s, seed %llu\n", path.c_str(),
+               static_cast<unsigned long long>(images[0].seed));
+  return 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "error: %s\n", error.what());
+  return 1;
+}

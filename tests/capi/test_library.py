@@ -1,0 +1,113 @@
+"""The headers, what the library shows, and the example program of people who use CMake."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from building import ROOT, compiler, run
+from PIL import Image
+
+import sdcore
+
+STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-fsyntax-only")
+INCLUDE = ROOT / "csrc" / "include"
+
+
+@pytest.mark.parametrize(
+    "variable, name, standard, language, header",
+    [
+        ("CC", "cc", "c11", "c", "sdcore.h"),
+        ("CXX", "c++", "c++17", "c++", "sdcore.h"),
+        ("CXX", "c++", "c++17", "c++", "sdcore.hpp"),
+        ("CXX", "c++", "c++20", "c++", "sdcore.hpp"),
+    ],
+)
+def test_a_header_stands_alone(
+    variable: str, name: str, standard: str, language: str, header: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "twice"
+    source.write_text(2 * f'#include "sdcore/{header}"\n' + "int main(void) { return 0; }\n")
+    options = (f"-std={standard}", f"-I{INCLUDE}", "-x", language)
+    run(compiler(variable, name), *STRICT, *options, source)
+
+
+def test_the_c_example_of_the_header_compiles(tmp_path: Path) -> None:
+    text = (INCLUDE / "sdcore" / "sdcore.h").read_text().partition("The rules")[0]
+    lines = re.findall(r"^ \*   (.*)$", text, re.MULTILINE)
+    assert "params.seed = 42;" in lines
+    source = tmp_path / "example.c"
+    includes = ["#include <stdio.h>", '#include "sdcore/sdcore.h"']
+    source.write_text("\n".join([*includes, "int main(void) {", *lines, "return 0;", "}", ""]))
+    run(compiler("CC", "cc"), *STRICT, "-std=c11", f"-I{INCLUDE}", source)
+
+
+@pytest.mark.parametrize("language, standard", [("c", "c11"), ("cpp", "c++17")])
+def test_the_programs_of_the_guide_compile(language: str, standard: str, tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "embed-in-cpp.md").read_text()
+    programs = re.findall(rf"^```{language}\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    assert programs
+    tool = compiler("CC", "cc") if language == "c" else compiler("CXX", "c++")
+    for program in programs:
+        source = tmp_path / f"program.{language}"
+        source.write_text(program)
+        run(tool, *STRICT, f"-std={standard}", f"-I{INCLUDE}", source)
+
+
+def test_the_library_shows_the_c_abi_and_nothing_else(installed: Path) -> None:
+    if shutil.which("nm") is None:
+        pytest.skip("there is no nm to list symbols with")
+    library = next(installed.glob("lib*/libsdcore.so"))
+    listed = run("nm", "-D", "--defined-only", "--format=posix", library)
+    symbols = {line.split()[0].partition("@")[0] for line in listed.splitlines()}
+    header = (INCLUDE / "sdcore" / "sdcore.h").read_text()
+    declared = set(re.findall(r"^SDC_API .*?\b(sdc_\w+)\(", header, re.MULTILINE))
+    assert len(declared) > 10
+    assert {name for name in symbols if not name.startswith("SDCORE_")} == declared
+
+
+@pytest.fixture(scope="module")
+def txt2img(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    build = tmp_path_factory.mktemp("example")
+    source = ROOT / "examples" / "cpp"
+    run("cmake", "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={installed}")
+    run("cmake", "--build", build)
+    return build / "txt2img"
+
+
+def test_a_program_without_python_draws_what_python_draws(
+    txt2img: Path, exported: Path, folder: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "picture.ppm"
+    options = ("-n", "blurry dog", "-W", "48", "-H", "64", "-t", "3", "-g", "7.3", "-s", "5")
+    words = (txt2img, exported, "the red circle of a cat", picture)
+    said = run(*words, *options, env={**os.environ, "PATH": ""})
+    assert "step 3 of 3" in said and "seed 5" in said
+    pipe = sdcore.DiffusionPipeline.open(folder, dtype="f32")
+    expected = pipe(
+        "the red circle of a cat",
+        "blurry dog",
+        width=48,
+        height=64,
+        num_inference_steps=3,
+        guidance_scale=7.3,
+        seed=5,
+    )
+    assert np.array_equal(np.asarray(Image.open(picture)), np.asarray(expected.images[0]))
+
+
+def test_its_errors_are_one_line(txt2img: Path, exported: Path) -> None:
+    for words, text in (
+        ((), "usage"),
+        (("missing.gguf", "a cat"), "missing.gguf"),
+        ((exported, "a cat", "-W", "513"), "[generate] width must be a multiple of 2"),
+    ):
+        done = subprocess.run([txt2img, *words], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+        assert text in done.stderr
