@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+
 from sdcore.checkpoint import safetensors
 from sdcore.checkpoint.names import clip, unet, vae
 from sdcore.checkpoint.names.table import NameTable

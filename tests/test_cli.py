@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 import sdcore
 import sdcore.pipelines
-from PIL import Image
 from sdcore.cli import main
 from sdcore.cli.output import output_paths, slug
 from sdcore.errors import CheckpointError

@@ -7,6 +7,7 @@ import struct
 import gguf
 import numpy as np
 import pytest
+
 import sdcore
 from number_formats import FIELDS
 from sdcore import _core

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+
 from sdcore.errors import CheckpointError, FileError
 from sdcore.image_io import Infotext, read_png_parameters, save_png
 

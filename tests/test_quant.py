@@ -6,6 +6,7 @@ import threading
 import gguf
 import numpy as np
 import pytest
+
 import sdcore
 from number_formats import FIELDS
 from sdcore import _core

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from sdcore import _core
 from sdcore.errors import InvalidArgumentError
 

@@ -11,6 +11,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+
 from sdcore import schedulers
 from sdcore.errors import CheckpointError, FileError, InvalidArgumentError
 from sdcore.schedulers.base import Row, Scheduler, Table, Term

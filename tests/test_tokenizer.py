@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers
+
 from sdcore import tokenizer as module
 from sdcore.errors import CheckpointError, FileError, InvalidArgumentError, UnsupportedModelError
 from sdcore.tokenizer import BOS, EOS, CLIPTokenizer

@@ -1,4 +1,4 @@
-"""Every failure that a user can cause is an `SDCoreError`, of a kind that says whose fault it is."""
+"""Every failure that a user can cause is an `SDCoreError`, of a kind that says whose fault."""
 
 __all__ = [
     "CancelledError",

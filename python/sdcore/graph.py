@@ -1,7 +1,7 @@
 """Writing a network: values, weights by their path, and one function an op.
 
-A graph has no sizes of activations in it. Images are `[n, h, w, c]`, tokens `[n, t, c]`, a vector per
-image `[n, c]`. Weights have shapes, PyTorch's: linear `[out, in]`, convolution `[out, in, kh, kw]`.
+A graph has no sizes of activations in it. Images are `[n, h, w, c]`, tokens `[n, t, c]`, a vector
+per image `[n, c]`. Weights have PyTorch's shapes: linear `[out, in]`, conv `[out, in, kh, kw]`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Value:
 
 
 class Scope:
-    """A place in the tree of weights: `w.down_blocks[0].resnets[1].conv1` is where diffusers has it."""
+    """A place in the tree of weights: `w.down_blocks[0].resnets[1].conv1`, as diffusers has it."""
 
     def __init__(self, graph: _core.Graph, path: str = "") -> None:
         self._graph = graph
@@ -70,7 +70,7 @@ class Builder:
         self.graph.output(name, value.id)
 
 
-class nn:  # noqa: N801  (a namespace, spelled as the field spells it)
+class nn:
     """Layers with weights at a scope, and the ops that have none."""
 
     @staticmethod

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny_models
 from building import ROOT, compiler, run
 
 import sdcore
+import tiny_models
 
 
 @pytest.fixture(scope="session")

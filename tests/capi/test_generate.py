@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import sdc
-import tiny_models
 
 import sdcore
+import tiny_models
 from sdcore import _core
 from sdcore.schedulers.base import Config, Row, Scheduler, Table, Term
 

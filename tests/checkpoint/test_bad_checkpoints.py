@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 from safetensors.torch import save_file
+
+import tiny_models
 from sdcore import CheckpointError, FileError, SDCoreError, UnsupportedModelError, _core, checkpoint
 from sdcore.checkpoint.files import Contents
 from sdcore.checkpoint.model import Checkpoint

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+import tiny_models
 from sdcore import _core
 from sdcore.checkpoint.names import clip, unet, vae
 from tiny_models import REFINER, SD15, SDXL, on_meta
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 UNEVEN = {"layers_per_block": (1, 2, 3, 1), "block_out_channels": (32, 32, 32, 32)}
 LCM = {"block_out_channels": (32, 32, 32, 32), "time_cond_proj_dim": 256}

@@ -9,11 +9,12 @@ import shutil
 import gguf
 import numpy as np
 import pytest
-import sdcore.gguf
-import tiny_models
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
+
+import sdcore.gguf
+import tiny_models
 from sdcore import CheckpointError, UnsupportedModelError, _core, checkpoint
 from sdcore.checkpoint import safetensors as st
 from tiny_models import ODD, PLAIN, SINGLE, SPECS, QuantType

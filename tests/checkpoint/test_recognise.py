@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import save_file
+
+import tiny_models
 from sdcore import UnsupportedModelError, checkpoint
 from sdcore.checkpoint.detect import FAMILIES, RULES, recognise
 from sdcore.checkpoint.infer import infer_config

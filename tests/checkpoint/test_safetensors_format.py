@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from sdcore import CheckpointError, SDCoreError, UnsupportedModelError, _core
 from sdcore.checkpoint import safetensors as ours
 from sdcore.checkpoint.tensor import ForeignTensor, core_tensor

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
+
 from sdcore import InvalidArgumentError, _core
 
 K = _core.kernels

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from sdcore import InvalidArgumentError, _core
 
 kernels = _core.kernels

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from sdcore import InvalidArgumentError, _core
 
 K = _core.kernels

@@ -149,20 +149,20 @@ def test_unet_is_diffusers(name: str, isa: str) -> None:
 
 
 VAES: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
-    "three levels": (dict(block_out_channels=(32, 64, 64), layers_per_block=2), (7, 12)),
+    "three levels": ({"block_out_channels": (32, 64, 64), "layers_per_block": 2}, (7, 12)),
     "odd": (
-        dict(block_out_channels=(18, 30), norm_num_groups=6, latent_channels=3),
+        {"block_out_channels": (18, 30), "norm_num_groups": 6, "latent_channels": 3},
         (11, 5),
     ),
     "bare": (
-        dict(
-            block_out_channels=(32,),
-            norm_num_groups=8,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            mid_block_add_attention=False,
-            latent_channels=16,
-        ),
+        {
+            "block_out_channels": (32,),
+            "norm_num_groups": 8,
+            "use_quant_conv": False,
+            "use_post_quant_conv": False,
+            "mid_block_add_attention": False,
+            "latent_channels": 16,
+        },
         (9, 9),
     ),
 }

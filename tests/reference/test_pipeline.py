@@ -9,24 +9,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 from diffusers import DDIMScheduler as TorchDDIM
 from diffusers import DDPMScheduler as TorchDDPM
 from PIL import Image
 
 import sdcore
+import tiny_models
 from reference.common import BF16_FACTOR, ISAS, SAMPLED_F32, error
 
 PROMPT, NEGATIVE = "the red circle of a cat", "blurry dog"
-ARGS: dict[str, Any] = dict(
-    prompt=PROMPT,
-    negative_prompt=NEGATIVE,
-    num_inference_steps=20,
-    guidance_scale=7.5,
-    height=64,
-    width=48,
-)
+ARGS: dict[str, Any] = {
+    "prompt": PROMPT,
+    "negative_prompt": NEGATIVE,
+    "num_inference_steps": 20,
+    "guidance_scale": 7.5,
+    "height": 64,
+    "width": 48,
+}
 
 
 @pytest.fixture(scope="module", params=[tiny_models.PLAIN, tiny_models.ODD], ids=lambda s: s.name)

@@ -240,7 +240,7 @@ class _UNet:
 
 
 def build_unet(config: UNetConfig) -> _core.Graph:
-    """`sample` [n, h, w, in_channels], `timestep` [n], `encoder_hidden_states` [n, t, d] -> `sample`."""
+    """`sample` [n, h, w, c], `timestep` [n], `encoder_hidden_states` [n, t, d] -> `sample`."""
     return _UNet(config).build()
 
 

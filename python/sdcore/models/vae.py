@@ -154,6 +154,6 @@ class AutoencoderKL:
         return self.moments(images)[:, : self.config.latent_channels]
 
     def decode(self, latents: ArrayLike) -> NDArray[np.float32]:
-        """Pictures `[n, 3, 8h, 8w]` of latents `[n, c, h, w]` that were divided by scaling_factor."""
+        """Pictures `[n, 3, 8h, 8w]` of latents `[n, c, h, w]`, once divided by scaling_factor."""
         x = to_nhwc(latents, "[vae] latents", self.config.latent_channels)
         return to_nchw(self.decoder.run({"latents": x})["sample"])

@@ -60,7 +60,7 @@ class DiffusionPipeline:
         self.tokenizer = parts.tokenizer
         self.scheduler: Scheduler = parts.scheduler
 
-    # -- opening ------------------------------------------------------------------------------------
+    # -- opening ----------------------------------------
 
     @classmethod
     def open(
@@ -112,7 +112,7 @@ class DiffusionPipeline:
             )
         return cls.open(path, **options)
 
-    # -- what the model asks for --------------------------------------------------------------------
+    # -- what the model asks for ----------------------------------------
 
     @property
     def default_size(self) -> tuple[int, int]:
@@ -123,7 +123,7 @@ class DiffusionPipeline:
     default_steps = 20
     default_guidance = 7.0
 
-    # -- running ------------------------------------------------------------------------------------
+    # -- running ----------------------------------------
 
     def __call__(
         self,
@@ -142,7 +142,7 @@ class DiffusionPipeline:
     ) -> PipelineOutput:
         """Draws `num_images_per_prompt` pictures of each prompt.
 
-        `height` and `width` are in pixels. `seed` is that of the first image, image i uses seed + i;
+        `height` and `width` are in pixels. `seed` is the first image's, image i uses seed + i;
         None draws one, reported in `seeds`. `latents` [n, c, height / 8, width / 8] are noise to
         begin with in place of the seed's. `output_type` is "pil", "np" ([n, h, w, 3] in [0, 1]) or
         "latent". `eta` is DDIM's.
@@ -245,7 +245,7 @@ class DiffusionPipeline:
         """Hidden states `[n, 77, d]` of prompts."""
         return self.text_encoder(self.tokenizer(list(prompts)))
 
-    # -- inside -------------------------------------------------------------------------------------
+    # -- inside ----------------------------------------
 
     def _side(self, pixels: int | None, name: str) -> int:
         multiple = self.vae.scale_factor
@@ -311,11 +311,12 @@ class DiffusionPipeline:
         return states[[unique.index(prompt) for prompt in prompts]]
 
     def _decode(self, latents: Array) -> Array:
-        """Latents of the sampler to pictures [n, h, w, 3] in [0, 1]; one at a time keeps memory low."""
+        """Latents to pictures [n, h, w, 3] in [0, 1], one at a time to keep memory low."""
         config = self.vae.config
         unscaled = latents / config.scaling_factor + (config.shift_factor or 0.0)
         images = np.concatenate([self.vae.decode(one[None]) for one in unscaled])
-        return np.clip(images.transpose(0, 2, 3, 1) / 2 + 0.5, 0.0, 1.0).astype(np.float32)
+        pixels: Array = np.clip(images.transpose(0, 2, 3, 1) / 2 + 0.5, 0.0, 1.0)
+        return pixels.astype(np.float32)
 
     def _to_pil(self, latents: Array) -> list[Image.Image]:
         pixels = np.round(self._decode(latents) * 255).astype(np.uint8)

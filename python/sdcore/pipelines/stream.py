@@ -1,4 +1,4 @@
-"""A run of the sampler as a generator of steps: progress, preview and cancelling live outside it."""
+"""A run of the sampler as a generator of steps: progress, preview and cancel live outside it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class PipelineOutput:
 class Step:
     """The state after step `index` of `total` (from 0).
 
-    `latents` [n, c, h, w] are what the next step begins with and may be replaced; `denoised` is what
-    this step takes the clean latents to be.
+    `latents` [n, c, h, w] are what the next step begins with and may be replaced; `denoised` is
+    what this step takes the clean latents to be.
     """
 
     index: int
