@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -14,11 +15,12 @@ import tiny_models
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where libsdcore is installed. The objects of a build in build/ are used again."""
+    """Where libsdcore is installed. The objects of a build in build/, or in the folder that
+    SDCORE_TEST_BUILD names, are used again."""
     if shutil.which("cmake") is None:
         pytest.skip("there is no cmake to build libsdcore with")
     compiler("CXX", "c++")
-    build = ROOT / "build"
+    build = Path(os.environ.get("SDCORE_TEST_BUILD", ROOT / "build"))
     cache = build / "CMakeCache.txt"
     if not (cache.is_file() and f"CMAKE_HOME_DIRECTORY:INTERNAL={ROOT}\n" in cache.read_text()):
         build = tmp_path_factory.mktemp("build")
