@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from sdcore.errors import CheckpointError, FileError
 # Keys of a file's metadata, before the name of a part or a tensor.
 CONFIG_KEY = "sdcore.config."  # its config, as JSON
 FOLDED_KEY = "comfy.gguf.orig_shape."  # its shape, where the tensor was folded for quantization
+
+# DiffusionPipeline.export names tensors after their graphs, and a VAE is two.
+_EXPORTED = re.compile(r"^vae_(en|de)coder\.")
 
 
 @dataclass
@@ -41,7 +45,10 @@ def read_file(path: Path) -> Contents:
     if format == "gguf":
         opened = gguf.open(path)
         metadata = opened.metadata
-        tensors = {key: _unfolded(key, value, opened) for key, value in opened.tensors.items()}
+        tensors = {
+            _EXPORTED.sub("vae.", key): _unfolded(key, value, opened)
+            for key, value in opened.tensors.items()
+        }
     else:
         tensors, metadata = safetensors.read(file)
     return Contents(format, tensors, metadata, _configs(metadata, path))
