@@ -24,40 +24,47 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-# What holds oneDNN and ATen, which do PyTorch's work, to a level.
+# What holds oneDNN, ATen and MKL, which do PyTorch's work, to a level.
 _TORCH_LIMITS = {
-    "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
-    "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "ATEN_CPU_CAPABILITY": "avx512"},
+    "avx2": {
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    },
+    "avx512": {
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+        "ATEN_CPU_CAPABILITY": "avx512",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX512",
+    },
 }
 
 Side = Callable[[], np.ndarray]
 
 
-def torch_sides(part: str, weights: dict[str, Any], threads: int, dtypes: list[str]) -> dict:
-    """The same network in PyTorch, set up as its documentation says is fastest."""
+def torch_sides(part: str, path: Path, threads: int, dtypes: list[str]) -> dict[str, Side]:
+    """The same file in diffusers, set up as PyTorch's documentation says is fastest."""
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     torch.set_num_threads(threads)
+    with torch.device("meta"):
+        if part == "unet":
+            network = UNet2DConditionModel(cross_attention_dim=768)
+        else:
+            network = AutoencoderKL(
+                block_out_channels=(128, 256, 512, 512),
+                layers_per_block=2,
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+            )
+    configs = path.parent / "configs"  # from_single_file would fetch them from a hub
+    network.save_config(configs / part)
     sides: dict[str, Side] = {}
     for dtype in dtypes:
         kind = torch.bfloat16 if dtype == "bf16" else torch.float32
-        with torch.device("meta"):
-            if part == "unet":
-                model = UNet2DConditionModel(cross_attention_dim=768)
-            else:
-                model = AutoencoderKL(
-                    block_out_channels=(128, 256, 512, 512),
-                    layers_per_block=2,
-                    down_block_types=("DownEncoderBlock2D",) * 4,
-                    up_block_types=("UpDecoderBlock2D",) * 4,
-                )
-        shapes = {name: value.shape for name, value in model.state_dict().items()}
-        state = {
-            name: torch.from_numpy(array).reshape(shapes[name]).to(kind)
-            for name, array in weights.items()
-        }
-        model.load_state_dict(state, assign=True)
+        model = type(network).from_single_file(
+            str(path), config=str(configs), subfolder=part, torch_dtype=kind, local_files_only=True
+        )
         model.eval().to(memory_format=torch.channels_last)
 
         @torch.no_grad()
@@ -149,7 +156,7 @@ def main() -> None:
         os.environ.update(_TORCH_LIMITS[args.isa])
 
     import sdcore
-    from full_size import diffusers_weights, make_checkpoint
+    from full_size import make_checkpoint
 
     folder = Path(tempfile.gettempdir()) / "sdcore-benchmark"
     path = make_checkpoint(args.model or folder / "sd15-random-f16.safetensors")
@@ -157,7 +164,6 @@ def main() -> None:
         peak_memory(path, args.threads)
         return
     dtypes = (args.dtypes or ("f32" if args.isa else "bf16,f32")).split(",")
-    weights = diffusers_weights()
 
     def pipe_of(dtype: str) -> Any:
         return sdcore.DiffusionPipeline.open(path, dtype=dtype, threads=args.threads)
@@ -165,7 +171,7 @@ def main() -> None:
     for part, title in (("unet", "UNet step"), ("vae", "VAE decode")):
         if part in args.parts:
             sides = sdcore_sides(part, pipe_of, dtypes)
-            sides |= torch_sides(part, weights[part], args.threads, dtypes)
+            sides |= torch_sides(part, path, args.threads, dtypes)
             compare(f"{title}, 512x512, {args.threads} threads", sides, args.rounds)
 
 
