@@ -3,6 +3,8 @@
 #include <pybind11/stl.h>
 #include <pybind11/stl/filesystem.h>
 
+#include <string_view>
+
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/mapped_file.h"
@@ -39,7 +41,11 @@ void translate(std::exception_ptr pointer) {
     if (pointer) std::rethrow_exception(pointer);
   } catch (const Error& error) {
     const py::object type = py::module_::import("sdcore.errors").attr(class_name(error.kind()));
-    PyErr_SetString(type.ptr(), error.what());
+    // A message may quote bytes that are not UTF-8, such as a path's.
+    const std::string_view what = error.what();
+    const py::object text = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(
+        what.data(), static_cast<py::ssize_t>(what.size()), "backslashreplace"));
+    PyErr_SetObject(type.ptr(), text.ptr());
   }
 }
 

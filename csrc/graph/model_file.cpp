@@ -68,7 +68,7 @@ ModelFile load_model(const std::filesystem::path& path) {
     model.graphs.emplace(name, std::move(stored));
   }
   require(!model.graphs.empty(), ErrorKind::checkpoint, "[model] '", path.string(),
-          "' holds no graph");
+          "' holds no graph; DiffusionPipeline.export writes files that do");
   return model;
 }
 
