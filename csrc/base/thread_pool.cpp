@@ -9,7 +9,8 @@
 namespace sdcore {
 namespace {
 
-// About 50 microseconds: longer than the gap between two kernels, shorter than a person notices.
+// Some 50 to 200 microseconds, as long as a pause is on the processor: longer than the gap between
+// two kernels, shorter than a person notices.
 constexpr int kSpins = 4000;
 
 void relax() {

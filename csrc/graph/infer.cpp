@@ -5,6 +5,9 @@
 namespace sdcore {
 namespace {
 
+// Far beyond any memory, so that sizes in bytes never overflow.
+constexpr int64_t kMostElements = int64_t{1} << 48;
+
 // "%7 = conv2d with conv_in.weight", so that a person finds the layer.
 std::string describe(const Graph& graph, const Node& node) {
   std::string text = "%" + std::to_string(node.output) + " = " + node.op->name;
@@ -23,8 +26,9 @@ TensorType infer_node(const Graph& graph, const Node& node, const ValueTypes& ty
   }
   try {
     TensorType out = node.op->infer(node, in);
-    require(element_count(out.shape) > 0, ErrorKind::invalid_argument, "[", node.op->name,
-            "] the result would be empty: ", to_string(out.shape));
+    const int64_t count = element_count(out.shape);
+    require(count > 0 && count <= kMostElements, ErrorKind::invalid_argument, "[", node.op->name,
+            "] the result would be empty or too large: ", to_string(out.shape));
     return out;
   } catch (const Error& error) {
     throw Error(error.kind(), concat(error.what(), " (at ", describe(graph, node), ")"));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from functools import lru_cache
 from pathlib import Path
@@ -182,6 +183,8 @@ def test_two_threads_use_one_pipeline(pipe: sdcore.DiffusionPipeline) -> None:
         ({"num_inference_steps": 1001}, "1000"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt"),
         ({"seed": -3}, "seed"),
+        ({"seed": "7"}, "seed must be a whole number"),
+        ({"seed": 2**64}, "64 bits"),
         ({"output_type": "jpeg"}, "output_type"),
         ({"prompt": 3}, "prompt"),
         ({"negative_prompt": ["a", "b", "c"]}, "negative"),
@@ -192,6 +195,13 @@ def test_bad_arguments_are_named(
 ) -> None:
     with pytest.raises(sdcore.InvalidArgumentError, match=says):
         pipe(**{**ARGS, **change})
+
+
+def test_eta_is_refused_where_there_is_none(pipe: sdcore.DiffusionPipeline) -> None:
+    other = copy.copy(pipe)
+    other.scheduler = sdcore.DDPMScheduler.from_config(pipe.scheduler.config)
+    with pytest.raises(sdcore.InvalidArgumentError, match="DDPMScheduler has no eta"):
+        other(**ARGS, eta=0.5)
 
 
 def test_a_prompt_of_ten_thousand_words_is_cut(pipe: sdcore.DiffusionPipeline) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -205,6 +206,8 @@ class DiffusionPipeline:
                 f"[pipeline] there are {len(prompts)} prompts and {len(negatives)} negative ones"
             )
         first = secrets.randbelow(2**32) if seed is None else _whole(seed, "seed", 0)
+        if first + len(prompts) > 2**64:
+            raise InvalidArgumentError(f"[pipeline] seeds have 64 bits, got {first}")
         request = _Request(
             prompts=prompts,
             negative_prompts=negatives,
@@ -263,6 +266,8 @@ class DiffusionPipeline:
         """A scheduler of this call's own: two calls never meet."""
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
         options = {"eta": request.eta} if request.eta else {}
+        if options and "eta" not in inspect.signature(scheduler.make_table).parameters:
+            raise InvalidArgumentError(f"[pipeline] {type(scheduler).__name__} has no eta")
         scheduler.set_timesteps(request.steps, **options)
         return scheduler
 
@@ -347,9 +352,10 @@ def _draw(noise: Sequence[_core.TorchRandom], shape: Sequence[int]) -> Array:
 
 
 def _whole(value: Any, name: str, low: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < low:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < low:
         raise InvalidArgumentError(
-            f"[pipeline] {name} must be a whole number >= {low}, got {value}"
+            f"[pipeline] {name} must be a whole number >= {low}, got {value!r}"
         )
     return int(value)
 
