@@ -66,22 +66,6 @@ def test_files(tmp_path, name, extension):
     assert type(caught.value) is kind
 
 
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_pickles_are_never_opened(tmp_path, zipped):
-    class Bomb:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "gone off"),)
-
-    path = tmp_path / "x.safetensors"
-    torch.save({"state_dict": Bomb()}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(
-        UnsupportedModelError, match=r"pickle.*convert it to \.safetensors"
-    ) as caught:
-        checkpoint.open(path)
-    one_line(caught)
-    assert not (tmp_path / "gone off").exists()
-
-
 def test_zip_that_is_no_pickle(tmp_path):
     with zipfile.ZipFile(tmp_path / "x", "w") as archive:
         archive.writestr("readme", "hello")
@@ -146,12 +130,6 @@ def test_empty_folder(tmp_path):
 def test_folder_without_weights(folder):
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     refused(folder, CheckpointError, r"unet' has no weights: it has config\.json")
-
-
-def test_folder_of_pickles(folder):
-    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    weights.rename(weights.with_suffix(".bin"))
-    refused(folder, UnsupportedModelError, "pickle")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\xff"])

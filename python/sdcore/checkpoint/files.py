@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcore import _core, gguf
-from sdcore.checkpoint import safetensors
+from sdcore.checkpoint import safetensors, torch_legacy, torch_zip
 from sdcore.checkpoint.sniff import HEAD, sniff
 from sdcore.checkpoint.tensor import FoldedTensor, Tensor
 from sdcore.errors import CheckpointError, FileError
@@ -49,8 +49,12 @@ def read_file(path: Path) -> Contents:
             _EXPORTED.sub("vae.", key): _unfolded(key, value, opened)
             for key, value in opened.tensors.items()
         }
-    else:
+    elif format == "safetensors":
         tensors, metadata = safetensors.read(file)
+    else:
+        read = torch_zip.read if format == "torch zip" else torch_legacy.read
+        tensors, metadata = read(file)
+        format = "pickle"
     return Contents(format, tensors, metadata, _configs(metadata, path))
 
 

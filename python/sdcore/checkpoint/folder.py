@@ -15,7 +15,11 @@ log = logging.getLogger("sdcore")
 DENOISERS = ("unet", "transformer")
 NETWORKS = (*DENOISERS, "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
-STEMS = ("diffusion_pytorch_model", "model")  # diffusers' name, transformers' name
+# Stems and extension of weights: diffusers' name, then transformers'. First match wins.
+FORMATS = (
+    (("diffusion_pytorch_model", "model"), "safetensors"),
+    (("diffusion_pytorch_model", "pytorch_model"), "bin"),
+)
 # A part's folder given alone: what its config's class is called in a pipeline.
 ROLES = {
     "UNet2DConditionModel": "unet",
@@ -74,12 +78,6 @@ def _read_weights(folder: Path, variant: str | None) -> dict[str, Tensor]:
         path = folder / name
         if path.is_file():
             return read_file(path).tensors if path.suffix != ".json" else _read_shards(path)
-    pickles = [*folder.glob("*.bin"), *folder.glob("*.ckpt")]
-    if pickles:
-        raise UnsupportedModelError(
-            f"[checkpoint] '{pickles[0]}' is a PyTorch pickle, which sdcore does not read yet: "
-            "save the model with safe_serialization=True"
-        )
     raise CheckpointError(
         f"[checkpoint] folder '{folder}' has no weights: it has {_listing(folder)}"
     )
@@ -92,30 +90,35 @@ def _weight_files(folder: Path, variant: str | None) -> Iterator[str]:
         yield from _names(variant)
         log.info("[checkpoint] '%s' has no variant '%s': taking the plain weights", folder, variant)
     yield from _names(None)
-    found = sorted(name for stem in STEMS for name in _variants_there(folder, stem))
+    found = sorted(set(_variants_there(folder)))
     if len(found) == 1:
         log.info("[checkpoint] '%s' has no plain weights: taking '%s'", folder, found[0])
         yield from _names(found[0])
 
 
+def _files() -> Iterator[tuple[str, str]]:
+    return ((stem, extension) for stems, extension in FORMATS for stem in stems)
+
+
 def _names(variant: str | None) -> Iterator[str]:
-    for stem in STEMS:
+    for stem, extension in _files():
         if variant is None:
-            yield f"{stem}.safetensors"
-            yield f"{stem}.safetensors.index.json"
+            yield f"{stem}.{extension}"
+            yield f"{stem}.{extension}.index.json"
         else:
-            yield f"{stem}.{variant}.safetensors"
-            yield f"{stem}.safetensors.index.{variant}.json"
-            yield f"{stem}.safetensors.{variant}.index.json"  # as diffusers once wrote it
+            yield f"{stem}.{variant}.{extension}"
+            yield f"{stem}.{extension}.index.{variant}.json"
+            yield f"{stem}.{extension}.{variant}.index.json"  # as diffusers once wrote it
 
 
-def _variants_there(folder: Path, stem: str) -> Iterator[str]:
-    for path in folder.glob(f"{stem}.*.safetensors"):
-        variant = path.name.removeprefix(f"{stem}.").removesuffix(".safetensors")
-        if "-of-" not in variant:
-            yield variant
-    for path in folder.glob(f"{stem}.safetensors.index.*.json"):
-        yield path.name.removeprefix(f"{stem}.safetensors.index.").removesuffix(".json")
+def _variants_there(folder: Path) -> Iterator[str]:
+    for stem, extension in _files():
+        for path in folder.glob(f"{stem}.*.{extension}"):
+            variant = path.name.removeprefix(f"{stem}.").removesuffix(f".{extension}")
+            if "-of-" not in variant:
+                yield variant
+        for path in folder.glob(f"{stem}.{extension}.index.*.json"):
+            yield path.name.removeprefix(f"{stem}.{extension}.index.").removesuffix(".json")
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:

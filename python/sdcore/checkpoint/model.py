@@ -47,7 +47,7 @@ class Component:
 class Checkpoint:
     def __init__(self, path: Path, contents: Contents) -> None:
         self.path = path
-        self.format = contents.format  # "safetensors", "gguf" or "diffusers"
+        self.format = contents.format  # "safetensors", "gguf", "pickle" or "diffusers"
         self.metadata = contents.metadata  # of a folder: its model_index.json
         self.tensors = contents.tensors  # as named in the file; in a folder, after their part
         self.tokenizer_path = contents.tokenizers.get("tokenizer")
@@ -113,7 +113,8 @@ _SCALED_FLOAT8 = (".scale_weight", ".weight_scale", ".comfy_quant")
 
 
 def open(path: str | os.PathLike[str], variant: str | None = None) -> Checkpoint:
-    """Opens anything that holds tensors: a .safetensors or .gguf file, or a diffusers folder.
+    """Opens anything that holds tensors: a .safetensors, .gguf or torch.save file, or a
+    diffusers folder.
 
     Files are told apart by their bytes, and nothing is read but headers. `variant` picks files such
     as "fp16" in a folder; parts that lack it give their plain files.

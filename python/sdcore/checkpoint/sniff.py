@@ -8,34 +8,45 @@ from sdcore.errors import CheckpointError, SDCoreError, UnsupportedModelError
 
 HEAD = 512
 
-_PICKLE = (
-    "is a PyTorch pickle ({}), which sdcore does not read yet: convert it to .safetensors "
+_BARE_PICKLE = (
+    "is a pickle, but not one that torch.save wrote: save its tensors as .safetensors "
     "(never unpickle a file that you do not trust)"
 )
 _WEB_PAGE = "is a web page, not a model: the download failed or needs a login"
 _POINTER = "is a git-lfs pointer, not the model itself: run 'git lfs pull' where it came from"
 _TEXT = "is a text file, not a model: it begins with {!r}"
+_TAR = "is a tar archive, or a PyTorch file of before 0.2, which sdcore does not read"
 _UNKNOWN = "is not a model file: its first bytes are {}"
 
 # First bytes, the kind of error, and what to say. First match wins.
 _FOREIGN: tuple[tuple[bytes, type[SDCoreError], str], ...] = (
-    (rb"PK\x03\x04", UnsupportedModelError, _PICKLE.format("a zip archive, as torch.save writes")),
-    (rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9", UnsupportedModelError, _PICKLE.format("of torch < 1.6")),
-    (rb"\x80[\x02-\x05]", UnsupportedModelError, _PICKLE.format("a bare one")),
+    # Not a safetensors header of 0x280 bytes.
+    (rb"\x80[\x02-\x05](?!..\0{4} *\{)", UnsupportedModelError, _BARE_PICKLE),
     (rb"version https://git-lfs", CheckpointError, _POINTER),
     (rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml)", CheckpointError, _WEB_PAGE),
     (rb"\x89PNG|\xff\xd8\xff|RIFF....WEBP", CheckpointError, "is a picture, not a model"),
     (rb"\x89HDF", UnsupportedModelError, "is an HDF5 file (Keras), which sdcore does not read"),
     (rb"\x1f\x8b|7z\xbc\xaf|Rar!|BZh|\xfd7zXZ", CheckpointError, "is an archive: unpack it first"),
+    (rb".{257}ustar", UnsupportedModelError, _TAR),
+)
+# PyTorch's formats: a zip archive, or a pickle of the magic number in protocol 2 to 5, 1, or 0.
+_TORCH = (
+    (rb"PK\x03\x04", "torch zip"),
+    (rb"\x80[\x02-\x05](\x95.{8})?\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", "torch legacy"),
+    (rb"L119547037146038801333356L?\n\.", "torch legacy"),
 )
 
 
 def sniff(head: bytes, size: int, where: str) -> str:
-    """Either "gguf" or "safetensors"; an error says what else the file is."""
+    """One of "gguf", "safetensors", "torch zip" and "torch legacy"; an error says what else the
+    file is."""
     if size == 0:
         raise CheckpointError(f"[checkpoint] '{where}' is empty")
     if head.startswith(b"GGUF"):
         return "gguf"
+    for pattern, name in _TORCH:
+        if re.match(pattern, head, re.DOTALL):
+            return name
     for pattern, error, message in _FOREIGN:
         if re.match(pattern, head, re.DOTALL):
             raise error(f"[checkpoint] '{where}' {message}")

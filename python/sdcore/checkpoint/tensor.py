@@ -117,7 +117,7 @@ class FoldedTensor:
 
 def core_tensor(tensor: Any) -> Any:
     """The `_core.Tensor` that networks take."""
-    return tensor.to_core() if isinstance(tensor, ForeignTensor | FoldedTensor) else tensor
+    return tensor.to_core() if hasattr(tensor, "to_core") else tensor
 
 
 # Exponent and mantissa bits, and exponent bias. E4M3 has no infinity and one NaN (OCP 8-bit
