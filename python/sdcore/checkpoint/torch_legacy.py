@@ -37,7 +37,7 @@ def read(file: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     def stored(identity: Any) -> Any:
         found = storage(identity)
         if isinstance(found, Storage) and dtypes.setdefault(found.key, found.dtype) != found.dtype:
-            fail(f"storage '{found.key:.80}' is of two types")
+            fail(f"storage {found.key!r:.80} is of two types")
         return found
 
     def next_pickle(at: int) -> tuple[Any, int]:
@@ -56,7 +56,7 @@ def read(file: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     def find(storage: Storage) -> Block:
         if storage.key not in blocks:
-            fail(f"there is no storage '{storage.key:.80}', which a tensor needs")
+            fail(f"there is no storage {storage.key!r:.80}, which a tensor needs")
         return blocks[storage.key]
 
     state, scalars = find_state(root, file.path)
@@ -69,14 +69,14 @@ def _blocks(
     blocks: dict[str, Block] = {}
     for key in keys:
         if key not in dtypes:
-            fail(f"nothing says what storage '{key:.80}' holds")
+            fail(f"nothing says what storage {key!r:.80} holds")
         if at + 8 > len(data):
-            fail(f"the file is cut short at byte {len(data)}, before storage '{key:.80}'")
+            fail(f"the file is cut short at byte {len(data)}, before storage {key!r:.80}")
         (count,) = struct.unpack_from("<q", data, at)
         begin, nbytes = at + 8, count * SIZES[dtypes[key]]
         at = begin + nbytes
         if count < 0 or at > len(data):
-            fail(f"storage '{key:.80}' of {count} elements ends past the file's {len(data)} bytes")
+            fail(f"storage {key!r:.80} of {count} elements ends past the file's {len(data)} bytes")
         blocks[key] = Block(nbytes, begin, _slice(data, begin, at))
     return blocks
 

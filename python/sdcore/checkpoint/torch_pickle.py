@@ -24,6 +24,7 @@ from sdcore.errors import CheckpointError, UnsupportedModelError
 MAX_AXES = 32  # NumPy's own bound
 MAX_ITEMS = 1_000_000  # entries of all dictionaries together, each counted as often as it is met
 MAX_NESTING = 16
+MAX_NAME = 1024
 # What an expanded tensor (stride 0) may take more than its storage does.
 MAX_EXPANDED = 1 << 26
 
@@ -111,7 +112,7 @@ def storage(identity: Any) -> Any:
         return Storage(key, type.dtype, count)
     _, first, view_count = more[0]
     if not _is_size(first) or not _is_size(view_count) or first + view_count > count:
-        raise ValueError(f"a view that is not inside its storage '{key:.40}'")
+        raise ValueError(f"a view that is not inside its storage {key!r:.40}")
     return Storage(key, type.dtype, view_count, first)
 
 
@@ -248,21 +249,23 @@ def _flattened(root: dict[str, Any], where: str) -> Iterable[tuple[str, Stored]]
         if items > MAX_ITEMS or depth > MAX_NESTING:
             raise CheckpointError(f"[pickle] '{where}': its dictionaries nest without end")
         for key, value in values.items():
+            if len(prefix) + len(key) > MAX_NAME:
+                raise CheckpointError(f"[pickle] '{where}': a name of over {MAX_NAME} characters")
             if isinstance(value, Stored):
                 yield prefix + key, value
             elif isinstance(value, dict):
                 waiting.append((f"{prefix}{key}.", value, depth + 1))
             elif isinstance(value, Opaque) and value.name.startswith("torch._utils._rebuild_"):
                 raise UnsupportedModelError(
-                    f"[pickle] '{where}': tensor '{prefix}{key}' is of a kind that sdcore does not "
-                    f"read ({value.name:.80})"
+                    f"[pickle] '{where}': tensor {prefix + key!r:.200} is of a kind that sdcore "
+                    f"does not read ({value.name!r:.80})"
                 )
 
 
 def _refuse(root: Any, where: str) -> NoReturn:
     if isinstance(root, Opaque):
         raise UnsupportedModelError(
-            f"[pickle] '{where}' holds a pickled {root.name:.80}, not its weights: save its "
+            f"[pickle] '{where}' holds a pickled {root.name!r:.80}, not its weights: save its "
             "state_dict()"
         )
     names = {Stored: "one tensor without a name", list: "a list", tuple: "a tuple"}
@@ -281,14 +284,14 @@ def make_tensors(
 
 def _tensor(file: Any, name: str, stored: Stored, find: Callable[[Storage], Block]) -> Tensor:
     def fail(message: str) -> NoReturn:
-        raise CheckpointError(f"[pickle] '{file.path}': tensor '{name:.200}' {message}")
+        raise CheckpointError(f"[pickle] '{file.path}': tensor {name!r:.200} {message}")
 
     storage, size = stored.storage, SIZES[stored.dtype]
     room = storage.count * SIZES[storage.dtype]
     first = storage.first * SIZES[storage.dtype]
     block = find(storage)
     if first + room > block.nbytes:
-        fail(f"needs {first + room} bytes of storage '{storage.key}', which has {block.nbytes}")
+        fail(f"needs {first + room} bytes of storage {storage.key!r:.80}, which has {block.nbytes}")
     if stored.end * size > room:
         fail(f"reaches byte {stored.end * size} of a storage of {room}")
     if stored.elements * size > max(room, MAX_EXPANDED):

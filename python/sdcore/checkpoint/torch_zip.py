@@ -97,7 +97,7 @@ class _Archive:
     def block(self, name: str, is_big_endian: bool) -> Block:
         entry = self.entries.get(name)
         if entry is None:
-            self.fail(f"there is no '{name:.200}', which a tensor needs")
+            self.fail(f"there is no {name!r:.200}, which a tensor needs")
         offset = self._begins[name] if entry.method == _STORED else None
         return Block(entry.size, offset, cache(lambda: self.content(name)), is_big_endian)
 
@@ -110,9 +110,9 @@ class _Archive:
         try:
             unpacked = machine.decompress(packed, entry.size + 1)
         except zlib.error as error:
-            self.fail(f"'{name:.200}' does not unpack: {error}")
+            self.fail(f"{name!r:.200} does not unpack: {error}")
         if len(unpacked) != entry.size or not machine.eof:
-            self.fail(f"'{name:.200}' does not unpack to its {entry.size} bytes")
+            self.fail(f"{name!r:.200} does not unpack to its {entry.size} bytes")
         return memoryview(unpacked)
 
     # ---- the directory
@@ -126,7 +126,7 @@ class _Archive:
         for _ in range(count):
             entry, position = self._entry(position)
             if entry.name in entries:
-                self.fail(f"'{entry.name:.200}' is there twice")
+                self.fail(f"{entry.name!r:.200} is there twice")
             entries[entry.name] = entry
         return entries
 
@@ -162,12 +162,12 @@ class _Archive:
         extra = bytes(self.data[at + n_name : at + n_name + n_extra])
         size, packed, header = self._wide(name, extra, [size, packed, header])
         if flags & _ENCRYPTED:
-            self.fail(f"'{name:.200}' is encrypted")
+            self.fail(f"{name!r:.200} is encrypted")
         if method not in (_STORED, _DEFLATED):
-            self.fail(f"'{name:.200}' is compressed by method {method}, expected 0 or 8")
+            self.fail(f"{name!r:.200} is compressed by method {method}, expected 0 or 8")
         limit = packed if method == _STORED else packed * _MAX_DEFLATION
         if size > limit or (method == _STORED and size != packed):
-            self.fail(f"'{name:.200}' cannot hold {size} bytes in {packed}")
+            self.fail(f"{name!r:.200} cannot hold {size} bytes in {packed}")
         entry = Entry(name, method, flags, packed, size, header)
         return entry, at + n_name + n_extra + n_comment
 
@@ -184,7 +184,7 @@ class _Archive:
                 return values
             at += 4 + size
         if missing:
-            self.fail(f"'{name:.200}' lacks its 64-bit sizes")
+            self.fail(f"{name!r:.200} lacks its 64-bit sizes")
         return values
 
     # ---- the payloads
@@ -195,13 +195,13 @@ class _Archive:
         end = 0
         for entry in sorted(self.entries.values(), key=lambda entry: entry.header):
             if entry.header < end:
-                self.fail(f"'{entry.name:.200}' lies over the entry before it")
+                self.fail(f"{entry.name!r:.200} lies over the entry before it")
             signature, *_, n_name, n_extra = _LOCAL.unpack_from(self.data, entry.header)
             if signature != b"PK\x03\x04":
-                self.fail(f"no header of '{entry.name:.200}' at byte {entry.header}")
+                self.fail(f"no header of {entry.name!r:.200} at byte {entry.header}")
             begin = entry.header + _LOCAL.size + n_name + n_extra
             end = begin + entry.packed
             if end > len(self.data):
-                self.fail(f"'{entry.name:.200}' ends at byte {end} of {len(self.data)}")
+                self.fail(f"{entry.name!r:.200} ends at byte {end} of {len(self.data)}")
             begins[entry.name] = begin
         return begins

@@ -20,6 +20,7 @@ from sdcore.errors import CheckpointError
 MAX_BYTES = 1 << 26  # a thousand tensors take a tenth of a megabyte
 MAX_STEPS = 2_000_000
 MAX_INTEGER = 255  # bytes
+MAX_LINE = 4096
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -107,19 +108,23 @@ class _Machine:
         self.position = begin
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.left = MAX_STEPS
 
     def run(self) -> Any:
-        for _ in range(MAX_STEPS):
-            code = self._take(1)[0]
-            if code == pickle.STOP[0]:
-                return self._pop()
+        while (code := self._take(1)[0]) != pickle.STOP[0]:
             step = _STEPS.get(code)
             if step is None:
                 raise self.error(
                     f"opcode {code:#04x} at byte {self.position - 1} is not one of a model's"
                 )
+            self._spend(1)
             step(self)
-        raise self.error(f"its pickle takes more than {MAX_STEPS} steps")
+        return self._pop()
+
+    def _spend(self, steps: int) -> None:
+        self.left -= steps
+        if self.left < 0:
+            raise self.error(f"its pickle takes more than {MAX_STEPS} steps")
 
     def error(self, message: str) -> CheckpointError:
         return CheckpointError(f"[pickle] '{self.where}': {message}")
@@ -144,10 +149,10 @@ class _Machine:
         return bytes(self._take(self._number(form)))
 
     def _line(self) -> bytes:
-        for end in range(self.position, min(len(self.data), self.position + 4096)):
-            if self.data[end] == 10:
-                return bytes(self._take(end + 1 - self.position)[:-1])
-        raise self.error(f"no end of the line at byte {self.position}")
+        length = bytes(self.data[self.position : self.position + MAX_LINE]).find(b"\n")
+        if length < 0:
+            raise self.error(f"no end of the line at byte {self.position}")
+        return bytes(self._take(length + 1)[:-1])
 
     # ---- the stack
 
@@ -263,7 +268,10 @@ class _Machine:
     def _called(self, target: Any, arguments: Any) -> Any:
         if isinstance(target, Known) and isinstance(arguments, tuple):
             try:
-                return target.make(*arguments)
+                made = target.make(*arguments)
+                # A copy of something that is remembered costs the file nothing, so count it.
+                self._spend(len(made) if isinstance(made, dict) else 0)
+                return made
             except (TypeError, ValueError) as error:
                 raise self.error(f"{target.name} has wrong operands: {error!s:.120}") from error
         name = getattr(target, "name", None)
@@ -276,6 +284,7 @@ class _Machine:
         # Elsewhere it is attributes, such as the _metadata of a state dict.
         if isinstance(target, Stateful):
             target.set_state(state)
+            self._spend(len(target))
 
 
 def _runs_code(module: str, name: str, full: str) -> bool:
