@@ -73,6 +73,13 @@ def test_zip_that_is_no_pickle(tmp_path):
         checkpoint.open(tmp_path / "x")
 
 
+def test_header_that_looks_like_a_pickle(tmp_path):
+    """Its length of 0x280 is how a pickle of protocol 2 begins."""
+    text = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'.ljust(0x280)
+    (tmp_path / "x").write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
+    assert checkpoint.open(tmp_path / "x").format == "safetensors"
+
+
 @pytest.mark.parametrize("name", ["nothing", "owner/model"])
 def test_no_such_file(tmp_path, name):
     with pytest.raises(FileError, match="no such file or folder"):

@@ -49,11 +49,11 @@ class Stateful(dict[str, Any]):
 # Whoever names one of these wants to run something. They would be inert here like all unknown
 # globals, but a file that tries has to be reported.
 _CODE_MODULES = frozenset([
-    "_io", "_pickle", "_posixsubprocess", "_winapi", "asyncio", "bdb", "cProfile", "codeop",
+    "_pickle", "_posixsubprocess", "_winapi", "asyncio", "bdb", "cProfile", "codeop",
     "commands", "ctypes", "ftplib", "http", "httplib", "imp", "importlib", "marshal",
     "multiprocessing", "nt", "operator", "os", "pdb", "pickle", "pip", "pkgutil", "popen2",
-    "posix", "pty", "pydoc", "requests", "runpy", "shutil", "signal", "smtplib", "socket",
-    "ssl", "subprocess", "sys", "thread", "timeit", "urllib", "urllib2", "webbrowser",
+    "posix", "pty", "pydoc", "requests", "runpy", "shutil", "smtplib", "socket", "ssl",
+    "subprocess", "sys", "thread", "timeit", "urllib", "urllib2", "webbrowser",
 ])  # fmt: skip
 _CODE_BUILTINS = frozenset([
     "__import__", "apply", "breakpoint", "compile", "delattr", "eval", "exec", "execfile",
@@ -61,9 +61,10 @@ _CODE_BUILTINS = frozenset([
     "vars",
 ])  # fmt: skip
 _CODE_NAMES = frozenset([
-    "code.InteractiveInterpreter", "code.interact", "functools.reduce", "io.FileIO", "io.open",
-    "numpy.load", "torch.compile", "torch.load", "torch.serialization.load",
-    "torch.storage._load_from_bytes", "types.CodeType", "types.FunctionType",
+    "_io.FileIO", "_io.open", "_io.open_code", "code.InteractiveInterpreter", "code.interact",
+    "functools.reduce", "io.FileIO", "io.open", "numpy.load", "torch.compile", "torch.load",
+    "torch.serialization.load", "torch.storage._load_from_bytes", "types.CodeType",
+    "types.FunctionType",
 ])  # fmt: skip
 _CODE_PARTS = ("torch.hub.", "torch.jit.", "torch.utils.cpp_extension.", "numpy.testing.")
 
