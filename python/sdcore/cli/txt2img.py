@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-m",
         "--model",
         metavar="PATH",
-        help="a .safetensors or .gguf file, or a diffusers folder",
+        help="a .safetensors, .gguf, .ckpt, .pt, .pth or .bin file, or a diffusers folder",
     )
     add("--vae", metavar="PATH", help="a VAE to use in place of the model's own")
 

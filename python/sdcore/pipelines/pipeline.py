@@ -106,7 +106,7 @@ class DiffusionPipeline:
 
     @classmethod
     def from_single_file(cls, path: PathLike, **options: Any) -> DiffusionPipeline:
-        """Opens a .safetensors or .gguf file; `options` as for `open`."""
+        """Opens a .safetensors, .gguf, .ckpt, .pt, .pth or .bin file; `options` as for `open`."""
         if Path(path).is_dir():
             raise InvalidArgumentError(
                 f"[pipeline] '{path}' is a folder: open it with from_pretrained"
