@@ -14,14 +14,11 @@ import torch
 
 from sdcore import schedulers
 from sdcore.errors import CheckpointError, FileError, InvalidArgumentError
-from sdcore.schedulers.base import Row, Scheduler, Table, Term
+from sdcore.schedulers.base import Scheduler
 from sdcore.schedulers.ddim import DDIMScheduler
 from sdcore.schedulers.ddpm import DDPMScheduler
 from sdcore.schedulers.discrete import (
-    DiscreteScheduler,
     alphas_cumprod,
-    prediction,
-    spaced_timesteps,
 )
 
 # Scheduler configurations as shipped with SD 1.5, SD 2.1 and the x4 upscaler.

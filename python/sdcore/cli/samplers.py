@@ -52,10 +52,10 @@ def find(name: str) -> Sampler:
 
     wanted = _key(name)
     for short, sampler in SAMPLERS.items():
-        if wanted in (_key(short), _key(sampler.title)):
+        if wanted in (_key(short), _key(sampler.title), *_class_keys(sampler.scheduler)):
             return sampler
     for known in schedulers.names():
-        if wanted in (_key(known), _key(known.removesuffix("Scheduler"))):
+        if wanted in _class_keys(known):
             return Sampler(known.removesuffix("Scheduler"), known)
     raise InvalidArgumentError(
         f"[txt2img] there is no sampler '{name}'; use one of {', '.join(SAMPLERS)}"
@@ -64,6 +64,10 @@ def find(name: str) -> Sampler:
 
 def _key(name: str) -> str:
     return name.lower().replace("_", "").replace(" ", "")
+
+
+def _class_keys(name: str) -> tuple[str, str]:
+    return _key(name), _key(name.removesuffix("Scheduler"))
 
 
 def title(scheduler: Scheduler) -> str:
@@ -85,7 +89,7 @@ def make(scheduler: Scheduler, sampler: str | None, schedule: str | None) -> Sch
     kind = schedulers.get(found.scheduler)
     if schedule == "karras" and "use_karras_sigmas" not in kind.defaults:
         raise InvalidArgumentError(
-            f"[txt2img] --schedule karras is not for {found.title or found.scheduler}, whose levels "
-            "are training's; use it with --sampler euler, heun, lms, dpm2, dpm++2m or unipc"
+            f"[txt2img] --schedule karras is not for {found.title or found.scheduler}, which draws "
+            "at training's own levels; use --sampler euler, heun, lms, dpm2, dpm++2m or unipc"
         )
     return kind.from_config(scheduler.config, **fields)
