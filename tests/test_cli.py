@@ -156,6 +156,44 @@ def test_sampler(pipe, flag, name):
     assert parameters_of("x.png").settings["Sampler"] == "DDPM"
 
 
+@pytest.mark.parametrize(
+    ("name", "title", "kind"),
+    [
+        ("euler", "Euler", "EulerDiscreteScheduler"),
+        ("Euler a", "Euler a", "EulerAncestralDiscreteScheduler"),
+        ("heun", "Heun", "HeunDiscreteScheduler"),
+        ("lms", "LMS", "LMSDiscreteScheduler"),
+        ("plms", "PLMS", "PNDMScheduler"),
+        ("PNDM", "PLMS", "PNDMScheduler"),
+        ("lcm", "LCM", "LCMScheduler"),
+        ("dpm2", "DPM2", "KDPM2DiscreteScheduler"),
+        ("unipc", "UniPC", "UniPCMultistepScheduler"),
+        ("dpm++2m", "DPM++ 2M", "DPMSolverMultistepScheduler"),
+        ("DPM++ 2M SDE", "DPM++ 2M SDE", "DPMSolverMultistepScheduler"),
+        ("dpm++2m_sde", "DPM++ 2M SDE", "DPMSolverMultistepScheduler"),
+    ],
+)
+def test_samplers_by_their_usual_names(pipe, name, title, kind):
+    pipe.scheduler = get("PNDMScheduler")(beta_start=0.0005)
+    assert txt2img("x", "--sampler", name, "-o", "x.png") == 0
+    assert type(pipe.scheduler) is get(kind)
+    assert pipe.scheduler.config.beta_start == 0.0005
+    pipe.scheduler.set_timesteps(3)
+    assert parameters_of("x.png").settings["Sampler"] == title
+
+
+def test_schedule(pipe, capsys):
+    assert txt2img("x", "--sampler", "euler", "--schedule", "karras", "-o", "x.png") == 0
+    assert pipe.scheduler.config.use_karras_sigmas is True
+    assert parameters_of("x.png").settings["Schedule type"] == "Karras"
+    assert txt2img("x", "--schedule", "normal", "-o", "y.png") == 0
+    assert pipe.scheduler.config.use_karras_sigmas is False
+    assert "Schedule type" not in parameters_of("y.png").settings
+    capsys.readouterr()
+    assert txt2img("x", "--sampler", "ddim", "--schedule", "karras", "-o", "z.png") == 1
+    one_error_line(capsys, "--schedule karras is not for DDIM")
+
+
 def test_batch_uses_one_seed_more_each(pipe, capsys):
     assert txt2img("x", "-b", 3, "-s", 10) == 0
     captured = capsys.readouterr()
@@ -435,7 +473,7 @@ def test_a_picture_from_a_model(tiny, tmp_path):
     assert np.asarray(picture).std() > 1
     settings = parameters_of(tmp_path / "a-red-circle-7.png").settings
     assert settings["Size"] == "64x64"
-    assert settings["Sampler"] == "DDIM"
+    assert settings["Sampler"] == "PLMS"  # what a single file of this family is drawn with
 
     # A seed means one picture, whichever of a batch it is and however many threads draw it.
     words = ("txt2img", "-m", tiny, "a red circle", *SMALL, "-s", 6, "-b", 2, "-t", 1, "-o", "b")

@@ -14,14 +14,11 @@ import torch
 
 from sdcore import schedulers
 from sdcore.errors import CheckpointError, FileError, InvalidArgumentError
-from sdcore.schedulers.base import Row, Scheduler, Table, Term
+from sdcore.schedulers.base import Scheduler
 from sdcore.schedulers.ddim import DDIMScheduler
 from sdcore.schedulers.ddpm import DDPMScheduler
 from sdcore.schedulers.discrete import (
-    DiscreteScheduler,
     alphas_cumprod,
-    prediction,
-    spaced_timesteps,
 )
 
 # Scheduler configurations as shipped with SD 1.5, SD 2.1 and the x4 upscaler.
@@ -134,68 +131,6 @@ def test_the_scheduler_of_the_guide_agrees_with_diffusers(scratch_registry, pred
     config = {**SD, "timestep_spacing": "leading", "prediction_type": prediction}
     for steps in (1, 7, 23):
         assert_agrees("EulerDiscreteScheduler", config, steps, seed=steps)
-
-
-def heun_table(config, steps):
-    """Two evaluations a step; the second row reaches back to where the step began."""
-    timesteps = spaced_timesteps(config, steps)
-    alphas = alphas_cumprod(config)[timesteps].astype(float)
-    sigmas = [*np.sqrt((1 - alphas) / alphas), 0.0]
-
-    def row(i, *terms):
-        scale = (1 + sigmas[i] ** 2) ** -0.5
-        x0, _ = prediction(config, timesteps[i], alphas[i])
-        return Row(timesteps[i], Term(x0.x * scale, m=x0.m), terms, input_scale=scale)
-
-    rows = []
-    for i, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
-        step = following - sigma
-        rows.append(row(i, Term(x=following / sigma, x0=-step / sigma)))
-        if following > 0:
-            now, before = step / 2 / following, step / 2 / sigma
-            rows.append(row(i + 1, Term(x=now, x0=-now), Term(x=1 + before, x0=-before)))
-    return Table(tuple(rows), init_noise_sigma=(1 + sigmas[0] ** 2) ** 0.5)
-
-
-def plms_table(config, steps):
-    """Weighs the noise predicted up to four rows ago, and runs its first step twice."""
-    stride = config.num_train_timesteps // steps
-    timesteps = spaced_timesteps(config, steps)
-    alphas = alphas_cumprod(config).astype(float)
-    rows = []
-    for i, t in enumerate([*timesteps[:2], *timesteps[1:]]):
-        x0, _ = prediction(config, t, alphas[t])
-        again = i == 1
-        start = t + stride if again else t
-        a = alphas[start]
-        a_prev = alphas[start - stride] if start >= stride else alphas[0]
-        weights = {0: [1], 1: [1 / 2, 1 / 2], 2: [3 / 2, 0, -1 / 2]}.get(i)
-        if i == 3:
-            weights = [23 / 12, -16 / 12, 0, 5 / 12]
-        if i > 3:
-            weights = [55 / 24, -59 / 24, 37 / 24, *([0] * (i == 4)), -9 / 24]
-        along = -(a_prev - a) / (a * (1 - a_prev) ** 0.5 + (a * (1 - a) * a_prev) ** 0.5)
-        terms = [Term(m=along * w) for w in weights]
-        terms[again] = terms[again]._replace(x=(a_prev / a) ** 0.5)
-        rows.append(Row(t, x0, tuple(terms)))
-    return Table(tuple(rows))
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation")
-def test_methods_of_higher_order_fit_the_table(scratch_registry):
-    class HeunDiscreteScheduler(DiscreteScheduler, table=heun_table):
-        pass
-
-    class PNDMScheduler(DiscreteScheduler, table=plms_table):
-        pass
-
-    spaced = {**SD, "timestep_spacing": "leading", "steps_offset": 1}
-    # Not fewer steps: Heun's second row divides by the next sigma, and with a step from 2 to 0.03
-    # that multiplies every rounding by 35, diffusers' as well as ours.
-    for steps in (5, 12):
-        for kind in PREDICTIONS:
-            assert_agrees("HeunDiscreteScheduler", {**spaced, "prediction_type": kind}, steps, 0)
-        assert_agrees("PNDMScheduler", {**spaced, "skip_prk_steps": True}, steps, 0)
 
 
 def test_steps_of_any_number():

@@ -15,18 +15,36 @@ from sdcore.pipelines import DiffusionPipeline, PipelineOutput
 from sdcore.quantization import dequantize, quantize
 from sdcore.schedulers.ddim import DDIMScheduler
 from sdcore.schedulers.ddpm import DDPMScheduler
+from sdcore.schedulers.dpmsolver_multistep import DPMSolverMultistepScheduler
+from sdcore.schedulers.euler import EulerDiscreteScheduler
+from sdcore.schedulers.euler_ancestral import EulerAncestralDiscreteScheduler
+from sdcore.schedulers.heun import HeunDiscreteScheduler
+from sdcore.schedulers.kdpm2 import KDPM2DiscreteScheduler
+from sdcore.schedulers.lcm import LCMScheduler
+from sdcore.schedulers.lms import LMSDiscreteScheduler
+from sdcore.schedulers.pndm import PNDMScheduler
+from sdcore.schedulers.unipc import UniPCMultistepScheduler
 
 __all__ = [
     "CancelledError",
     "CheckpointError",
     "DDIMScheduler",
     "DDPMScheduler",
+    "DPMSolverMultistepScheduler",
     "DiffusionPipeline",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
     "FileError",
+    "HeunDiscreteScheduler",
     "InvalidArgumentError",
+    "KDPM2DiscreteScheduler",
+    "LCMScheduler",
+    "LMSDiscreteScheduler",
     "OutOfMemoryError",
+    "PNDMScheduler",
     "PipelineOutput",
     "SDCoreError",
+    "UniPCMultistepScheduler",
     "UnsupportedModelError",
     "__version__",
     "backends",

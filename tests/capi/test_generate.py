@@ -115,7 +115,7 @@ def test_defaults_are_the_models(model: sdc.Model, folder: Path) -> None:
     done: list[tuple[int, int]] = []
     params = model.library.params(PROMPT)
     pictures, (seed,) = model.generate(params, lambda *step: done.append(step) or 0)
-    assert done == [(i, 20) for i in range(1, 21)]
+    assert done == [(i, 21) for i in range(1, 22)]  # PLMS makes its first step twice
     pipe = sdcore.DiffusionPipeline.open(folder, dtype="f32")
     assert_same(pictures, [np.asarray(pipe(PROMPT, seed=seed).images[0])])
     assert model.generate(params)[1] != [seed]
@@ -164,7 +164,7 @@ def test_two_threads_do_not_meet(model: sdc.Model) -> None:
         thread.join()
     for seed in (1, 2):
         assert np.array_equal(together[seed], alone[seed - 1])
-        assert steps[seed] == list(range(1, 21))
+        assert steps[seed] == list(range(1, 22))
         assert f"got {600 + 2 * seed + 1}" in failures[seed]
 
 
@@ -192,7 +192,7 @@ def test_bad_requests(model: sdc.Model, fields: dict[str, Any], text: str) -> No
 
 
 def test_a_callback_cancels(model: sdc.Model) -> None:
-    with pytest.raises(sdc.Failed, match="stopped by the caller after step 2 of 20") as failed:
+    with pytest.raises(sdc.Failed, match="stopped by the caller after step 2 of 21") as failed:
         model.generate(model.library.params(steps=20), lambda done, _: done == 2)
     assert failed.value.status == sdc.CANCELLED
     assert model.generate(model.library.params(steps=3))[0]  # the model is as good as before

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -79,6 +80,16 @@ def test_ddpm_draws_the_noise_that_diffusers_draws(model: Any) -> None:
     ref = _torch_latents(folder, torch.float32, TorchDDPM)
     pipe = _open(folder, dtype="f32")
     pipe.scheduler = sdcore.DDPMScheduler.from_config(pipe.scheduler.config)
+    assert error(pipe(**ARGS, seed=5, output_type="latent").images, ref) <= SAMPLED_F32
+
+
+@pytest.mark.parametrize("name", ["PNDM", "EulerDiscrete", "DPMSolverMultistep"])
+def test_samplers_draw_what_diffusers_draws(tmp_path: Path, name: str) -> None:
+    folder = tiny_models.save_folder(tiny_models.PLAIN, tmp_path / "plain")
+    ref = _torch_latents(folder, torch.float32, getattr(diffusers, f"{name}Scheduler"))
+    pipe = sdcore.DiffusionPipeline.from_pretrained(folder, dtype="f32")
+    assert type(pipe.scheduler) is sdcore.PNDMScheduler  # as Stable Diffusion 1.5's folder asks
+    pipe.scheduler = getattr(sdcore, f"{name}Scheduler").from_config(pipe.scheduler.config)
     assert error(pipe(**ARGS, seed=5, output_type="latent").images, ref) <= SAMPLED_F32
 
 

@@ -7,9 +7,10 @@ import os
 import secrets
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdcore import __version__
+from sdcore.cli import samplers
 from sdcore.cli.output import check_outputs, make_folder, output_paths
 from sdcore.errors import InvalidArgumentError
 
@@ -68,8 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sampler",
         "--sampling-method",
         metavar="NAME",
-        help="for example ddim (default: the model's own)",
+        help=f"one of {', '.join(samplers.SAMPLERS)} (default: the model's own)",
     )
+    add("--schedule", choices=samplers.SCHEDULES, help="noise levels (default: the model's own)")
     add("--eta", type=float, metavar="ETA", help="noise that DDIM adds, 0 to 1 (default: 0)")
 
     output = parser.add_argument_group("output")
@@ -103,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
     pipe = _open(args)
     for seed, path in zip(seeds, paths, strict=True):
         out = _draw(pipe, prompt, seed, args)
-        _save(out, path, args)
+        _save(out, path, pipe, args)
         print(path, flush=True)
 
 
@@ -135,28 +137,11 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
     from sdcore.pipelines import DiffusionPipeline  # late, for a quick --help
 
     if args.sampler is not None:
-        scheduler = _scheduler(args.sampler)
+        samplers.find(args.sampler)  # a wrong name is said before the model is read
     pipe = DiffusionPipeline.open(args.model, dtype=args.dtype, threads=args.threads, vae=args.vae)
-    if args.sampler is not None:
-        pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    if args.sampler is not None or args.schedule is not None:
+        pipe.scheduler = samplers.make(pipe.scheduler, args.sampler, args.schedule)
     return pipe
-
-
-def _scheduler(name: str) -> Any:
-    """The scheduler class that a user means: `ddim`, `DDIM` or `DDIMScheduler`."""
-    from sdcore import schedulers
-
-    known = {_sampler_name(known).lower(): known for known in schedulers.names()}
-    wanted = _sampler_name(name).lower()
-    if wanted not in known:
-        raise InvalidArgumentError(
-            f"[txt2img] there is no sampler '{name}'; use one of {', '.join(known)}"
-        )
-    return schedulers.get(known[wanted])
-
-
-def _sampler_name(scheduler: str) -> str:
-    return scheduler.removesuffix("Scheduler")
 
 
 def _draw(
@@ -190,13 +175,16 @@ def _draw(
         return stream.result()
 
 
-def _save(out: PipelineOutput, path: Path, args: argparse.Namespace) -> None:
+def _save(
+    out: PipelineOutput, path: Path, pipe: DiffusionPipeline, args: argparse.Namespace
+) -> None:
     from sdcore.image_io import Infotext, save_png
 
     used = out.parameters
     settings = {
         "Steps": used["steps"],
-        "Sampler": _sampler_name(used["sampler"]),
+        "Sampler": samplers.title(pipe.scheduler),
+        "Schedule type": "Karras" if pipe.scheduler.config.get("use_karras_sigmas") else None,
         "CFG scale": f"{used['guidance_scale']:g}",
         "Seed": out.seeds[0],
         "Size": f"{used['width']}x{used['height']}",

@@ -55,6 +55,8 @@ class Table:
 
     rows: tuple[Row, ...]
     init_noise_sigma: float = 1.0
+    # Noise over signal in what each row is given; for schedulers that place their own levels.
+    sigmas: tuple[float, ...] = ()
 
     @cached_property
     def timesteps(self) -> NDArray[Any]:

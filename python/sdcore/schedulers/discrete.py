@@ -106,29 +106,40 @@ def _cumulative_product(values: Array) -> Array:
     return np.cumprod(values, dtype=np.float64).astype(np.float32)
 
 
-def spaced_timesteps(config: Config, steps: int) -> list[int]:
+def spaced_timesteps(config: Config, steps: int, *, left_out: int = 0) -> list[int]:
     """The training timesteps of a run of so many steps, from noisy to clean (Lin et al. 2023,
     table 2)."""
-    total = _train_timesteps(config)
-    if not _is_whole(steps) or not 1 <= steps <= total:
-        raise InvalidArgumentError(
-            f"[scheduler] the number of steps must be from 1 to {total}, "
-            f"the timesteps the model was trained with; got {steps!r}"
-        )
+    return [int(t) for t in spaced(config, steps, left_out=left_out).round()]
+
+
+def spaced(config: Config, steps: int, *, left_out: int = 0) -> NDArray[np.float64]:
+    """The same before rounding. Some methods space `left_out` more steps at the clean end and leave
+    them out."""
+    check_steps(config, steps)
+    total, points = _train_timesteps(config), steps + left_out
     offset = number(config, "steps_offset")
     spacings: dict[str, Callable[[], NDArray[Any]]] = {
-        "leading": lambda: np.arange(steps)[::-1] * (total // steps) + offset,
-        "linspace": lambda: np.linspace(0, total - 1, steps).round()[::-1],
+        "leading": lambda: np.arange(points)[::-1] * (total // points) + offset,
+        "linspace": lambda: np.linspace(0, total - 1, points)[::-1],
         # Rounding can leave arange one number too long, past the last step.
-        "trailing": lambda: np.round(np.arange(total, 0, -total / steps))[:steps] - 1,
+        "trailing": lambda: np.round(np.arange(total, 0, -total / steps)) - 1,
     }
-    timesteps = [int(t) for t in choice(config, "timestep_spacing", spacings)()]
+    timesteps = choice(config, "timestep_spacing", spacings)()[:steps].astype(np.float64)
     if timesteps[0] >= total or timesteps[-1] < 0:
         raise InvalidArgumentError(
             f"[scheduler] steps_offset {offset:g} puts {steps} steps outside the "
             f"training timesteps 0 to {total - 1}; use fewer steps or another timestep_spacing"
         )
     return timesteps
+
+
+def check_steps(config: Config, steps: int) -> None:
+    total = _train_timesteps(config)
+    if not _is_whole(steps) or not 1 <= steps <= total:
+        raise InvalidArgumentError(
+            f"[scheduler] the number of steps must be from 1 to {total}, "
+            f"the timesteps the model was trained with; got {steps!r}"
+        )
 
 
 class Prediction(NamedTuple):
@@ -138,7 +149,7 @@ class Prediction(NamedTuple):
     eps: Term
 
 
-def prediction(config: Config, t: int, alpha: float) -> Prediction:
+def prediction(config: Config, t: float, alpha: float) -> Prediction:
     """What the model's output at timestep t means, where x = sqrt(alpha) x0 + sqrt(1-alpha) eps."""
     signal, sigma = math.sqrt(alpha), math.sqrt(1 - alpha)
     if signal == 0 and config.prediction_type == "epsilon":

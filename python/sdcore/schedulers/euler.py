@@ -1,0 +1,48 @@
+"""Euler's method: Karras et al. 2022, algorithm 2 without churn."""
+
+from sdcore.errors import InvalidArgumentError
+from sdcore.schedulers.base import Config, Row, Table
+from sdcore.schedulers.sigmas import (
+    SigmaScheduler,
+    denoised,
+    final_level,
+    input_scale,
+    moved,
+    slope,
+    walk,
+)
+
+
+def euler_table(config: Config, steps: int) -> Table:
+    _check(config)
+    levels = walk(config, steps, final=final_level(config))
+    rows = []
+    for t, sigma, following in zip(*levels, levels.sigmas[1:], strict=False):
+        x0 = denoised(config, t, sigma)
+        term = moved(slope(x0, sigma), following - sigma)
+        rows.append(Row(t, x0, (term,), input_scale=input_scale(sigma)))
+    return Table(tuple(rows), levels.init_noise_sigma(config), tuple(levels.sigmas[:-1]))
+
+
+def _check(config: Config) -> None:
+    if config.interpolation_type != "linear":
+        raise InvalidArgumentError(
+            f"[euler] interpolation_type {config.interpolation_type!r} is not supported; "
+            "use 'linear'"
+        )
+    if config.timestep_type != "discrete":
+        raise InvalidArgumentError(
+            f"[euler] timestep_type {config.timestep_type!r} is not supported; use 'discrete'"
+        )
+
+
+class EulerDiscreteScheduler(
+    SigmaScheduler,
+    table=euler_table,
+    defaults={
+        "interpolation_type": "linear",
+        "timestep_type": "discrete",
+        "final_sigmas_type": "zero",
+    },
+):
+    """First order, deterministic."""

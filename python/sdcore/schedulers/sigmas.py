@@ -1,0 +1,173 @@
+"""What is common to samplers that walk down noise levels sigma of their own choice, where
+x = x0 + sigma * eps (Karras et al. 2022), or that divided by sqrt(1 + sigma²)."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdcore.errors import InvalidArgumentError
+from sdcore.schedulers.base import Array, Config, Term, choice, number
+from sdcore.schedulers.discrete import (
+    DiscreteScheduler,
+    alphas_cumprod,
+    prediction,
+    spaced,
+    spaced_timesteps,
+)
+
+DEFAULTS = {
+    "timestep_spacing": "linspace",
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "sigma_min": None,
+    "sigma_max": None,
+}
+
+
+class SigmaScheduler(DiscreteScheduler, defaults=DEFAULTS):
+    """A scheduler whose sample is x0 + sigma * eps."""
+
+    def noise_level(self, t: NDArray[Any]) -> tuple[Array, Array]:
+        # The level of a row is its own, whatever timestep stands beside it.
+        rows = [self._index(float(one)) for one in t]
+        sigma = np.array([self.table.sigmas[row] for row in rows], np.float32)
+        return np.ones_like(sigma), sigma
+
+
+class ScaledSigmaScheduler(SigmaScheduler):
+    """A scheduler whose sample is (x0 + sigma * eps) / sqrt(1 + sigma²), as in training."""
+
+    def noise_level(self, t: NDArray[Any]) -> tuple[Array, Array]:
+        _, sigma = super().noise_level(t)
+        signal: Array = np.sqrt(1 / (1 + sigma**2))
+        return signal, sigma * signal
+
+
+class Walk(NamedTuple):
+    """A timestep for each step, and the levels that it leads between: one more."""
+
+    timesteps: list[float]
+    sigmas: list[float]
+
+    def init_noise_sigma(self, config: Config) -> float:
+        """What the first noise is multiplied by. Below pure noise a rest of the image is in it,
+        which spacings that begin at the top leave out."""
+        top = max(self.sigmas)
+        return math.hypot(top, 1) if config.timestep_spacing == "leading" else top
+
+
+def walk(config: Config, steps: int, *, final: float = 0.0) -> Walk:
+    """Levels of a sampler on x0 + sigma * eps: those at the spaced timesteps, or a curve between
+    the first and the last of them; then `final`."""
+    training = training_sigmas(config)
+    timesteps = spaced(config, steps).astype(np.float32).tolist()
+    sigmas = np.interp(timesteps, np.arange(len(training)), training)
+    curve = _curve(config, steps, float(sigmas[0]), float(sigmas[-1]))
+    if curve is not None:
+        sigmas, timesteps = curve, _timesteps_of(curve, training)
+    return _walk(timesteps, sigmas, final)
+
+
+def scaled_walk(config: Config, steps: int, *, whole: Callable[[float], int] = round) -> Walk:
+    """Levels of a sampler in the scale of training: whole timesteps, spaced with one more below
+    them, or a curve over all of training's levels. `whole` is how Karras' curve comes to timesteps
+    that the model knows; the other is cut, by diffusers' convention."""
+    training = training_sigmas(config)
+    timesteps: list[Any] = spaced_timesteps(config, steps, left_out=1)
+    sigmas = np.interp(timesteps, np.arange(len(training)), training)
+    curve = _curve(config, steps, float(training[-1]), float(training[0]))
+    if curve is not None:
+        whole = whole if config.use_karras_sigmas else int
+        sigmas, timesteps = curve, [whole(t) for t in _timesteps_of(curve, training)]
+    return _walk(timesteps, sigmas, final_level(config))
+
+
+def final_level(config: Config) -> float:
+    """Where a class that has `final_sigmas_type` ends: at no noise, or training's least."""
+    lowest = float(training_sigmas(config)[0])
+    return choice(config, "final_sigmas_type", {"zero": 0.0, "sigma_min": lowest})
+
+
+def _walk(timesteps: list[float], sigmas: NDArray[Any], final: float) -> Walk:
+    levels = [float(sigma) for sigma in np.append(sigmas, final).astype(np.float32)]
+    if any(a <= b for a, b in itertools.pairwise(levels[:-1])):
+        raise InvalidArgumentError(
+            f"[scheduler] {len(timesteps)} steps give noise levels that do not fall from each to "
+            "the next; use fewer steps or another timestep_spacing"
+        )
+    return Walk(timesteps, levels)
+
+
+def training_sigmas(config: Config) -> Array:
+    """The level of every training timestep."""
+    alphas = alphas_cumprod(config)
+    if config.rescale_betas_zero_snr:
+        alphas[-1] = 2**-24  # diffusers' stand-in for pure noise, whose sigma is infinite
+    sigmas: Array = np.sqrt((1 - alphas) / alphas)
+    return sigmas
+
+
+def _curve(config: Config, steps: int, top: float, bottom: float) -> NDArray[np.float64] | None:
+    if config.use_beta_sigmas:
+        raise InvalidArgumentError(
+            "[scheduler] use_beta_sigmas=True is not supported; use use_karras_sigmas=True or "
+            "use_exponential_sigmas=True"
+        )
+    if config.use_karras_sigmas and config.use_exponential_sigmas:
+        raise InvalidArgumentError(
+            "[scheduler] use_karras_sigmas and use_exponential_sigmas are both True; choose one"
+        )
+    if config.sigma_max is not None:
+        top = number(config, "sigma_max")
+    if config.sigma_min is not None:
+        bottom = number(config, "sigma_min")
+    if config.use_karras_sigmas:
+        # Karras et al. 2022, equation 5, with their rho.
+        rho = 7.0
+        start, end = top ** (1 / rho), bottom ** (1 / rho)
+        levels: NDArray[np.float64] = (start + np.linspace(0, 1, steps) * (end - start)) ** rho
+        return levels
+    if config.use_exponential_sigmas:
+        return np.exp(np.linspace(math.log(top), math.log(bottom), steps))
+    return None
+
+
+def _timesteps_of(sigmas: NDArray[Any], training: Array) -> list[float]:
+    return [timestep_of(sigma, training) for sigma in sigmas]
+
+
+def timestep_of(sigma: float, training: Array) -> float:
+    """Where a level lies among training's, between two of them by its logarithm."""
+    levels = np.log(training)
+    log = np.log(np.float64(sigma))
+    below = int(np.clip(np.searchsorted(levels, log, side="right") - 1, 0, len(levels) - 2))
+    way = (log - levels[below]) / (levels[below + 1] - levels[below])
+    way = np.clip(way, 0, 1)
+    return float((1 - way) * below + way * (below + 1))
+
+
+def input_scale(sigma: float) -> float:
+    """x times this is what the model was trained on."""
+    return 1 / math.hypot(sigma, 1)
+
+
+def denoised(config: Config, t: float, sigma: float) -> Term:
+    """x0 of x = x0 + sigma * eps and the model's output at x times `input_scale`."""
+    scale = input_scale(sigma)
+    x0, _ = prediction(config, t, scale**2)
+    return Term(x=x0.x * scale, m=x0.m)
+
+
+def slope(x0: Term, sigma: float) -> Term:
+    """dx/dsigma = (x - x0) / sigma, of x and m: exact where x0 is not clipped."""
+    return Term(x=(1 - x0.x) / sigma, m=-x0.m / sigma)
+
+
+def moved(along: Term, distance: float, begin: float = 1.0) -> Term:
+    """begin * x + distance * slope"""
+    return Term(x=begin + distance * along.x, x0=distance * along.x0, m=distance * along.m)
