@@ -28,10 +28,6 @@ struct View {
   int halo = 0;
 
   int64_t pixels() const { return n * h * w; }
-  // True when pixel i of all n*h*w lies at i * stride_w.
-  bool flat() const {
-    return (h == 1 || stride_h == w * stride_w) && (n == 1 || stride_n == h * w * stride_w);
-  }
   template <class T>
   T* at(int64_t in, int64_t iy, int64_t ix) const {
     return static_cast<T*>(data) + in * stride_n + iy * stride_h + ix * stride_w;

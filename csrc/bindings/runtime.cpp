@@ -103,9 +103,7 @@ void init_runtime(py::module_& m) {
       .def_property_readonly("dtype",
                              [](const Network& n) { return dtype_name(n.options().dtype); })
       .def_property_readonly("isa", [](const Network& n) { return isa_name(n.options().isa); })
-      .def_property_readonly("threads", [](const Network& n) { return n.options().pool->size(); })
-      .def_property_readonly("prepared_bytes",
-                             [](const Network& n) { return n.weights().prepared_bytes(); });
+      .def_property_readonly("threads", [](const Network& n) { return n.options().pool->size(); });
 }
 
 }  // namespace sdcore::bindings

@@ -62,7 +62,6 @@ class Lowering {
   Tensor table(size_t input) const;
   const Shape& weight_shape(size_t input) const { return graph_.value(slot(input)).shape; }
 
-  std::byte* workspace(const Run& run) const { return run.arena + workspace_; }
   int64_t workspace_offset() const { return workspace_; }
   Isa isa() const { return kernels_.isa; }
 

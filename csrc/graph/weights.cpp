@@ -44,12 +44,4 @@ const float* WeightStore::vector(const std::string& name, const Shape& shape) {
   return values.data();
 }
 
-size_t WeightStore::prepared_bytes() const {
-  const std::lock_guard lock(mutex_);
-  size_t bytes = 0;
-  for (const auto& [name, packed] : matrices_) bytes += packed ? packed_bytes(*packed) : 0;
-  for (const auto& [name, values] : vectors_) bytes += values.size() * sizeof(float);
-  return bytes;
-}
-
 }  // namespace sdcore

@@ -27,9 +27,6 @@ class WeightStore {
   // As stored, under the wanted shape.
   Tensor shaped(std::string_view name, const Shape& shape) const;
 
-  // Memory taken by the forms made so far.
-  size_t prepared_bytes() const;
-
  private:
   std::map<std::string, Tensor, std::less<>> tensors_;
   mutable std::mutex mutex_;

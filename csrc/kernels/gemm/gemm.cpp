@@ -144,8 +144,6 @@ PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelConte
   return w;
 }
 
-size_t packed_bytes(const PackedWeight& weight) { return weight.panels.size(); }
-
 void linear(const LinearArgs& args, const KernelContext& context) {
   gemm::check("linear", args.in, args.out, args.weight, args.epilogue, context);
   require(args.weight->kernel == 1, ErrorKind::invalid_argument,

@@ -33,7 +33,6 @@ using PackedWeightPtr = std::shared_ptr<const PackedWeight>;
 // is that of the activations: f32 computes in float32, bf16 multiplies bf16 by bf16 and sums in
 // float32.
 PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelContext& context);
-size_t packed_bytes(const PackedWeight& weight);  // memory owned, not counting mapped blocks
 
 struct LinearArgs {
   View in;   // c = in features
