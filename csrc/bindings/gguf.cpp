@@ -127,6 +127,18 @@ py::tuple read(const std::filesystem::path& path) {
   return py::make_tuple(file.version, order, metadata_to_python(file.metadata), tensors);
 }
 
+// For tensors that do not exist yet: (name, type, shape) of each.
+py::bytes header(const py::dict& metadata,
+                 const std::vector<std::tuple<py::str, std::string, Shape>>& tensors) {
+  std::vector<gguf::NamedTensor> named;
+  for (const auto& [name, type, shape] : tensors) {
+    const TypeInfo* info = find_type(type);
+    require(info != nullptr, ErrorKind::invalid_argument, "[gguf] there is no type '", type, "'");
+    named.push_back({to_text(name), {nullptr, info->type, shape, nullptr, nullptr}});
+  }
+  return gguf::header(metadata_from_python(metadata), named);
+}
+
 void write(const std::filesystem::path& path, const py::dict& metadata, const py::dict& tensors,
            const std::string& byte_order) {
   require(byte_order == "little" || byte_order == "big", ErrorKind::invalid_argument,
@@ -160,6 +172,7 @@ gguf::Metadata metadata_from_python(const py::dict& metadata) {
 
 void init_gguf(py::module_& m) {
   m.def("gguf_read", &read, py::arg("path"));
+  m.def("gguf_header", &header, py::arg("metadata"), py::arg("tensors"));
   m.def("gguf_write", &write, py::arg("path"), py::arg("metadata"), py::arg("tensors"),
         py::arg("byte_order"));
 }

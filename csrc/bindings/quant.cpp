@@ -157,6 +157,7 @@ void init_quant(py::module_& m) {
       .def("to_float", &to_array)
       .def("reshape", &reshape, py::arg("shape"))
       .def("rows", &rows, py::arg("begin"), py::arg("end"))
+      .def("release", &Tensor::release)
       .def("__repr__", [](const Tensor& t) {
         return concat("Tensor(", type_info(t.type).name, ", ", to_string(t.shape), ")");
       });

@@ -75,6 +75,13 @@ void check(const Metadata& metadata, const std::vector<NamedTensor>& tensors) {
   }
 }
 
+uint64_t checked_alignment(const Metadata& metadata) {
+  const uint64_t boundary = alignment(metadata);
+  require(boundary != 0, ErrorKind::invalid_argument,
+          "[gguf] general.alignment must be a u32 that is a power of two");
+  return boundary;
+}
+
 std::string encode_header(const Metadata& metadata, const std::vector<NamedTensor>& tensors,
                           ByteOrder order, size_t boundary) {
   Encoder encoder(order);
@@ -96,7 +103,8 @@ std::string encode_header(const Metadata& metadata, const std::vector<NamedTenso
     encoder.number(offset);
     offset = align_up(offset + static_cast<uint64_t>(tensor.bytes()), boundary);
   }
-  return encoder.bytes();
+  return encoder.bytes() +
+         std::string(align_up(encoder.bytes().size(), boundary) - encoder.bytes().size(), '\0');
 }
 
 void pad(OutputFile& out, size_t written, size_t boundary) {
@@ -128,16 +136,18 @@ void write_data(OutputFile& out, const Tensor& tensor, ByteOrder order) {
 
 }  // namespace
 
+std::string header(const Metadata& metadata, const std::vector<NamedTensor>& tensors,
+                   ByteOrder order) {
+  check(metadata, tensors);
+  return encode_header(metadata, tensors, order, checked_alignment(metadata));
+}
+
 void write(const std::filesystem::path& path, const Metadata& metadata,
            const std::vector<NamedTensor>& tensors, ByteOrder order) {
-  check(metadata, tensors);
-  const uint64_t boundary = alignment(metadata);
-  require(boundary != 0, ErrorKind::invalid_argument,
-          "[gguf] general.alignment must be a u32 that is a power of two");
-  const std::string header = encode_header(metadata, tensors, order, boundary);
+  const std::string head = header(metadata, tensors, order);
+  const uint64_t boundary = checked_alignment(metadata);
   OutputFile out(path);
-  out.write(header.data(), header.size());
-  pad(out, header.size(), boundary);
+  out.write(head.data(), head.size());
   for (const auto& [name, tensor] : tensors) {
     write_data(out, tensor, order);
     pad(out, static_cast<size_t>(tensor.bytes()), boundary);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 #include "gguf/format.h"
 
@@ -13,5 +14,9 @@ namespace sdcore::gguf {
 // is replaced.
 void write(const std::filesystem::path& path, const Metadata& metadata,
            const std::vector<NamedTensor>& tensors, ByteOrder order = ByteOrder::little);
+
+// What comes before the tensors' data, padding included; the data of the tensors is not looked at.
+std::string header(const Metadata& metadata, const std::vector<NamedTensor>& tensors,
+                   ByteOrder order = ByteOrder::little);
 
 }  // namespace sdcore::gguf

@@ -9,46 +9,32 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 import struct
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from sdcore import _core
-from sdcore.checkpoint.tensor import ForeignTensor, Tensor
-from sdcore.errors import CheckpointError, FileError, InvalidArgumentError
+from sdcore.checkpoint.output import Outgoing, Progress, whole_file, write_pieces
+from sdcore.checkpoint.tensor import CORE_SIZES, SIZES, ForeignTensor, Tensor
+from sdcore.errors import CheckpointError, InvalidArgumentError
 
 MAX_HEADER = 100_000_000  # the bound of the format's own reader
 
-# dtype in the file -> bytes an element, name here. The core holds the first group.
-CORE_TYPES = {
-    "F64": (8, "f64"),
-    "F32": (4, "f32"),
-    "F16": (2, "f16"),
-    "BF16": (2, "bf16"),
-    "I64": (8, "i64"),
-    "I32": (4, "i32"),
-    "I16": (2, "i16"),
-    "I8": (1, "i8"),
-}
-FOREIGN_TYPES = {
-    "BOOL": (1, "bool"),
-    "U8": (1, "u8"),
-    "U16": (2, "u16"),
-    "U32": (4, "u32"),
-    "U64": (8, "u64"),
-    "C64": (8, "c64"),
-    "F8_E4M3": (1, "f8_e4m3"),
-    "F8_E5M2": (1, "f8_e5m2"),
-    "F8_E8M0": (1, "f8_e8m0"),
-    "F8_E4M3FNUZ": (1, "f8_e4m3fnuz"),
-    "F8_E5M2FNUZ": (1, "f8_e5m2fnuz"),
-}
-DTYPES = CORE_TYPES | FOREIGN_TYPES
+# dtype in the file -> bytes an element, name here.
+DTYPES = {
+    dtype: (SIZES[name], name)
+    for dtype, name in {
+        "F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16", "I64": "i64", "I32": "i32",
+        "I16": "i16", "I8": "i8", "BOOL": "bool", "U8": "u8", "U16": "u16", "U32": "u32",
+        "U64": "u64", "C64": "c64", "F8_E4M3": "f8_e4m3", "F8_E5M2": "f8_e5m2",
+        "F8_E8M0": "f8_e8m0", "F8_E4M3FNUZ": "f8_e4m3fnuz", "F8_E5M2FNUZ": "f8_e5m2fnuz",
+    }.items()
+}  # fmt: skip
+_NAMES = {name: dtype for dtype, (_, name) in DTYPES.items()}
 
 
 def read(file: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -71,9 +57,46 @@ def read(file: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
                 f"tensor '{name}' ends at byte {begin + last} of a file of {len(data)}: the file "
                 "is cut short",
             )
-        tensors[name] = _tensor(file, name, dtype, shape, data, begin + first, begin + last)
+        tensors[name] = _tensor(file, name, DTYPES[dtype][1], shape, begin + first, last - first)
     _check_gapless(ranges, len(data) - begin, file.path)
     return tensors, metadata
+
+
+def write(
+    path: str | os.PathLike[str],
+    tensors: Sequence[Outgoing],
+    metadata: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Writes tensors one after another. The widest elements come first, as the format's own writer
+    puts them, so that all are aligned."""
+    ordered = sorted(tensors, key=lambda tensor: -SIZES.get(tensor.type, 0))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    for tensor in ordered:
+        if tensor.type not in _NAMES:
+            raise InvalidArgumentError(
+                f"[safetensors] the format has no dtype for {tensor.type} of '{tensor.name}'"
+            )
+        if tensor.name in header:
+            raise InvalidArgumentError(f"[safetensors] tensor '{tensor.name}' occurs twice")
+        offsets = [offset, offset + tensor.nbytes]
+        header[tensor.name] = {
+            "dtype": _NAMES[tensor.type],
+            "shape": tensor.shape,
+            "data_offsets": offsets,
+        }
+        offset = offsets[1]
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER:
+        raise InvalidArgumentError(
+            f"[safetensors] a header of {len(text)} bytes is above the format's {MAX_HEADER}"
+        )
+    with whole_file(path) as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in ordered:
+            write_pieces(file, tensor, progress)
 
 
 def save(
@@ -85,19 +108,17 @@ def save(
 ) -> None:
     """Writes arrays; `types` names those that hold the bits of another type ("BF16" in uint16)."""
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    offset = 0
+    ready = []
     for name, array in arrays.items():
         dtype = (types or {}).get(name) or _dtype_of(name, array)
         if DTYPES[dtype][0] != array.itemsize:
             raise InvalidArgumentError(f"[safetensors] '{name}' of {array.dtype} cannot be {dtype}")
-        end = offset + array.nbytes
-        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    chunks = (array.data if array.size else b"" for array in arrays.values())
-    _write_whole(Path(path), struct.pack("<Q", len(text)) + text, chunks)
+        ready.append(Outgoing(name, DTYPES[dtype][1], array.shape, partial(_array_bytes, array)))
+    write(path, ready, metadata)
+
+
+def _array_bytes(array: npt.NDArray[Any]) -> list[Any]:
+    return [array.data] if array.size else []
 
 
 def _fail(where: str, message: str) -> NoReturn:
@@ -157,18 +178,12 @@ def _check_gapless(ranges: list[tuple[int, int, str]], size: int, where: str) ->
 
 
 def _tensor(
-    file: Any,
-    name: str,
-    dtype: str,
-    shape: tuple[int, ...],
-    data: memoryview,
-    begin: int,
-    end: int,
+    file: Any, name: str, type: str, shape: tuple[int, ...], begin: int, nbytes: int
 ) -> Tensor:
-    if dtype in CORE_TYPES:
-        tensor: Tensor = _core.Tensor.from_file(file, begin, CORE_TYPES[dtype][1], shape)
+    if type in CORE_SIZES:
+        tensor: Tensor = _core.Tensor.from_file(file, begin, type, shape)
         return tensor
-    return ForeignTensor(name, FOREIGN_TYPES[dtype][1], shape, data[begin:end])
+    return ForeignTensor(name, type, shape, _core.Tensor.from_file(file, begin, "i8", [nbytes]))
 
 
 def _dtype_of(name: str, array: npt.NDArray[Any]) -> str:
@@ -177,18 +192,3 @@ def _dtype_of(name: str, array: npt.NDArray[Any]) -> str:
     if dtype not in DTYPES or not array.dtype.isnative:
         raise InvalidArgumentError(f"[safetensors] '{name}' is {array.dtype}, which has no dtype")
     return dtype
-
-
-def _write_whole(path: Path, head: bytes, chunks: Iterable[Any]) -> None:
-    """Under another name first: a reader never meets half a file."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as out:
-            out.write(head)
-            for chunk in chunks:
-                out.write(chunk)
-        temporary.replace(path)
-    except OSError as error:
-        raise FileError(f"[safetensors] cannot write '{path}': {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -24,9 +24,25 @@ class Tensor(Protocol):
     def type(self) -> str: ...
     @property
     def nbytes(self) -> int: ...
+    @property
+    def data(self) -> Any: ...  # the bytes as they are stored
     def to_float(self) -> Floats: ...
     def reshape(self, shape: Sequence[int]) -> Tensor: ...
     def rows(self, begin: int, end: int) -> Tensor: ...
+    def release(self) -> None: ...  # gives mapped memory back until it is next read
+
+
+# Bytes of an element, of all types that have no blocks: the core's, and those it does not hold.
+CORE_SIZES: dict[str, int] = {
+    str(row["name"]): int(str(row["block_bytes"]))
+    for row in _core.types()
+    if row["block_size"] == 1
+}
+FOREIGN_SIZES = {
+    "bool": 1, "u8": 1, "u16": 2, "u32": 4, "u64": 8, "c64": 8, "c128": 16, "f8_e4m3": 1,
+    "f8_e5m2": 1, "f8_e8m0": 1, "f8_e4m3fnuz": 1, "f8_e5m2fnuz": 1,
+}  # fmt: skip
+SIZES = CORE_SIZES | FOREIGN_SIZES
 
 
 def row_range(tensor: Tensor, begin: int, end: int) -> Tensor:
@@ -58,19 +74,26 @@ def _remade(tensor: Tensor, values: Floats) -> Tensor:
 
 
 class ForeignTensor:
-    """Stored in a type that the core has no kernels for. Float8 widens to bf16, which holds every
-    value of it; the others (bytes, booleans, unsigned) are never weights, so only reading one is an
-    error."""
+    """Stored in a type that the core has no kernels for; `carrier` has the bytes, as i8. Float8
+    widens to bf16, which holds every value of it; the others (bytes, booleans, unsigned) are never
+    weights, so only using one as such is an error."""
 
-    def __init__(self, name: str, type: str, shape: tuple[int, ...], data: memoryview) -> None:
+    def __init__(self, name: str, type: str, shape: tuple[int, ...], carrier: Tensor) -> None:
         self.name = name
         self.type = type
         self.shape = shape
-        self._data = data
+        self._carrier = carrier
 
     @property
     def nbytes(self) -> int:
-        return self._data.nbytes
+        return self._carrier.nbytes
+
+    @property
+    def data(self) -> Any:
+        return self._carrier.data
+
+    def release(self) -> None:
+        self._carrier.release()
 
     def to_core(self) -> Tensor:
         if self.type not in FLOAT8:
@@ -78,18 +101,19 @@ class ForeignTensor:
                 f"[checkpoint] tensor '{self.name}' is stored as {self.type}, which is no type of "
                 "weights"
             )
-        codes = np.frombuffer(self._data, np.uint8)
-        tensor: Tensor = _core.Tensor.from_array(_as_bf16(self.type)[codes], "bf16")
+        tensor: Tensor = _core.Tensor.from_array(_as_bf16(self.type)[self.data], "bf16")
         return tensor.reshape(self.shape)
 
     def to_float(self) -> Floats:
         return self.to_core().to_float()
 
     def reshape(self, shape: Sequence[int]) -> Tensor:
-        return ForeignTensor(self.name, self.type, tuple(shape), self._data)
+        return ForeignTensor(self.name, self.type, tuple(shape), self._carrier)
 
     def rows(self, begin: int, end: int) -> Tensor:
-        return self.to_core().rows(begin, end)
+        row = self.nbytes // self.shape[0]
+        part = self._carrier.rows(begin * row, end * row)
+        return ForeignTensor(self.name, self.type, (end - begin, *self.shape[1:]), part)
 
 
 class FoldedTensor:
@@ -101,6 +125,13 @@ class FoldedTensor:
         self.type = stored.type
         self.nbytes = stored.nbytes
         self._stored = stored
+
+    @property
+    def data(self) -> Any:
+        return self.to_core().data
+
+    def release(self) -> None:
+        self._stored.release()
 
     def to_core(self) -> Tensor:
         return reshaped(self._stored, self.shape)

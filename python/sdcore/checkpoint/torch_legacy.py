@@ -9,16 +9,8 @@ from __future__ import annotations
 import struct
 from typing import Any, NoReturn
 
-from sdcore.checkpoint.tensor import Tensor
-from sdcore.checkpoint.torch_pickle import (
-    KNOWN,
-    SIZES,
-    Block,
-    Storage,
-    find_state,
-    make_tensors,
-    storage,
-)
+from sdcore.checkpoint.tensor import SIZES, Tensor
+from sdcore.checkpoint.torch_pickle import KNOWN, Block, Storage, find_state, make_tensors, storage
 from sdcore.checkpoint.unpickler import load
 from sdcore.errors import CheckpointError
 

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcore import _core
-from sdcore.checkpoint import safetensors
-from sdcore.checkpoint.tensor import Floats, ForeignTensor, Tensor
+from sdcore.checkpoint.tensor import CORE_SIZES, SIZES, Floats, ForeignTensor, Tensor
 from sdcore.checkpoint.unpickler import Known, Opaque, Stateful
 from sdcore.errors import CheckpointError, UnsupportedModelError
 
@@ -27,9 +26,6 @@ MAX_NESTING = 16
 MAX_NAME = 1024
 # What an expanded tensor (stride 0) may take more than its storage does.
 MAX_EXPANDED = 1 << 26
-
-SIZES = {name: size for size, name in safetensors.DTYPES.values()} | {"c128": 16}
-CORE_TYPES = frozenset(name for _, name in safetensors.CORE_TYPES.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +182,7 @@ _OTHERS = (
     Known("builtins.dict", _new_dict),
     Known("__builtin__.dict", _new_dict),
 )
-_STORAGES = {
+_STORAGE_CLASSES = {
     "Double": "f64", "Float": "f32", "Half": "f16", "BFloat16": "bf16", "Long": "i64", "Int": "i32",
     "Short": "i16", "Char": "i8", "Byte": "u8", "Bool": "bool", "ComplexFloat": "c64",
     "ComplexDouble": "c128", "Untyped": "u8",
@@ -202,11 +198,14 @@ KNOWN: dict[str, Any] = {
     **{known.name: known for known in (*_REBUILD, *_OTHERS)},
     **{
         f"{module}.{name}Storage": Type(dtype)
-        for name, dtype in _STORAGES.items()
+        for name, dtype in _STORAGE_CLASSES.items()
         for module in ("torch", "torch.storage", "torch.cuda")
     },
     **{f"torch.{name}": Type(dtype) for name, dtype in _DTYPES.items()},
 }
+# The way back, for writing.
+STORAGES = {dtype: name for name, dtype in _STORAGE_CLASSES.items() if name != "Untyped"}
+DTYPES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 # ---- from its object to named tensors ------------------------------------------------------------
@@ -300,11 +299,11 @@ def _tensor(file: Any, name: str, stored: Stored, find: Callable[[Storage], Bloc
     is_plain = stored.is_contiguous and not block.is_big_endian
     if is_plain and block.offset is not None:
         offset = block.offset + begin
-        if stored.dtype in CORE_TYPES:
+        if stored.dtype in CORE_SIZES:
             mapped: Tensor = _core.Tensor.from_file(file, offset, stored.dtype, stored.shape)
             return mapped
-        data = memoryview(file)[offset : offset + stored.elements * size]
-        return ForeignTensor(name, stored.dtype, stored.shape, data)
+        carrier = _core.Tensor.from_file(file, offset, "i8", [stored.elements * size])
+        return ForeignTensor(name, stored.dtype, stored.shape, carrier)
     return CopiedTensor(name, stored, block, begin)
 
 
@@ -321,14 +320,20 @@ class CopiedTensor:
         self._block = block
         self._begin = begin
 
+    @property
+    def data(self) -> Any:
+        return self._elements().reshape(-1).view(np.uint8)
+
+    def release(self) -> None:
+        """The storage may be that of other tensors too."""
+
     def to_core(self) -> Tensor:
-        elements = self._elements()
-        if self.type in CORE_TYPES:
-            codes = elements.reshape(-1).view(np.uint8)
-            tensor: Tensor = _core.Tensor.from_bytes(codes, self.type, self.shape)
+        type = self.type if self.type in CORE_SIZES else "i8"
+        shape = self.shape if self.type in CORE_SIZES else [self.nbytes]
+        tensor: Tensor = _core.Tensor.from_bytes(self.data, type, shape)
+        if self.type in CORE_SIZES:
             return tensor
-        data = memoryview(elements.tobytes())
-        return ForeignTensor(self._name, self.type, self.shape, data).to_core()
+        return ForeignTensor(self._name, self.type, self.shape, tensor).to_core()
 
     def _elements(self) -> npt.NDArray[Any]:
         """As unsigned numbers, which have every size and no arithmetic."""
