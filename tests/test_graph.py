@@ -191,6 +191,35 @@ def test_placement_and_fusion_do_not_change_the_result(isa: str) -> None:
             assert np.linalg.norm(out[name] - expected) <= 2e-6 * np.linalg.norm(expected), name
 
 
+def test_a_side_path_is_a_change_of_the_weight() -> None:
+    graph, weights = small_network()
+    inputs = small_inputs()
+    base = _core.Network(graph, tensors(weights))
+    before = base.run(inputs)
+    low, changed = {}, {}
+    for name, rank in {"mix": 2, "down": 3, "last": 1}.items():
+        out, *rest = weights[f"{name}.weight"].shape
+        low[f"{name}.lora_down"] = RNG.standard_normal((rank, *rest)).astype(np.float32)
+        low[f"{name}.lora_up"] = RNG.standard_normal((out, rank)).astype(np.float32)
+        delta = np.tensordot(low[f"{name}.lora_up"], low[f"{name}.lora_down"], 1)
+        changed[f"{name}.weight"] = weights[f"{name}.weight"] + delta
+    sided = graph.with_side_paths({"mix.weight": 2, "down.weight": 3, "last.weight": 1})
+    assert str(_core.Graph.parse(str(sided))) == str(sided)
+    beside = base.with_weights(tensors(low), sided)
+    ref = small_reference({**weights, **changed}, inputs)
+    for network in (beside, base.with_weights(tensors(changed))):
+        out = network.run(inputs)
+        for name, expected in ref.items():
+            assert np.linalg.norm(out[name] - expected) <= 4e-6 * np.linalg.norm(expected), name
+    assert set(beside.tensors) == {*weights, *low}
+    for name, array in base.run(inputs).items():
+        assert np.array_equal(array, before[name])  # the one that shares its weights is as it was
+    with pytest.raises(sdcore.InvalidArgumentError, match=r"no linear or conv2d.*'norm\.weight'"):
+        graph.with_side_paths({"norm.weight": 2})
+    with pytest.raises(sdcore.CheckpointError, match=r"'mix\.lora_up' is missing"):
+        base.with_weights({}, sided)
+
+
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 def test_a_saved_network_gives_the_same_bits(tmp_path: Path, dtype: str) -> None:
     graph, weights = small_network()

@@ -11,6 +11,7 @@
 #include "graph/model_file.h"
 #include "graph/op.h"
 #include "graph/plan.h"
+#include "graph/side_paths.h"
 
 namespace py = pybind11;
 
@@ -117,6 +118,9 @@ void init_graph(py::module_& m) {
                                for (const auto& [name, id] : graph.outputs) names.push_back(name);
                                return names;
                              })
+      .def("with_side_paths", &add_side_paths, py::arg("ranks"),
+           "The graph with low-rank paths beside these weights: \"a.weight\" of rank r gains "
+           "\"a.lora_down\" [r, in] and \"a.lora_up\" [out, r].")
       .def("plan", &plan, py::arg("shapes"), py::arg("dtype") = "f32", py::arg("isa") = py::none())
       .def("__str__", &print_graph)
       .def_static("parse", &parse_graph, py::arg("text"));

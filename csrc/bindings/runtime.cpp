@@ -12,7 +12,7 @@ namespace py = pybind11;
 namespace sdcore::bindings {
 namespace {
 
-using Tensors = std::map<std::string, Tensor, std::less<>>;
+using Tensors = WeightStore::Tensors;
 
 std::shared_ptr<Network> make_network(const Graph& graph, Tensors tensors, const std::string& dtype,
                                       const std::optional<std::string>& isa,
@@ -20,6 +20,13 @@ std::shared_ptr<Network> make_network(const Graph& graph, Tensors tensors, const
   return std::make_shared<Network>(
       graph, std::make_shared<WeightStore>(std::move(tensors)),
       NetworkOptions{activation_dtype(dtype), isa_or_default(isa), pool_of(threads)});
+}
+
+std::shared_ptr<Network> with_weights(const Network& network, Tensors tensors,
+                                      const std::optional<Graph>& graph) {
+  auto weights = std::make_shared<WeightStore>(std::move(tensors), network.shared_weights());
+  return std::make_shared<Network>(graph.value_or(network.graph()), std::move(weights),
+                                   network.options());
 }
 
 // The caller's arrays, made dense and of the dtype that the graph wants, and kept alive during a
@@ -88,6 +95,9 @@ void init_runtime(py::module_& m) {
       m, "Network", "A graph with its weights, ready to run at any size, from any thread.")
       .def(py::init(&make_network), py::arg("graph"), py::arg("tensors"), py::arg("dtype") = "f32",
            py::arg("isa") = py::none(), py::arg("threads") = py::none())
+      .def("with_weights", &with_weights, py::arg("tensors"), py::arg("graph") = py::none(),
+           "A network with these weights in place of its own; it shares all others with this one, "
+           "and runs as it does.")
       .def(
           "run",
           [](Network& network, const py::dict& inputs) { return run(network, inputs, nullptr); },

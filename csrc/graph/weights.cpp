@@ -4,7 +4,14 @@
 
 namespace sdcore {
 
+WeightStore::Tensors WeightStore::tensors() const {
+  Tensors all = tensors_;
+  if (base_) all.merge(base_->tensors());
+  return all;
+}
+
 const Tensor& WeightStore::tensor(std::string_view name) const {
+  if (const WeightStore* other = elsewhere(name)) return other->tensor(name);
   const auto found = tensors_.find(name);
   require(found != tensors_.end(), ErrorKind::checkpoint, "[weights] tensor '", name,
           "' is missing");
@@ -22,6 +29,7 @@ Tensor WeightStore::shaped(std::string_view name, const Shape& shape) const {
 
 PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape, DType dtype,
                                     const KernelContext& kernels) {
+  if (WeightStore* other = elsewhere(name)) return other->matrix(name, shape, dtype, kernels);
   const std::string key = concat(name, '|', dtype_name(dtype), '|', isa_name(kernels.isa));
   const std::lock_guard lock(mutex_);
   PackedWeightPtr& packed = matrices_[key];
@@ -34,6 +42,7 @@ PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape,
 }
 
 const float* WeightStore::vector(const std::string& name, const Shape& shape) {
+  if (WeightStore* other = elsewhere(name)) return other->vector(name, shape);
   const std::lock_guard lock(mutex_);
   std::vector<float>& values = vectors_[name];
   if (values.empty()) {

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 
@@ -14,12 +15,15 @@ namespace sdcore {
 
 class WeightStore {
  public:
-  explicit WeightStore(std::map<std::string, Tensor, std::less<>> tensors)
-      : tensors_(std::move(tensors)) {}
+  using Tensors = std::map<std::string, Tensor, std::less<>>;
+
+  // These tensors and, under other names, those of `base`, whose prepared forms are shared.
+  explicit WeightStore(Tensors tensors, std::shared_ptr<WeightStore> base = nullptr)
+      : tensors_(std::move(tensors)), base_(std::move(base)) {}
 
   // Throws Error(checkpoint) naming the tensor when it is not there.
   const Tensor& tensor(std::string_view name) const;
-  const std::map<std::string, Tensor, std::less<>>& tensors() const { return tensors_; }
+  Tensors tensors() const;
 
   PackedWeightPtr matrix(const std::string& name, const Shape& shape, DType dtype,
                          const KernelContext& kernels);
@@ -28,7 +32,13 @@ class WeightStore {
   Tensor shaped(std::string_view name, const Shape& shape) const;
 
  private:
-  std::map<std::string, Tensor, std::less<>> tensors_;
+  // The store to ask instead of this one.
+  WeightStore* elsewhere(std::string_view name) const {
+    return tensors_.contains(name) ? nullptr : base_.get();
+  }
+
+  Tensors tensors_;
+  std::shared_ptr<WeightStore> base_;
   mutable std::mutex mutex_;
   std::map<std::string, PackedWeightPtr> matrices_;
   std::map<std::string, std::vector<float>> vectors_;

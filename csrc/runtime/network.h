@@ -23,6 +23,7 @@ class Network {
 
   const Graph& graph() const { return graph_; }
   const WeightStore& weights() const { return *weights_; }
+  const std::shared_ptr<WeightStore>& shared_weights() const { return weights_; }
   const NetworkOptions& options() const { return options_; }
 
   // Makes and caches the executable for these sizes, preparing weights that are not yet prepared.
