@@ -82,7 +82,7 @@ def test_folders(tmp_path, lines, options):
     assert opened.component("unet").config["block_out_channels"] == [32, 64]
     assert opened.component("text_encoder").config["hidden_act"] == "quick_gelu"
     assert opened.scheduler_config["_class_name"] == "PNDMScheduler"
-    assert opened.tokenizer_path == path / "tokenizer"
+    assert opened.tokenizer_paths["tokenizer"] == path / "tokenizer"
     assert lines() == []
 
 

@@ -50,7 +50,7 @@ class Checkpoint:
         self.format = contents.format  # "safetensors", "gguf", "pickle" or "diffusers"
         self.metadata = contents.metadata  # of a folder: its model_index.json
         self.tensors = contents.tensors  # as named in the file; in a folder, after their part
-        self.tokenizer_path = contents.tokenizers.get("tokenizer")
+        self.tokenizer_paths = contents.tokenizers
         self._configs = contents.configs
 
     def __repr__(self) -> str:

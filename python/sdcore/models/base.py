@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sdcore import _core
 from sdcore.errors import InvalidArgumentError
 
-__all__ = ["Component", "Model", "RunOptions", "make_network", "to_nchw", "to_nhwc"]
+__all__ = ["Component", "Loadable", "Model", "RunOptions", "make_network", "to_nchw", "to_nhwc"]
 
 M = TypeVar("M", bound="Model")
 
@@ -43,6 +43,13 @@ class Component(Protocol):
 
     def weights(self, expected: Mapping[str, Sequence[int]]) -> Mapping[str, Any]:
         """The tensors of these names, in these shapes."""
+
+
+class Loadable(Protocol):
+    """The class of a part, made of one network or of several."""
+
+    def from_component(self, component: Component, options: RunOptions | None = None) -> Any:
+        """Raises CheckpointError naming every tensor that is missing or has another shape."""
 
 
 def make_network(

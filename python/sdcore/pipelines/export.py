@@ -15,8 +15,8 @@ from sdcore.errors import InvalidArgumentError
 from sdcore.schedulers.base import Row, Table, Term
 
 if TYPE_CHECKING:
+    from sdcore.pipelines.families.stable_diffusion import StableDiffusionPipeline
     from sdcore.pipelines.loading import PathLike
-    from sdcore.pipelines.pipeline import DiffusionPipeline
 
 __all__ = ["export"]
 
@@ -24,9 +24,12 @@ VERSION = 1
 
 
 def export(
-    pipe: DiffusionPipeline, path: PathLike, steps: int | Iterable[int] = 20, dtype: str = "auto"
+    pipe: StableDiffusionPipeline,
+    path: PathLike,
+    steps: int | Iterable[int] = 20,
+    dtype: str = "auto",
 ) -> None:
-    """Writes `pipe` to a GGUF file; see `DiffusionPipeline.export`."""
+    """Writes `pipe` to a GGUF file; see `StableDiffusionPipeline.export`."""
     networks = {
         "text_encoder": pipe.text_encoder.network,
         "unet": pipe.unet.network,
@@ -44,7 +47,7 @@ def export(
     _core.save_model(path, graphs, gguf.metadata_to_core(metadata))
 
 
-def _defaults(pipe: DiffusionPipeline, dtype: str) -> dict[str, Any]:
+def _defaults(pipe: StableDiffusionPipeline, dtype: str) -> dict[str, Any]:
     if dtype not in ("auto", "f32", "bf16"):
         raise InvalidArgumentError(f"[export] dtype must be auto, f32 or bf16, got {dtype!r}")
     width, height = pipe.default_size
@@ -62,7 +65,7 @@ def _defaults(pipe: DiffusionPipeline, dtype: str) -> dict[str, Any]:
     }
 
 
-def _configs(pipe: DiffusionPipeline) -> dict[str, str]:
+def _configs(pipe: StableDiffusionPipeline) -> dict[str, str]:
     """What Python opens the file again with."""
     scheduler = {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
     configs: Mapping[str, Mapping[str, Any]] = {
@@ -85,7 +88,7 @@ def _numbers(steps: int | Iterable[int]) -> list[int]:
     return numbers
 
 
-def _tables(pipe: DiffusionPipeline, numbers: list[int]) -> dict[str, Any]:
+def _tables(pipe: StableDiffusionPipeline, numbers: list[int]) -> dict[str, Any]:
     default = pipe.default_steps if pipe.default_steps in numbers else numbers[0]
     metadata: dict[str, Any] = {"sdcore.default.steps": default}
     for steps in numbers:
@@ -110,7 +113,7 @@ def _row(row: Row, terms: int) -> NDArray[np.float32]:
     return np.array([*head, *np.ravel(padded)], np.float32)
 
 
-def _tokenizer(pipe: DiffusionPipeline) -> dict[str, Any]:
+def _tokenizer(pipe: StableDiffusionPipeline) -> dict[str, Any]:
     metadata = pipe.tokenizer.to_gguf_metadata()
     # GGUF's types are i32, where a list of small numbers would be written as u32.
     types = metadata["tokenizer.ggml.token_type"]

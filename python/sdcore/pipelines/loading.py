@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,7 @@ from typing import Any
 from sdcore import checkpoint
 from sdcore.checkpoint import Checkpoint, Component
 from sdcore.errors import CheckpointError, InvalidArgumentError
-from sdcore.models.base import RunOptions
-from sdcore.models.clip import CLIPTextModel
-from sdcore.models.unet import UNet2DConditionModel
-from sdcore.models.vae import AutoencoderKL
+from sdcore.models.base import Loadable, RunOptions
 from sdcore.schedulers import Scheduler
 from sdcore.tokenizer import CLIPTokenizer
 
@@ -30,41 +27,43 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Parts:
-    """What a text-to-image pipeline is put together from."""
+    """What a pipeline is put together from; parts are under diffusers' names."""
 
     family: str
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
+    networks: Mapping[str, Any]
+    tokenizers: Mapping[str, CLIPTokenizer]
     scheduler: Scheduler
 
 
 def load_parts(
     source: Checkpoint,
+    networks: Mapping[str, Loadable],
+    tokenizers: Iterable[str],
     options: RunOptions,
     *,
-    vae: PathLike | None = None,
-    text_encoder: PathLike | None = None,
-    tokenizer: PathLike | None = None,
+    overrides: Mapping[str, PathLike | None],
     config: PathLike | None = None,
 ) -> Parts:
-    """The networks, tokenizer and scheduler of a checkpoint; the paths override a part of it."""
+    """These networks and tokenizers of a checkpoint, and its scheduler; the paths in `overrides`
+    take the place of a part."""
     kind = source.kind
     assert kind is not None  # open_model saw to it
-    component = _component_reader(source, {"vae": vae, "text_encoder": text_encoder}, config)
+    component = _component_reader(source, overrides, config)
     return Parts(
         family=kind.family,
-        unet=UNet2DConditionModel.from_component(component("unet"), options),
-        vae=AutoencoderKL.from_component(component("vae"), options),
-        text_encoder=CLIPTextModel.from_component(component("text_encoder"), options),
-        tokenizer=_tokenizer(source, tokenizer, config),
+        networks={
+            name: network.from_component(component(name), options)
+            for name, network in networks.items()
+        },
+        tokenizers={
+            name: _tokenizer(source, name, overrides.get(name), config) for name in tokenizers
+        },
         scheduler=_scheduler(source, config),
     )
 
 
 def _component_reader(
-    source: Checkpoint, overrides: dict[str, PathLike | None], config: PathLike | None
+    source: Checkpoint, overrides: Mapping[str, PathLike | None], config: PathLike | None
 ) -> Callable[[str], Component]:
     def read(name: str) -> Component:
         path = overrides.get(name)
@@ -87,13 +86,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _tokenizer(source: Checkpoint, path: PathLike | None, config: PathLike | None) -> CLIPTokenizer:
+def _tokenizer(
+    source: Checkpoint, name: str, path: PathLike | None, config: PathLike | None
+) -> CLIPTokenizer:
     if path is not None:
         return CLIPTokenizer.from_folder(path)
-    if config is not None and (Path(config) / "tokenizer").is_dir():
-        return CLIPTokenizer.from_folder(Path(config) / "tokenizer")
-    if source.tokenizer_path is not None:
-        return CLIPTokenizer.from_folder(source.tokenizer_path)
+    if config is not None and (Path(config) / name).is_dir():
+        return CLIPTokenizer.from_folder(Path(config) / name)
+    if name in source.tokenizer_paths:
+        return CLIPTokenizer.from_folder(source.tokenizer_paths[name])
     if "tokenizer.ggml.tokens" in source.metadata:
         return CLIPTokenizer.from_gguf_metadata(source.metadata)
     return CLIPTokenizer.default()

@@ -2,70 +2,79 @@
 
 from __future__ import annotations
 
-import inspect
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 
-from sdcore import _core, checkpoint
-from sdcore.errors import CancelledError, FileError, InvalidArgumentError
-from sdcore.models.base import RunOptions
-from sdcore.pipelines.export import export
+from sdcore import checkpoint
+from sdcore.errors import (
+    CancelledError,
+    FileError,
+    InvalidArgumentError,
+    UnsupportedModelError,
+)
+from sdcore.models.base import Loadable, RunOptions
+from sdcore.models.vae import AutoencoderKL
+from sdcore.pipelines.conditioning import Conditioning
+from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.loading import Parts, PathLike, check_device, load_parts
-from sdcore.pipelines.stream import PipelineOutput, Step, Stream
+from sdcore.pipelines.noise import Noise
+from sdcore.pipelines.pictures import decode, to_pil
+from sdcore.pipelines.request import Arguments, Prompt, Request, make_request
+from sdcore.pipelines.start import first_latents
+from sdcore.pipelines.stream import PipelineOutput, Stream
 from sdcore.schedulers import Scheduler
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["DiffusionPipeline"]
 
 Array = NDArray[np.float32]
+P = TypeVar("P", bound="DiffusionPipeline")
 StepCallback = Callable[["DiffusionPipeline", int, float, dict[str, Any]], Any]
-
-_OUTPUT_TYPES = ("pil", "np", "latent")
-_MAX_SIDE = 8192  # pixels; beyond it a typo is likelier than a wish
-
-
-@dataclass(frozen=True)
-class _Request:
-    """One call, checked and with every default filled in."""
-
-    prompts: list[str]  # one an image
-    negative_prompts: list[str]
-    height: int
-    width: int
-    steps: int
-    guidance_scale: float
-    seeds: list[int]
-    eta: float
-    latents: Array | None
-    output_type: str
 
 
 class DiffusionPipeline:
-    """Text to image with a Stable Diffusion model.
+    """Text to image; `open` gives the subclass of the model's family (`pipelines/families`).
 
-    A pipeline may be called from several threads at once: what changes during a call belongs to the
-    call. `scheduler` may be replaced; its `config` is read when a call begins.
+    The parts are attributes, by diffusers' names. A pipeline may be called from several threads at
+    once: what changes during a call belongs to the call. `scheduler` may be replaced; its `config`
+    is read when a call begins.
     """
+
+    registry: ClassVar[dict[str, type[DiffusionPipeline]]] = {}  # by the names of checkpoint.detect
+    networks: ClassVar[Mapping[str, Loadable]] = {}  # by component, in the order they run in
+    tokenizers: ClassVar[Sequence[str]] = ()
+    extra_arguments: ClassVar[Sequence[str]] = ()  # that not every family has; see Arguments
+
+    vae: AutoencoderKL
+    scheduler: Scheduler
+
+    default_steps = 20
+    default_guidance = 7.0
+
+    def __init_subclass__(cls, families: Sequence[str] = ()) -> None:
+        super().__init_subclass__()
+        for family in families:
+            DiffusionPipeline.registry[family] = cls
 
     def __init__(self, parts: Parts) -> None:
         self.family = parts.family
-        self.unet = parts.unet
-        self.vae = parts.vae
-        self.text_encoder = parts.text_encoder
-        self.tokenizer = parts.tokenizer
-        self.scheduler: Scheduler = parts.scheduler
+        self.scheduler = parts.scheduler
+        for name, part in {**parts.networks, **parts.tokenizers}.items():
+            setattr(self, name, part)
 
     # -- opening ----------------------------------------
 
     @classmethod
     def open(
-        cls,
+        cls: type[P],
         path: PathLike,
         *,
         device: str = "cpu",
@@ -76,7 +85,7 @@ class DiffusionPipeline:
         text_encoder: PathLike | None = None,
         tokenizer: PathLike | None = None,
         config: PathLike | None = None,
-    ) -> DiffusionPipeline:
+    ) -> P:
         """Opens a file or a folder, whatever it is called.
 
         `dtype` is "f32", "bf16", or "auto" for the fastest good one of this machine. `vae` and
@@ -86,26 +95,39 @@ class DiffusionPipeline:
         """
         check_device(device)
         source = checkpoint.open_model(path, variant)
-        options = RunOptions(dtype=dtype, threads=threads)
+        family = cls._of(source)
         parts = load_parts(
             source,
-            options,
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
+            family.networks,
+            family.tokenizers,
+            RunOptions(dtype=dtype, threads=threads),
+            overrides={"vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer},
             config=config,
         )
-        return cls(parts)
+        return family(parts)
 
     @classmethod
-    def from_pretrained(cls, folder: PathLike, **options: Any) -> DiffusionPipeline:
+    def _of(cls: type[P], source: checkpoint.Checkpoint) -> type[P]:
+        """The class of a checkpoint's family: a subclass opens its own models only."""
+        kind = source.kind
+        assert kind is not None  # open_model saw to it
+        family = cls.registry.get(kind.family)
+        if family is None or not issubclass(family, cls):
+            raise UnsupportedModelError(
+                f"[pipeline] '{source.path}' holds {kind.about.title}, which is not for "
+                f"{cls.__name__} ({kind.why})"
+            )
+        return family
+
+    @classmethod
+    def from_pretrained(cls: type[P], folder: PathLike, **options: Any) -> P:
         """Opens a diffusers folder; `options` as for `open`."""
         if not Path(folder).is_dir():
             raise FileError(f"[pipeline] no such folder: '{folder}'")
         return cls.open(folder, **options)
 
     @classmethod
-    def from_single_file(cls, path: PathLike, **options: Any) -> DiffusionPipeline:
+    def from_single_file(cls: type[P], path: PathLike, **options: Any) -> P:
         """Opens a .safetensors, .gguf, .ckpt, .pt, .pth or .bin file; `options` as for `open`."""
         if Path(path).is_dir():
             raise InvalidArgumentError(
@@ -116,13 +138,33 @@ class DiffusionPipeline:
     # -- what the model asks for ----------------------------------------
 
     @property
+    @abstractmethod
+    def denoiser(self) -> Any:
+        """The network that runs once a step."""
+
+    @abstractmethod
+    def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
+        """What the denoiser is told about images of these prompts, a row each."""
+
+    def predict(self, x: Array, timestep: float, conditioning: Conditioning) -> Array:
+        """The denoiser's output at scaled latents x."""
+        out: Array = self.denoiser(x, timestep, **conditioning)
+        return out
+
+    @property
     def default_size(self) -> tuple[int, int]:
         """Width and height that the model was trained at."""
-        side = (self.unet.config.sample_size or 64) * self.vae.scale_factor
+        side = (self.denoiser.config.sample_size or 64) * self.vae.scale_factor
         return side, side
 
-    default_steps = 20
-    default_guidance = 7.0
+    @property
+    def size_multiple(self) -> int:
+        """Pixels that width and height are multiples of."""
+        return self.vae.scale_factor
+
+    def latent_shape(self, request: Request) -> tuple[int, int, int]:
+        f = self.vae.scale_factor
+        return self.vae.config.latent_channels, request.height // f, request.width // f
 
     # -- running ----------------------------------------
 
@@ -130,40 +172,17 @@ class DiffusionPipeline:
         self,
         prompt: str | Sequence[str],
         negative_prompt: str | Sequence[str] = "",
-        height: int | None = None,
-        width: int | None = None,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        num_images_per_prompt: int = 1,
-        seed: int | None = None,
-        latents: ArrayLike | None = None,
-        output_type: str = "pil",
+        *,
         callback_on_step_end: StepCallback | None = None,
-        eta: float = 0.0,
+        **arguments: Unpack[Arguments],
     ) -> PipelineOutput:
-        """Draws `num_images_per_prompt` pictures of each prompt.
-
-        `height` and `width` are in pixels. `seed` is the first image's, image i uses seed + i;
-        None draws one, reported in `seeds`. `latents` [n, c, height / 8, width / 8] are noise to
-        begin with in place of the seed's. `output_type` is "pil", "np" ([n, h, w, 3] in [0, 1]) or
-        "latent". `eta` is DDIM's.
+        """Draws `num_images_per_prompt` pictures of each prompt; `Arguments` lists what else there
+        is to say.
 
         `callback_on_step_end(pipe, index, timestep, {"latents": …})` runs after each step; a dict
         with "latents" replaces them, and False stops the run with CancelledError.
         """
-        stream = self.stream(
-            prompt,
-            negative_prompt,
-            height=height,
-            width=width,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            num_images_per_prompt=num_images_per_prompt,
-            seed=seed,
-            latents=latents,
-            output_type=output_type,
-            eta=eta,
-        )
+        stream = self.stream(prompt, negative_prompt, **arguments)
         for step in stream:
             if callback_on_step_end is None:
                 continue
@@ -182,160 +201,34 @@ class DiffusionPipeline:
         self,
         prompt: str | Sequence[str],
         negative_prompt: str | Sequence[str] = "",
-        *,
-        height: int | None = None,
-        width: int | None = None,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        num_images_per_prompt: int = 1,
-        seed: int | None = None,
-        latents: ArrayLike | None = None,
-        output_type: str = "pil",
-        eta: float = 0.0,
+        **arguments: Unpack[Arguments],
     ) -> Stream:
         """The same as a generator of steps: `for step in pipe.stream(prompt): …`, then `result()`.
 
         Arguments are checked here, before the first step.
         """
-        prompts = _repeat(prompt, num_images_per_prompt, "prompt")
-        negatives = _repeat(negative_prompt, num_images_per_prompt, "negative_prompt")
-        if len(negatives) == num_images_per_prompt:
-            negatives = negatives * (len(prompts) // len(negatives))
-        if len(negatives) != len(prompts):
-            raise InvalidArgumentError(
-                f"[pipeline] there are {len(prompts)} prompts and {len(negatives)} negative ones"
-            )
-        first = secrets.randbelow(2**32) if seed is None else _whole(seed, "seed", 0)
-        if first + len(prompts) > 2**64:
-            raise InvalidArgumentError(f"[pipeline] seeds have 64 bits, got {first}")
-        request = _Request(
-            prompts=prompts,
-            negative_prompts=negatives,
-            height=self._side(height, "height"),
-            width=self._side(width, "width"),
-            steps=_whole(
-                self.default_steps if num_inference_steps is None else num_inference_steps,
-                "num_inference_steps",
-                1,
-            ),
-            guidance_scale=float(
-                self.default_guidance if guidance_scale is None else guidance_scale
-            ),
-            seeds=[first + i for i in range(len(prompts))],
-            eta=float(eta),
-            latents=None if latents is None else np.asarray(latents, dtype=np.float32),
-            output_type=output_type,
-        )
-        if output_type not in _OUTPUT_TYPES:
-            raise InvalidArgumentError(
-                f"[pipeline] output_type must be pil, np or latent, got {output_type!r}"
-            )
-        scheduler = self._new_scheduler(request)
-        noise = [_core.TorchRandom(s) for s in request.seeds]
-        start = self._first_latents(request, noise) * np.float32(scheduler.init_noise_sigma)
+        request = make_request(self, prompt, negative_prompt, arguments)
+        scheduler = new_scheduler(self, request)
+        noise = Noise(request.seeds)
+        start = first_latents(self, request, scheduler, noise)
         return Stream(
-            self._steps(request, scheduler, noise, start), lambda x: self._finish(request, x)
+            denoise(self, request, scheduler, noise, start),
+            lambda latents: self._finish(request, latents),
         )
 
-    def export(self, path: PathLike, steps: int | Iterable[int] = 20, dtype: str = "auto") -> None:
-        """Writes one GGUF file that a C or C++ program draws with, bit for bit as here (sdcore.h).
+    def to_pil(self, latents: Array) -> list[Image.Image]:
+        """Latents [n, c, h, w] through the VAE."""
+        return to_pil(decode(self.vae, latents))
 
-        The program can draw in those numbers of steps that are named in `steps`.
-        """
-        export(self, path, steps, dtype)
-
-    def encode_prompt(self, prompts: Sequence[str]) -> Array:
-        """Hidden states `[n, 77, d]` of prompts."""
-        return self.text_encoder(self.tokenizer(list(prompts)))
-
-    # -- inside ----------------------------------------
-
-    def _side(self, pixels: int | None, name: str) -> int:
-        multiple = self.vae.scale_factor
-        value = self.default_size[name == "height"] if pixels is None else pixels
-        value = _whole(value, name, multiple)
-        if value % multiple or value > _MAX_SIDE:
-            low = min(value // multiple * multiple, _MAX_SIDE)
-            raise InvalidArgumentError(
-                f"[pipeline] {name} must be a multiple of {multiple} and at most {_MAX_SIDE}, "
-                f"got {value}; try {low}"
-            )
-        return value
-
-    def _new_scheduler(self, request: _Request) -> Scheduler:
-        """A scheduler of this call's own: two calls never meet."""
-        scheduler = type(self.scheduler).from_config(self.scheduler.config)
-        options = {"eta": request.eta} if request.eta else {}
-        if options and "eta" not in inspect.signature(scheduler.make_table).parameters:
-            raise InvalidArgumentError(f"[pipeline] {type(scheduler).__name__} has no eta")
-        scheduler.set_timesteps(request.steps, **options)
-        return scheduler
-
-    def _latent_shape(self, request: _Request) -> tuple[int, int, int]:
-        f = self.vae.scale_factor
-        return self.unet.config.in_channels, request.height // f, request.width // f
-
-    def _first_latents(self, request: _Request, noise: Sequence[_core.TorchRandom]) -> Array:
-        shape = self._latent_shape(request)
-        if request.latents is None:
-            return _draw(noise, shape)
-        wanted = (len(request.prompts), *shape)
-        if request.latents.shape != wanted:
-            raise InvalidArgumentError(
-                f"[pipeline] latents must be {list(wanted)}, got {list(request.latents.shape)}"
-            )
-        return request.latents
-
-    def _steps(
-        self,
-        request: _Request,
-        scheduler: Scheduler,
-        noise: Sequence[_core.TorchRandom],
-        latents: Array,
-    ) -> Iterator[Step]:
-        guided = request.guidance_scale > 1.0
-        prompts = request.negative_prompts + request.prompts if guided else request.prompts
-        context = self._encode_unique(prompts)
-        rows = scheduler.table.rows
-        for index, row in enumerate(rows):
-            x = scheduler.scale_model_input(latents, row.timestep)
-            out = self.unet(np.concatenate([x, x]) if guided else x, row.timestep, context)
-            if guided:
-                uncond, cond = np.split(out, 2)
-                out = _core.guide(uncond, cond, request.guidance_scale)
-            z = _draw(noise, latents.shape[1:]) if row.noise else None
-            latents = scheduler.step(out, row.timestep, latents, z)
-            step = Step(index, len(rows), row.timestep, latents, scheduler.denoised, self._to_pil)
-            yield step
-            latents = step.latents
-
-    def _encode_unique(self, prompts: Sequence[str]) -> Array:
-        """Each text once, however many images share it."""
-        unique = list(dict.fromkeys(prompts))
-        states = self.encode_prompt(unique)
-        return states[[unique.index(prompt) for prompt in prompts]]
-
-    def _decode(self, latents: Array) -> Array:
-        """Latents to pictures [n, h, w, 3] in [0, 1], one at a time to keep memory low."""
-        config = self.vae.config
-        unscaled = latents / config.scaling_factor + (config.shift_factor or 0.0)
-        images = np.concatenate([self.vae.decode(one[None]) for one in unscaled])
-        pixels: Array = np.clip(images.transpose(0, 2, 3, 1) / 2 + 0.5, 0.0, 1.0)
-        return pixels.astype(np.float32)
-
-    def _to_pil(self, latents: Array) -> list[Image.Image]:
-        pixels = np.round(self._decode(latents) * 255).astype(np.uint8)
-        return [Image.fromarray(image) for image in pixels]
-
-    def _finish(self, request: _Request, latents: Array) -> PipelineOutput:
+    def _finish(self, request: Request, latents: Array) -> PipelineOutput:
         images: Any = latents
         if request.output_type == "np":
-            images = self._decode(latents)
+            images = decode(self.vae, latents)
         elif request.output_type == "pil":
-            images = self._to_pil(latents)
+            images = self.to_pil(latents)
         parameters = {
-            "prompt": request.prompts[0],
-            "negative_prompt": request.negative_prompts[0],
+            "prompt": request.prompts[0].text(),
+            "negative_prompt": request.negative_prompts[0].text(),
             "steps": request.steps,
             "sampler": type(self.scheduler).__name__,
             "guidance_scale": request.guidance_scale,
@@ -344,29 +237,3 @@ class DiffusionPipeline:
             "eta": request.eta,
         }
         return PipelineOutput(images, request.seeds, parameters)
-
-
-def _draw(noise: Sequence[_core.TorchRandom], shape: Sequence[int]) -> Array:
-    """Each image's next numbers from its own generator, as diffusers does with a list of them."""
-    return np.stack([generator.randn(list(shape)) for generator in noise])
-
-
-def _whole(value: Any, name: str, low: int) -> int:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < low:
-        raise InvalidArgumentError(
-            f"[pipeline] {name} must be a whole number >= {low}, got {value!r}"
-        )
-    return int(value)
-
-
-def _repeat(texts: str | Sequence[str], times: int, name: str) -> list[str]:
-    _whole(times, "num_images_per_prompt", 1)
-    listed = [texts] if isinstance(texts, str) else texts
-    if (
-        not isinstance(listed, Sequence)
-        or not listed
-        or not all(isinstance(text, str) for text in listed)
-    ):
-        raise InvalidArgumentError(f"[pipeline] {name} must be a string or a list of strings")
-    return [text for text in listed for _ in range(times)]
