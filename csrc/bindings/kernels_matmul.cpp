@@ -308,6 +308,8 @@ double bench_conv2d(std::array<int64_t, 4> shape, int64_t outputs, int kernel, i
                   pad,
                   {reinterpret_cast<const float*>(bias.data()), {}, {}, {}},
                   nullptr};
+  const Buffer workspace(conv2d_workspace(args, machine.context.isa));
+  args.workspace = workspace.data();
   return fastest(repeats, machine.context, [&](int i) {
     args.weight = weights[static_cast<size_t>(i % copies)];
     conv2d(args, machine.context);

@@ -128,6 +128,10 @@ CONVS = [
     (1, 11, 8, 16, 8, (5, 3), 1, (2, 1, 2, 1)),
     (1, 28, 28, 3, 24, (14, 14), 14, (0, 0, 0, 0)),
     (1, 9, 9, 32, 8, (3, 3), 1, (0, 2, 1, 0)),
+    # By Winograd's method: several blocks of channels, and several rounds of tiles.
+    (2, 21, 18, 130, 70, (3, 3), 1, (1, 1, 1, 1)),
+    (1, 23, 6, 65, 34, (3, 3), 1, (0, 0, 0, 0)),
+    (2, 78, 81, 17, 5, (3, 3), 1, (2, 1, 1, 0)),
 ]
 
 
@@ -197,6 +201,16 @@ def test_result_depends_on_neither_threads_nor_batch_nor_halo(
         np.testing.assert_array_equal(conv(x, threads, 1), whole)
     for i in range(3):
         np.testing.assert_array_equal(conv(x[i : i + 1], 2, 0)[0], whole[i])
+
+
+def test_outliers_stay_in_their_tile(isa: str) -> None:
+    """A pixel of infinity spoils no output that is further away than Winograd's tiles reach."""
+    g = rng(9)
+    x, w = normal(g, 1, 20, 20, 32), normal(g, 16, 32, 3, 3)
+    clean = kernels.conv2d(x, w, padding=(1, 1, 1, 1), isa=isa)
+    x[0, 3, 3] = np.inf
+    out = kernels.conv2d(x, w, padding=(1, 1, 1, 1), isa=isa)
+    np.testing.assert_array_equal(out[0, 8:, 8:], clean[0, 8:, 8:])
 
 
 def test_linear_row_is_the_same_alone(isa: str, dtype: str) -> None:

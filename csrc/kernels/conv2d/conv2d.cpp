@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/conv2d/winograd.h"
 #include "kernels/gemm/packed_weight.h"
 
 namespace sdcore {
@@ -69,12 +70,14 @@ void check(const Conv2dArgs& a, const KernelContext& context) {
        "the weight has ", a.weight->kernel, " taps, not ", a.kernel_h, " x ", a.kernel_w);
   need(a.pad_top >= 0 && a.pad_left >= 0, "padding cannot be negative, got ", a.pad_top, " and ",
        a.pad_left);
-  need(!needs_copy(a) || a.workspace, "no workspace for an input with a halo of ", a.in.halo);
+  need(a.workspace || conv2d_workspace(a, context.isa) == 0,
+       "no workspace for an input with a halo of ", a.in.halo);
 }
 
 }  // namespace
 
-size_t conv2d_workspace(const Conv2dArgs& args, Isa) {
+size_t conv2d_workspace(const Conv2dArgs& args, Isa isa) {
+  if (winograd::suits(args, isa)) return winograd::workspace_bytes(args);
   if (!needs_copy(args)) return 0;
   const View padded = padded_view(args);
   return align_up(static_cast<size_t>(padded.n * padded.stride_n * dtype_size(padded.dtype)));
@@ -83,6 +86,7 @@ size_t conv2d_workspace(const Conv2dArgs& args, Isa) {
 void conv2d(const Conv2dArgs& args, const KernelContext& context) {
   check(args, context);
   if (args.out.pixels() == 0) return;
+  if (winograd::suits(args, context.isa)) return winograd::conv2d(args, context);
   View in = args.in;
   if (needs_copy(args)) {
     in = padded_view(args);
