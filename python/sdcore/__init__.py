@@ -18,6 +18,8 @@ from sdcore.schedulers.ddpm import DDPMScheduler
 from sdcore.schedulers.dpmsolver_multistep import DPMSolverMultistepScheduler
 from sdcore.schedulers.euler import EulerDiscreteScheduler
 from sdcore.schedulers.euler_ancestral import EulerAncestralDiscreteScheduler
+from sdcore.schedulers.flow_match_euler import FlowMatchEulerDiscreteScheduler
+from sdcore.schedulers.flow_match_heun import FlowMatchHeunDiscreteScheduler
 from sdcore.schedulers.heun import HeunDiscreteScheduler
 from sdcore.schedulers.kdpm2 import KDPM2DiscreteScheduler
 from sdcore.schedulers.lcm import LCMScheduler
@@ -35,6 +37,8 @@ __all__ = [
     "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
     "FileError",
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
     "HeunDiscreteScheduler",
     "InvalidArgumentError",
     "KDPM2DiscreteScheduler",

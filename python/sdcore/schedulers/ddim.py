@@ -2,8 +2,6 @@
 
 import math
 
-import numpy as np
-
 from sdcore.errors import InvalidArgumentError
 from sdcore.schedulers.base import Config, Row, Table, Term
 from sdcore.schedulers.discrete import (
@@ -21,20 +19,20 @@ def ddim_table(config: Config, steps: int, *, eta: float = 0.0) -> Table:
     if not 0 <= eta <= 1:
         raise InvalidArgumentError(f"[ddim] eta must lie in [0, 1], got {eta}")
     timesteps = spaced_timesteps(config, steps)
-    alphas, clip = alphas_cumprod(config), clip_bound(config)
-    final = np.float32(1) if config.set_alpha_to_one else alphas[0]
+    alphas, clip = alphas_cumprod(config).astype(float), clip_bound(config)
+    final = 1.0 if config.set_alpha_to_one else alphas[0]
     # The step back is this even where the spacing is uneven: diffusers' convention.
     stride = config.num_train_timesteps // steps
 
     rows = []
     for t in timesteps:
         alpha, alpha_prev = alphas[t], alphas[t - stride] if t >= stride else final
-        std = np.float32(eta) * np.sqrt(posterior_variance(alpha, alpha_prev))
+        std = eta * math.sqrt(posterior_variance(alpha, alpha_prev))
         direction = math.sqrt(max(1 - alpha_prev - std**2, 0))
-        x0, eps = prediction(config, t, float(alpha))
+        x0, eps = prediction(config, t, alpha)
         # eps comes from the unclipped x0, so clipping does not change the direction.
         term = Term(x=direction * eps.x, x0=math.sqrt(alpha_prev), m=direction * eps.m)
-        rows.append(Row(t, x0_from=x0, terms=(term,), noise=float(std), clip=clip))
+        rows.append(Row(t, x0_from=x0, terms=(term,), noise=std, clip=clip))
     return Table(tuple(rows))
 
 

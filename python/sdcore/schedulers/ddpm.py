@@ -2,8 +2,6 @@
 
 import math
 
-import numpy as np
-
 from sdcore.errors import InvalidArgumentError
 from sdcore.schedulers.base import Config, Row, Table, Term, choice
 from sdcore.schedulers.discrete import (
@@ -19,22 +17,22 @@ from sdcore.schedulers.discrete import (
 def ddpm_table(config: Config, steps: int) -> Table:
     """The ancestral sampler: each step draws from the posterior of the level before."""
     timesteps = spaced_timesteps(config, steps)
-    alphas, clip = alphas_cumprod(config), clip_bound(config)
+    alphas, clip = alphas_cumprod(config).astype(float), clip_bound(config)
     large = _takes_large_variance(config)
 
     rows = []
     for t, previous in zip(timesteps, [*timesteps[1:], -1], strict=True):
-        alpha, alpha_prev = alphas[t], alphas[previous] if previous >= 0 else np.float32(1)
+        alpha, alpha_prev = alphas[t], alphas[previous] if previous >= 0 else 1.0
         alpha_step = alpha / alpha_prev
         beta_step = 1 - alpha_step
         term = Term(
-            x=math.sqrt(alpha_step) * float(1 - alpha_prev) / float(1 - alpha),
-            x0=math.sqrt(alpha_prev) * float(beta_step) / float(1 - alpha),
+            x=math.sqrt(alpha_step) * (1 - alpha_prev) / (1 - alpha),
+            x0=math.sqrt(alpha_prev) * beta_step / (1 - alpha),
         )
         # The floor is diffusers': the last step draws its noise, if next to none of it.
-        posterior = max(float(posterior_variance(alpha, alpha_prev)), 1e-20)
+        posterior = max(posterior_variance(alpha, alpha_prev), 1e-20)
         noise = math.sqrt(beta_step if large else posterior) if t > 0 else 0.0
-        x0, _ = prediction(config, t, float(alpha))
+        x0, _ = prediction(config, t, alpha)
         rows.append(Row(t, x0_from=x0, terms=(term,), noise=noise, clip=clip))
     return Table(tuple(rows))
 

@@ -1,5 +1,6 @@
 """What is common to schedulers over a model's discrete training timesteps: noise levels, spacing of
-timesteps, and the meaning of the model's output. Float32 where diffusers' rounding can be seen."""
+timesteps, and the meaning of the model's output. Noise levels are float32 as in diffusers; what
+follows from them is not rounded."""
 
 import math
 from collections.abc import Callable
@@ -176,11 +177,10 @@ def clip_bound(config: Config) -> float:
     return number(config, "clip_sample_range") if config.clip_sample else math.inf
 
 
-def posterior_variance(alpha: np.float32, alpha_prev: np.float32) -> np.float32:
+def posterior_variance(alpha: float, alpha_prev: float) -> float:
     """The variance of the noise between two levels, given the clean image (Ho et al. 2020,
     equation 7)."""
-    variance: np.float32 = (1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev)
-    return variance
+    return (1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev)
 
 
 def _train_timesteps(config: Config) -> int:

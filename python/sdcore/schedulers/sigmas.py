@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
 from sdcore.schedulers.base import Array, Config, Term, choice, number
+from sdcore.schedulers.curves import FLAGS, Levels, curve
 from sdcore.schedulers.discrete import (
     DiscreteScheduler,
     alphas_cumprod,
@@ -21,9 +22,7 @@ from sdcore.schedulers.discrete import (
 
 DEFAULTS = {
     "timestep_spacing": "linspace",
-    "use_karras_sigmas": False,
-    "use_exponential_sigmas": False,
-    "use_beta_sigmas": False,
+    **FLAGS,
     "sigma_min": None,
     "sigma_max": None,
 }
@@ -103,45 +102,28 @@ def _walk(timesteps: list[float], sigmas: NDArray[Any], final: float) -> Walk:
     return Walk(timesteps, levels)
 
 
-def training_sigmas(config: Config) -> Array:
+def training_sigmas(config: Config) -> Levels:
     """The level of every training timestep."""
-    alphas = alphas_cumprod(config)
+    alphas = alphas_cumprod(config).astype(float)
     if config.rescale_betas_zero_snr:
         alphas[-1] = 2**-24  # diffusers' stand-in for pure noise, whose sigma is infinite
-    sigmas: Array = np.sqrt((1 - alphas) / alphas)
+    sigmas: Levels = np.sqrt((1 - alphas) / alphas)
     return sigmas
 
 
-def _curve(config: Config, steps: int, top: float, bottom: float) -> NDArray[np.float64] | None:
-    if config.use_beta_sigmas:
-        raise InvalidArgumentError(
-            "[scheduler] use_beta_sigmas=True is not supported; use use_karras_sigmas=True or "
-            "use_exponential_sigmas=True"
-        )
-    if config.use_karras_sigmas and config.use_exponential_sigmas:
-        raise InvalidArgumentError(
-            "[scheduler] use_karras_sigmas and use_exponential_sigmas are both True; choose one"
-        )
+def _curve(config: Config, steps: int, top: float, bottom: float) -> Levels | None:
     if config.sigma_max is not None:
         top = number(config, "sigma_max")
     if config.sigma_min is not None:
         bottom = number(config, "sigma_min")
-    if config.use_karras_sigmas:
-        # Karras et al. 2022, equation 5, with their rho.
-        rho = 7.0
-        start, end = top ** (1 / rho), bottom ** (1 / rho)
-        levels: NDArray[np.float64] = (start + np.linspace(0, 1, steps) * (end - start)) ** rho
-        return levels
-    if config.use_exponential_sigmas:
-        return np.exp(np.linspace(math.log(top), math.log(bottom), steps))
-    return None
+    return curve(config, steps, top, bottom)
 
 
-def _timesteps_of(sigmas: NDArray[Any], training: Array) -> list[float]:
+def _timesteps_of(sigmas: NDArray[Any], training: Levels) -> list[float]:
     return [timestep_of(sigma, training) for sigma in sigmas]
 
 
-def timestep_of(sigma: float, training: Array) -> float:
+def timestep_of(sigma: float, training: Levels) -> float:
     """Where a level lies among training's, between two of them by its logarithm."""
     levels = np.log(training)
     log = np.log(np.float64(sigma))

@@ -1,7 +1,6 @@
-"""Each scheduler against diffusers' own step(), and against theory on data that has an exact
-denoiser."""
+"""DDIM and DDPM against diffusers' own step(), and against theory on data that has an exact
+denoiser; what all schedulers have in common."""
 
-import inspect
 import itertools
 import json
 import textwrap
@@ -11,6 +10,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from chaining import PREDICTIONS, SD, SPACINGS, chain, reference_class
 
 from sdcore import schedulers
 from sdcore.errors import CheckpointError, FileError, InvalidArgumentError
@@ -22,7 +22,6 @@ from sdcore.schedulers.discrete import (
 )
 
 # Scheduler configurations as shipped with SD 1.5, SD 2.1 and the x4 upscaler.
-SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 SHIPPED = {
     "sd15": {**SD, "steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False},
     "sd21": {
@@ -41,8 +40,6 @@ BETAS = {
     "zero snr": {"beta_schedule": "linear", "rescale_betas_zero_snr": True},
     "trained": {"trained_betas": np.linspace(0.001, 0.2, 100).tolist(), "num_train_timesteps": 100},
 }
-PREDICTIONS = ("epsilon", "sample", "v_prediction")
-SPACINGS = ("leading", "trailing", "linspace")
 # Without what is refused: an epsilon prediction from pure noise.
 GRID = [
     (betas, prediction, spacing)
@@ -51,51 +48,18 @@ GRID = [
 ]
 
 
-def chained_error(reference, scheduler, steps, seed, **options):
-    """The largest relative distance to diffusers along one run on random model outputs."""
-    rng = np.random.default_rng(seed)
-    reference.set_timesteps(steps)
-    scheduler.set_timesteps(steps, **options)
-    np.testing.assert_array_equal(scheduler.timesteps, reference.timesteps.numpy())
-    x = rng.standard_normal((2, 4, 6, 5), np.float32)
-    expected = torch.from_numpy(x)
-    assert scheduler.init_noise_sigma == pytest.approx(float(reference.init_noise_sigma), rel=1e-6)
-    worst = 0.0
-    for t in reference.timesteps:
-        scaled = reference.scale_model_input(torch.from_numpy(x), t)
-        np.testing.assert_allclose(scheduler.scale_model_input(x, t), scaled, rtol=1e-6)
-        m = rng.standard_normal(x.shape, np.float32)
-        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).numpy()
-        if "generator" in inspect.signature(reference.step).parameters:
-            options["generator"] = torch.Generator().manual_seed(seed)
-        expected = reference.step(torch.from_numpy(m), t, expected, **options).prev_sample
-        x = scheduler.step(m, float(t), x, noise)
-        error = np.linalg.norm(x - expected.numpy()) / np.linalg.norm(expected.numpy())
-        worst = max(worst, float(error))
-        assert np.isfinite(error)
-    return worst
-
-
-def assert_agrees(name, config, steps, seed, **options):
-    reference = getattr(diffusers, name).from_config(config)
-    scheduler = schedulers.get(name).from_config(config)
-    error = chained_error(reference, scheduler, steps, seed, **options)
-    # Both round each of about ten operations a row to float32, in different orders.
-    assert error < 2**-24 * 10 * max(len(scheduler.timesteps), 2) ** 0.5
-
-
 @pytest.mark.parametrize(("betas", "prediction", "spacing"), GRID)
-def test_ddim_agrees_with_diffusers(betas, prediction, spacing):
+def test_ddim_agrees_with_diffusers(betas, prediction, spacing, monkeypatch):
     config = {**BETAS[betas], "prediction_type": prediction, "timestep_spacing": spacing}
     variants = itertools.product((1, 7, 23), (False, True), (False, True))
     for seed, (steps, clip, to_one) in enumerate(variants):
         variant = {"clip_sample": clip, "set_alpha_to_one": to_one, "steps_offset": seed % 2}
         eta = (0.0, 0.3, 0.9)[seed % 3]
-        assert_agrees("DDIMScheduler", {**config, **variant}, steps, seed, eta=eta)
+        chain("DDIMScheduler", {**config, **variant}, steps, monkeypatch, eta=eta)
 
 
 @pytest.mark.parametrize(("betas", "prediction", "spacing"), GRID)
-def test_ddpm_agrees_with_diffusers(betas, prediction, spacing):
+def test_ddpm_agrees_with_diffusers(betas, prediction, spacing, monkeypatch):
     config = {**BETAS[betas], "prediction_type": prediction, "timestep_spacing": spacing}
     variances = ("fixed_small", "fixed_small_log", "fixed_large")
     for seed, (steps, variance) in enumerate(itertools.product((1, 7, 23), variances)):
@@ -105,14 +69,14 @@ def test_ddpm_agrees_with_diffusers(betas, prediction, spacing):
             "clip_sample_range": 1.5,
             "steps_offset": seed % 2,
         }
-        assert_agrees("DDPMScheduler", {**config, **variant}, steps, seed)
+        chain("DDPMScheduler", {**config, **variant}, steps, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["DDIMScheduler", "DDPMScheduler"])
 @pytest.mark.parametrize("shipped", ["sd15", "sd21"])
-def test_every_training_timestep_chained(name, shipped):
+def test_every_training_timestep_chained(name, shipped, monkeypatch):
     """The finest schedule, where neighbouring levels cancel most."""
-    assert_agrees(name, {**SHIPPED[shipped], "steps_offset": 0}, 1000, 5)
+    chain(name, {**SHIPPED[shipped], "steps_offset": 0}, 1000, monkeypatch)
 
 
 @pytest.fixture
@@ -123,14 +87,16 @@ def scratch_registry(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # diffusers' own, with NumPy 2
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_the_scheduler_of_the_guide_agrees_with_diffusers(scratch_registry, prediction):
+def test_the_scheduler_of_the_guide_agrees_with_diffusers(
+    scratch_registry, prediction, monkeypatch
+):
     """The code of docs/add-a-scheduler.md, as it stands there."""
-    guide = (Path(__file__).parents[1] / "docs/add-a-scheduler.md").read_text()
+    guide = (Path(__file__).parents[2] / "docs/add-a-scheduler.md").read_text()
     code = guide.split("```python\n   ")[1].split("```")[0]
     exec(textwrap.dedent("   " + code), {})
     config = {**SD, "timestep_spacing": "leading", "prediction_type": prediction}
     for steps in (1, 7, 23):
-        assert_agrees("EulerDiscreteScheduler", config, steps, seed=steps)
+        chain("EulerDiscreteScheduler", config, steps, monkeypatch)
 
 
 def test_steps_of_any_number():
@@ -148,9 +114,10 @@ def test_steps_of_any_number():
 
 @pytest.mark.parametrize("betas", BETAS)
 @pytest.mark.parametrize("zero_snr", [False, True])
-def test_noise_levels_agree_with_diffusers(betas, zero_snr):
+def test_noise_levels_agree_with_diffusers(betas, zero_snr, monkeypatch):
     config = {**BETAS[betas], "rescale_betas_zero_snr": zero_snr}
-    expected = diffusers.DDIMScheduler(**config).alphas_cumprod.numpy()
+    reference = reference_class("DDIMScheduler", monkeypatch)
+    expected = reference(**config).alphas_cumprod.numpy()
     np.testing.assert_allclose(alphas_cumprod(DDIMScheduler(**config).config), expected, rtol=1e-6)
 
 

@@ -1,16 +1,12 @@
 """Schedulers of noise levels, multistep methods and LCM, each chained over all its steps against
 diffusers' own step() in float64."""
 
-import copy
 import itertools
-import sys
-from types import SimpleNamespace
 
-import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers.schedulers import scheduling_lms_discrete
+from chaining import PREDICTIONS, SD, SPACINGS, STEPS, chain, reference_class
 
 from sdcore import schedulers
 from sdcore.errors import InvalidArgumentError
@@ -18,84 +14,24 @@ from sdcore.errors import InvalidArgumentError
 # diffusers' own, with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
-SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-STEPS = (1, 2, 5, 20, 50)
-SPACINGS = ("leading", "trailing", "linspace")
-ALL = ("epsilon", "sample", "v_prediction")
 NO_SAMPLE = ("epsilon", "v_prediction")
-CURVES = ({}, {"use_karras_sigmas": True}, {"use_exponential_sigmas": True})
+CURVES = (
+    {},
+    {"use_karras_sigmas": True},
+    {"use_exponential_sigmas": True},
+    {"use_beta_sigmas": True},
+)
 # The predictions that diffusers' class knows.
 SIGMA_CLASSES = {
-    "EulerDiscreteScheduler": ALL,
+    "EulerDiscreteScheduler": PREDICTIONS,
     "EulerAncestralDiscreteScheduler": NO_SAMPLE,
-    "HeunDiscreteScheduler": ALL,
+    "HeunDiscreteScheduler": PREDICTIONS,
     "KDPM2DiscreteScheduler": NO_SAMPLE,
-    "LMSDiscreteScheduler": ALL,
-    "DPMSolverMultistepScheduler": ALL,
-    "UniPCMultistepScheduler": ALL,
+    "LMSDiscreteScheduler": PREDICTIONS,
+    "DPMSolverMultistepScheduler": PREDICTIONS,
+    "UniPCMultistepScheduler": PREDICTIONS,
 }
 OTHERS = ("PNDMScheduler", "LCMScheduler")
-
-
-def chain(name, config, steps, monkeypatch, **options):
-    """Asserts that one run on random model outputs is diffusers', row for row."""
-    reference = new_reference(name, config, monkeypatch)
-    ours = schedulers.get(name).from_config(config)
-    reference.set_timesteps(steps)
-    ours.set_timesteps(steps)
-    np.testing.assert_allclose(ours.timesteps, reference.timesteps.numpy(), 1e-6, 1e-6)
-    assert ours.init_noise_sigma == pytest.approx(float(reference.init_noise_sigma), rel=1e-6)
-    in_float64(reference)
-    rng = np.random.default_rng(steps)
-    noise = rng.standard_normal((2, 4, 6, 5))
-    module = sys.modules[type(reference).__module__]
-    if hasattr(module, "randn_tensor"):
-        monkeypatch.setattr(module, "randn_tensor", lambda *a, **k: torch.from_numpy(noise))
-    x = (ours.init_noise_sigma * rng.standard_normal(noise.shape)).astype(np.float32)
-    expected = torch.from_numpy(x).double()
-    for t, row in zip(reference.timesteps, ours.table.rows, strict=True):
-        m = rng.standard_normal(x.shape, np.float32)
-        scaled = reference.scale_model_input(torch.from_numpy(x).double(), t)
-        np.testing.assert_allclose(ours.scale_model_input(x, row.timestep), scaled, rtol=1e-6)
-        noise = rng.standard_normal(x.shape, np.float32).astype(np.float64)
-        expected = reference.step(torch.from_numpy(m).double(), t, expected, **options).prev_sample
-        x = ours.step(m, row.timestep, x, noise)
-        error = np.linalg.norm(x - expected.numpy()) / np.linalg.norm(expected)
-        # About ten operations a row are rounded to float32; what each is off by is independent.
-        assert error < 2**-24 * 10 * max(len(ours.timesteps), 2) ** 0.5
-
-
-_made = {}
-
-
-def new_reference(name, config, monkeypatch):
-    """A copy, because some constructors of diffusers' take a quarter of a second."""
-    key = (name, repr(config))
-    if key not in _made:
-        _made[key] = reference_class(name, monkeypatch).from_config(config)
-    return copy.deepcopy(_made[key])
-
-
-def reference_class(name, monkeypatch):
-    """diffusers' class; LMS asks for SciPy's integrals, and Gauss's rule gives those of cubics."""
-    if name != "LMSDiscreteScheduler":
-        return getattr(diffusers, name)
-
-    def quad(f, a, b, **_):
-        points, weights = np.polynomial.legendre.leggauss(4)
-        a, b = float(a), float(b)
-        values = [float(f((a + b) / 2 + (b - a) / 2 * point)) for point in points]
-        return [(b - a) / 2 * np.dot(weights, values)]
-
-    monkeypatch.setattr(scheduling_lms_discrete, "integrate", SimpleNamespace(quad=quad), False)
-    return scheduling_lms_discrete.LMSDiscreteScheduler
-
-
-def in_float64(reference):
-    """Makes diffusers compute its weights without rounding, from the levels as they are."""
-    for field in ("sigmas", "sigmas_interpol", "alphas_cumprod", "final_alpha_cumprod"):
-        if hasattr(reference, field):
-            setattr(reference, field, getattr(reference, field).double())
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -128,7 +64,7 @@ def test_plms_agrees_with_diffusers(spacing, to_one, monkeypatch):
         chain("PNDMScheduler", config, steps, monkeypatch)
 
 
-@pytest.mark.parametrize("prediction", ALL)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("original", [50, 100])
 def test_lcm_agrees_with_diffusers(prediction, original, monkeypatch):
     for steps, clip in itertools.product((1, 2, 4, 8, 50), (False, True)):
@@ -214,7 +150,6 @@ def test_add_noise_agrees_with_diffusers(name, monkeypatch):
         ("PNDM", {}, "skip_prk_steps=False.* set skip_prk_steps=True"),
         ("PNDM", {"skip_prk_steps": True, "prediction_type": "sample"}, "got 'sample'"),
         ("PNDM", {"skip_prk_steps": True, "rescale_betas_zero_snr": True}, "zero_snr=True is not"),
-        ("EulerDiscrete", {"use_beta_sigmas": True}, "use_beta_sigmas=True is not supported"),
         ("EulerDiscrete", {"timestep_type": "continuous"}, "'continuous' is not supported"),
         ("EulerDiscrete", {"interpolation_type": "log_linear"}, "'log_linear' is not supported"),
         ("EulerDiscrete", {"final_sigmas_type": "one"}, "must be one of zero, sigma_min"),
