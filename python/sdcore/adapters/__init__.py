@@ -1,0 +1,1 @@
+"""What changes a loaded model: LoRA and its kin."""
