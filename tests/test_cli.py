@@ -532,6 +532,25 @@ def test_what_the_pipeline_refuses(tiny, tmp_path, monkeypatch, capsys, words, m
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_picture_from_a_picture(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 48), "red").save("in.png")
+    Image.new("L", (64, 48), "white").save("mask.png")
+    words = ["img2img", "-m", str(tiny), "x", "-i", "in.png", "--steps", "4", "-o", "out.png"]
+    assert main([*words, "--strength", "0.5", "--mask", "mask.png"]) == 0
+    with Image.open("out.png") as out:
+        assert out.size == (64, 48)
+        assert "Denoising strength: 0.5" in out.text["parameters"]
+    capsys.readouterr()
+    for extra, message in [
+        (["--strength", "1.5"], "strength"),
+        (["--mask", "none.png"], "none.png"),
+        (["-i", "none.png"], "none.png"),
+    ]:
+        assert main([*words, "-f", *extra]) == 1
+        one_error_line(capsys, message)
+
+
 def test_a_prompt_of_ten_thousand_words(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["-W", "64", "-H", "64", "--steps", "1", "-s", "1", "-b", "2", "-o", "x"]

@@ -6,8 +6,9 @@ import argparse
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdcore import __version__
 from sdcore.cli import samplers
@@ -92,7 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-t", "--threads", type=int, metavar="N", help="default: one a core")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace, **arguments: Any) -> None:
+    """`arguments` are what else the pipeline is called with."""
     prompt = _prompt(args)
     if args.model is None:
         args.parser.error("no model given: name one with -m (none comes with sdcore yet)")
@@ -104,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
 
     pipe = _open(args)
     for seed, path in zip(seeds, paths, strict=True):
-        out = _draw(pipe, prompt, seed, args)
+        out = _draw(pipe, prompt, seed, args, arguments)
         _save(out, path, pipe, args)
         print(path, flush=True)
 
@@ -145,7 +147,11 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
 
 
 def _draw(
-    pipe: DiffusionPipeline, prompt: str, seed: int, args: argparse.Namespace
+    pipe: DiffusionPipeline,
+    prompt: str,
+    seed: int,
+    args: argparse.Namespace,
+    arguments: Mapping[str, Any],
 ) -> PipelineOutput:
     from tqdm import tqdm
 
@@ -159,6 +165,7 @@ def _draw(
         guidance_scale=args.cfg_scale,
         seed=seed,
         **options,
+        **arguments,
     )
     print(
         f"seed: {seed}", file=sys.stderr, flush=True
@@ -189,6 +196,7 @@ def _save(
         "Seed": out.seeds[0],
         "Size": f"{used['width']}x{used['height']}",
         "Model": _model_name(Path(args.model).resolve()),
+        "Denoising strength": used.get("strength"),
         "VAE": Path(args.vae).name if args.vae else None,
         "RNG": "CPU",  # the noise of torch's CPU generator
         "Eta DDIM": f"{used['eta']:g}" if used.get("eta") else None,

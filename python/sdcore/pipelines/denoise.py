@@ -5,15 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from sdcore.errors import InvalidArgumentError
 from sdcore.pipelines.guidance import Guidance
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.request import Request
+from sdcore.pipelines.start import Start
 from sdcore.pipelines.stream import Step
 from sdcore.schedulers import Scheduler
 
@@ -22,16 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["denoise", "new_scheduler"]
 
-Array = NDArray[np.float32]
-
 
 def new_scheduler(pipe: DiffusionPipeline, request: Request) -> Scheduler:
     """A scheduler of this call's own, with its table: two calls never meet."""
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-    options = {"eta": request.eta} if request.eta else {}
+    options: dict[str, Any] = {"eta": request.eta} if request.eta else {}
     if options and "eta" not in inspect.signature(scheduler.make_table).parameters:
         raise InvalidArgumentError(f"[pipeline] {type(scheduler).__name__} has no eta")
-    scheduler.set_timesteps(request.steps, **options)
+    scheduler.set_timesteps(request.steps, begin=request.first_step, **options)
     return scheduler
 
 
@@ -40,19 +36,22 @@ def denoise(
     request: Request,
     scheduler: Scheduler,
     noise: Noise,
-    latents: Array,
+    start: Start,
 ) -> Iterator[Step]:
     """Yields after each row; a step's `latents`, replaced or not, are what the next begins with."""
     guidance = Guidance(request.guidance_scale)
     asked = [*request.negative_prompts, *request.prompts] if guidance.active else request.prompts
     conditioning = pipe.condition(asked, request)
-    rows = scheduler.table.rows
+    latents, rows = start.latents, scheduler.table.rows
     for index, row in enumerate(rows):
         x = scheduler.scale_model_input(latents, row.timestep)
         model = partial(pipe.predict, timestep=row.timestep, conditioning=conditioning)
         out = guidance.predict(model, x)
         z = noise.draw(latents.shape[1:]) if row.noise else None
         latents = scheduler.step(out, row.timestep, latents, z)
+        if start.kept is not None:
+            following = rows[index + 1].timestep if index + 1 < len(rows) else None
+            latents = start.kept.restore(latents, scheduler, following)
         step = Step(index, len(rows), row.timestep, latents, scheduler.denoised, pipe.to_pil)
         yield step
         latents = step.latents

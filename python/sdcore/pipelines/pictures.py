@@ -1,16 +1,24 @@
-"""Between latents and pictures."""
+"""Between latents and pictures, and from what users have to pictures of a size."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
+from sdcore.errors import FileError, InvalidArgumentError
 from sdcore.models.vae import AutoencoderKL
+from sdcore.pipelines.noise import Noise
 
-__all__ = ["decode", "to_pil"]
+__all__ = ["ImageLike", "as_picture", "decode", "encode", "fitted", "fitted_mask", "to_pil"]
 
 Array = NDArray[np.float32]
+# An array is [h, w] or [h, w, 3]: uint8, or numbers in [0, 1].
+ImageLike = Image.Image | NDArray[Any] | str | os.PathLike[str]
 
 
 def decode(vae: AutoencoderKL, latents: Array) -> Array:
@@ -22,6 +30,60 @@ def decode(vae: AutoencoderKL, latents: Array) -> Array:
     return pixels.astype(np.float32)
 
 
+def encode(vae: AutoencoderKL, images: Array, noise: Noise) -> Array:
+    """Latents [n, c, h, w] of pictures [n, 3, H, W] in [-1, 1]: drawn from what the encoder says,
+    as diffusers draws them, with each image's next numbers."""
+    config = vae.config
+    moments = np.concatenate([vae.moments(one[None]) for one in images])
+    mean, log_variance = np.split(moments, 2, axis=1)
+    spread = np.exp(np.clip(log_variance, -30, 20) / 2)
+    latents = mean + spread * noise.draw(mean.shape[1:])
+    scaled: Array = (latents - (config.shift_factor or 0.0)) * np.float32(config.scaling_factor)
+    return scaled
+
+
 def to_pil(pixels: Array) -> list[Image.Image]:
     """Pictures [n, H, W, 3] in [0, 1] as images of 8 bits."""
     return [Image.fromarray(image) for image in np.round(pixels * 255).astype(np.uint8)]
+
+
+def as_picture(image: ImageLike, name: str) -> Image.Image:
+    """An image upright and in memory; `name` is the argument's, for errors."""
+    if isinstance(image, str | os.PathLike):
+        return _read(Path(image), name)
+    if isinstance(image, Image.Image):
+        return ImageOps.exif_transpose(image)
+    array = np.asarray(image)
+    plain = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if not plain or 0 in array.shape:
+        raise InvalidArgumentError(
+            f"[pipeline] {name} must be [h, w] or [h, w, 3], got {list(array.shape)}"
+        )
+    if array.dtype != np.uint8:
+        array = np.round(np.clip(array.astype(np.float32), 0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(array)
+
+
+def _read(path: Path, name: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).copy()
+    except (OSError, Image.DecompressionBombError) as error:
+        raise FileError(f"[pipeline] cannot read {name} '{path}': {error}") from None
+
+
+def fitted(picture: Image.Image, width: int, height: int) -> Array:
+    """[3, height, width] in [-1, 1], resized as diffusers does. What is transparent is white."""
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    picture = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    pixels: Array = np.asarray(picture, np.float32).transpose(2, 0, 1) / 255 * 2 - 1
+    return pixels
+
+
+def fitted_mask(picture: Image.Image, width: int, height: int) -> Array:
+    """[1, height, width]: 1 where the mask is white, 0 where it is black."""
+    gray = picture.convert("L").resize((width, height), Image.Resampling.LANCZOS)
+    return (np.asarray(gray, np.float32)[None] / 255 >= 0.5).astype(np.float32)

@@ -26,7 +26,7 @@ from sdcore.pipelines.loading import Parts, PathLike, check_device, load_parts
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.pictures import decode, to_pil
 from sdcore.pipelines.request import Arguments, Prompt, Request, make_request
-from sdcore.pipelines.start import first_latents
+from sdcore.pipelines.start import begin
 from sdcore.pipelines.stream import PipelineOutput, Stream
 from sdcore.schedulers import Scheduler
 
@@ -210,7 +210,7 @@ class DiffusionPipeline:
         request = make_request(self, prompt, negative_prompt, arguments)
         scheduler = new_scheduler(self, request)
         noise = Noise(request.seeds)
-        start = first_latents(self, request, scheduler, noise)
+        start = begin(self, request, scheduler, noise)
         return Stream(
             denoise(self, request, scheduler, noise, start),
             lambda latents: self._finish(request, latents),
@@ -235,5 +235,6 @@ class DiffusionPipeline:
             "width": request.width,
             "height": request.height,
             "eta": request.eta,
+            "strength": None if request.images is None else request.strength,
         }
         return PipelineOutput(images, request.seeds, parameters)

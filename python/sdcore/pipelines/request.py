@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 from sdcore.errors import InvalidArgumentError
+from sdcore.pipelines.pictures import ImageLike, as_picture, fitted, fitted_mask
 
 if TYPE_CHECKING:
     from sdcore.pipelines.pipeline import DiffusionPipeline
@@ -35,6 +37,9 @@ class Arguments(TypedDict, total=False):
     latents: ArrayLike | None  # [n, c, h, w] in the latents' size: noise in place of the seed's
     output_type: str  # "pil", "np" ([n, h, w, 3] in [0, 1]) or "latent"
     eta: float  # noise that DDIM adds, 0 to 1
+    image: ImageLike | Sequence[ImageLike] | None  # what to begin from: one, or one a prompt
+    strength: float  # share of the steps that are made from it, above 0 and up to 1
+    mask_image: ImageLike | None  # white where `image` is to be painted over, black where kept
 
 
 _DEFAULTS: Mapping[str, Any] = {
@@ -47,6 +52,9 @@ _DEFAULTS: Mapping[str, Any] = {
     "latents": None,
     "output_type": "pil",
     "eta": 0.0,
+    "image": None,
+    "strength": 0.75,
+    "mask_image": None,
 }
 
 
@@ -76,7 +84,17 @@ class Request:
     eta: float
     latents: Array | None
     output_type: str
+    images: Array | None  # [n, 3, height, width] in [-1, 1]
+    mask: Array | None  # [1, height, width], 1 where to paint
+    strength: float
     extra: Mapping[str, Any]  # arguments that only some families have, as given
+
+    @property
+    def first_step(self) -> int:
+        """How many steps a picture to begin from makes needless."""
+        if self.images is None:
+            return 0
+        return self.steps - max(int(self.steps * self.strength), 1)
 
 
 def make_request(
@@ -88,22 +106,27 @@ def make_request(
     """Raises InvalidArgumentError naming the argument that is wrong."""
     extra = _extra(pipe, arguments)
     given = {**_DEFAULTS, **arguments}
-    images = given["num_images_per_prompt"]
-    prompts, negatives = _all_prompts(prompt, negative_prompt, images)
+    per_prompt = given["num_images_per_prompt"]
+    prompts, negatives = _all_prompts(prompt, negative_prompt, per_prompt)
+    pictures = _pictures(given["image"], len(prompts), per_prompt)
+    width, height = _size(pipe, given["width"], given["height"], pictures)
     steps = given["num_inference_steps"]
     scale = given["guidance_scale"]
     latents = given["latents"]
     return Request(
         prompts=[Prompt((text,)) for text in prompts],
         negative_prompts=[Prompt((text,), negative=True) for text in negatives],
-        height=_side(pipe, given["height"], "height"),
-        width=_side(pipe, given["width"], "width"),
+        height=height,
+        width=width,
         steps=whole(pipe.default_steps if steps is None else steps, "num_inference_steps", 1),
         guidance_scale=float(pipe.default_guidance if scale is None else scale),
         seeds=_seeds(given["seed"], len(prompts)),
         eta=float(given["eta"]),
         latents=None if latents is None else np.asarray(latents, dtype=np.float32),
         output_type=_output_type(given["output_type"]),
+        images=np.stack([fitted(one, width, height) for one in pictures]) if pictures else None,
+        mask=_mask(given["mask_image"], pictures, width, height),
+        strength=_strength(given["strength"]),
         extra=extra,
     )
 
@@ -142,6 +165,54 @@ def _repeat(texts: str | Sequence[str], times: int, name: str) -> list[str]:
     ):
         raise InvalidArgumentError(f"[pipeline] {name} must be a string or a list of strings")
     return [text for text in listed for _ in range(times)]
+
+
+def _pictures(images: Any, count: int, times: int) -> list[Image.Image]:
+    """The picture that each image begins from; none for text alone."""
+    if images is None:
+        return []
+    listed = list(images) if isinstance(images, list | tuple) else [images]
+    pictures = [as_picture(one, "image") for one in listed for _ in range(times)]
+    if len(pictures) == times:
+        pictures = pictures * (count // times)
+    if len(pictures) != count:
+        raise InvalidArgumentError(
+            f"[pipeline] there are {count // times} prompts and {len(listed)} images; give one "
+            "image, or one a prompt"
+        )
+    return pictures
+
+
+def _size(
+    pipe: DiffusionPipeline, width: int | None, height: int | None, pictures: list[Image.Image]
+) -> tuple[int, int]:
+    """As asked; else the picture's own, cut to what the model can draw; else the model's."""
+    if pictures and width is None and height is None:
+        m = pipe.size_multiple
+        width, height = (max(side // m * m, m) for side in pictures[0].size)
+    return _side(pipe, width, "width"), _side(pipe, height, "height")
+
+
+def _mask(mask: Any, pictures: list[Image.Image], width: int, height: int) -> Array | None:
+    if mask is None:
+        return None
+    if not pictures:
+        raise InvalidArgumentError("[pipeline] mask_image without an image to keep the rest of")
+    picture = as_picture(mask, "mask_image")
+    if picture.size != pictures[0].size:
+        raise InvalidArgumentError(
+            f"[pipeline] mask_image must have the size of image, {pictures[0].size}, "
+            f"got {picture.size}"
+        )
+    return fitted_mask(picture, width, height)
+
+
+def _strength(value: float) -> float:
+    if not 0 < value <= 1:
+        raise InvalidArgumentError(
+            f"[pipeline] strength must be above 0 and at most 1, got {value!r}"
+        )
+    return float(value)
 
 
 def _side(pipe: DiffusionPipeline, pixels: int | None, name: str) -> int:

@@ -109,6 +109,11 @@ def number(config: Config, field: str) -> float:
     return float(value)
 
 
+def first_step(config: Config) -> int:
+    """How many steps a run leaves out at its noisy end; `set_timesteps` puts it there."""
+    return int(config.get("begin", 0))
+
+
 class Scheduler(ABC):
     """A configuration, and once `set_timesteps` was called the table of a run. The interface is
     diffusers', on NumPy arrays; `step` does its arithmetic in the core."""
@@ -151,9 +156,15 @@ class Scheduler(ABC):
         given = {name: value for name, value in given.items() if not name.startswith("_")}
         return cls(**{**given, **fields})
 
-    def set_timesteps(self, num_inference_steps: int, **options: Any) -> None:
-        """Builds the table of a run; `options` are the scheduler's own, such as DDIM's eta."""
-        self._table = type(self).make_table(self.config, num_inference_steps, **options)
+    def set_timesteps(self, num_inference_steps: int, *, begin: int = 0, **options: Any) -> None:
+        """Builds the table of a run; `options` are the scheduler's own, such as DDIM's eta. The
+        first `begin` steps are left out, for a run that starts from a noisy picture."""
+        if begin and not 0 < begin < num_inference_steps:
+            raise InvalidArgumentError(
+                f"[scheduler] begin must be from 0 to {num_inference_steps - 1}, got {begin}"
+            )
+        config = Config({**self.config.given, "begin": begin}, self.defaults)
+        self._table = type(self).make_table(config, num_inference_steps, **options)
         self._sampler = _core.Sampler(
             [
                 _core.StepRow(

@@ -10,7 +10,7 @@ from sdcore.schedulers.discrete import (
     clip_bound,
     posterior_variance,
     prediction,
-    spaced_timesteps,
+    run_timesteps,
 )
 
 
@@ -18,7 +18,7 @@ def ddim_table(config: Config, steps: int, *, eta: float = 0.0) -> Table:
     """eta = 0 is deterministic, eta = 1 adds as much noise as DDPM."""
     if not 0 <= eta <= 1:
         raise InvalidArgumentError(f"[ddim] eta must lie in [0, 1], got {eta}")
-    timesteps = spaced_timesteps(config, steps)
+    timesteps = run_timesteps(config, steps)
     alphas, clip = alphas_cumprod(config).astype(float), clip_bound(config)
     final = 1.0 if config.set_alpha_to_one else alphas[0]
     # The step back is this even where the spacing is uneven: diffusers' convention.

@@ -10,13 +10,13 @@ from sdcore.schedulers.discrete import (
     clip_bound,
     posterior_variance,
     prediction,
-    spaced_timesteps,
+    run_timesteps,
 )
 
 
 def ddpm_table(config: Config, steps: int) -> Table:
     """The ancestral sampler: each step draws from the posterior of the level before."""
-    timesteps = spaced_timesteps(config, steps)
+    timesteps = run_timesteps(config, steps)
     alphas, clip = alphas_cumprod(config).astype(float), clip_bound(config)
     large = _takes_large_variance(config)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.schedulers.base import Array, Config, Scheduler, Term, choice, number
+from sdcore.schedulers.base import Array, Config, Scheduler, Term, choice, first_step, number
 
 DEFAULTS = {
     "num_train_timesteps": 1000,
@@ -111,6 +111,11 @@ def spaced_timesteps(config: Config, steps: int, *, left_out: int = 0) -> list[i
     """The training timesteps of a run of so many steps, from noisy to clean (Lin et al. 2023,
     table 2)."""
     return [int(t) for t in spaced(config, steps, left_out=left_out).round()]
+
+
+def run_timesteps(config: Config, steps: int) -> list[int]:
+    """Those of them that a run makes: all, or from where it begins."""
+    return spaced_timesteps(config, steps)[first_step(config) :]
 
 
 def spaced(config: Config, steps: int, *, left_out: int = 0) -> NDArray[np.float64]:

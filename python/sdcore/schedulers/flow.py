@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.schedulers.base import Array, Config, Scheduler, Term, choice, number
+from sdcore.schedulers.base import Array, Config, Scheduler, Term, choice, first_step, number
 from sdcore.schedulers.curves import FLAGS, curve
 from sdcore.schedulers.discrete import check_steps
 
@@ -54,7 +54,8 @@ def flow_levels(
             f"{', '.join(f'{level:g}' for level in rounded)}; use another shift"
         )
     timesteps = rounded * np.float32(config.num_train_timesteps)
-    return timesteps.tolist(), [*rounded.tolist(), 0.0]
+    begin = first_step(config)
+    return timesteps.tolist()[begin:], [*rounded.tolist(), 0.0][begin:]
 
 
 def velocity_x0(sigma: float) -> Term:

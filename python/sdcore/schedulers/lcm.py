@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.schedulers.base import Config, Row, Table, Term, number
+from sdcore.schedulers.base import Config, Row, Table, Term, first_step, number
 from sdcore.schedulers.discrete import (
     DiscreteScheduler,
     alphas_cumprod,
@@ -57,7 +57,7 @@ def _timesteps(config: Config, steps: int, original: int) -> list[int]:
         )
     distilled = np.arange(original, 0, -1) * (total // original) - 1
     chosen = np.floor(np.linspace(0, original, steps, endpoint=False)).astype(int)
-    return [int(t) for t in distilled[chosen]]
+    return [int(t) for t in distilled[chosen][first_step(config) :]]
 
 
 class LCMScheduler(DiscreteScheduler, table=lcm_table, defaults=_DEFAULTS):

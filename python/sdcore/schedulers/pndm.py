@@ -9,7 +9,7 @@ from sdcore.schedulers.discrete import (
     DiscreteScheduler,
     alphas_cumprod,
     prediction,
-    spaced_timesteps,
+    run_timesteps,
 )
 
 # Adams and Bashforth's weights for as many outputs as are known, the newest first.
@@ -23,7 +23,7 @@ _WEIGHTS = {
 
 def plms_table(config: Config, steps: int) -> Table:
     """The first step is made twice: again from where it began, with the mean of both outputs."""
-    timesteps = spaced_timesteps(config, steps)
+    timesteps = run_timesteps(config, steps)
     _check(config)
     alphas = alphas_cumprod(config).astype(float)
     final = 1.0 if config.set_alpha_to_one else alphas[0]

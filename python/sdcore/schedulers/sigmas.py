@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.schedulers.base import Array, Config, Term, choice, number
+from sdcore.schedulers.base import Array, Config, Term, choice, first_step, number
 from sdcore.schedulers.curves import FLAGS, Levels, curve
 from sdcore.schedulers.discrete import (
     DiscreteScheduler,
@@ -69,7 +69,7 @@ def walk(config: Config, steps: int, *, final: float = 0.0) -> Walk:
     curve = _curve(config, steps, float(sigmas[0]), float(sigmas[-1]))
     if curve is not None:
         sigmas, timesteps = curve, _timesteps_of(curve, training)
-    return _walk(timesteps, sigmas, final)
+    return _walk(config, timesteps, sigmas, final)
 
 
 def scaled_walk(config: Config, steps: int, *, whole: Callable[[float], int] = round) -> Walk:
@@ -83,7 +83,7 @@ def scaled_walk(config: Config, steps: int, *, whole: Callable[[float], int] = r
     if curve is not None:
         whole = whole if config.use_karras_sigmas else int
         sigmas, timesteps = curve, [whole(t) for t in _timesteps_of(curve, training)]
-    return _walk(timesteps, sigmas, final_level(config))
+    return _walk(config, timesteps, sigmas, final_level(config))
 
 
 def final_level(config: Config) -> float:
@@ -92,14 +92,15 @@ def final_level(config: Config) -> float:
     return choice(config, "final_sigmas_type", {"zero": 0.0, "sigma_min": lowest})
 
 
-def _walk(timesteps: list[float], sigmas: NDArray[Any], final: float) -> Walk:
+def _walk(config: Config, timesteps: list[float], sigmas: NDArray[Any], final: float) -> Walk:
     levels = [float(sigma) for sigma in np.append(sigmas, final).astype(np.float32)]
     if any(a <= b for a, b in itertools.pairwise(levels[:-1])):
         raise InvalidArgumentError(
             f"[scheduler] {len(timesteps)} steps give noise levels that do not fall from each to "
             "the next; use fewer steps or another timestep_spacing"
         )
-    return Walk(timesteps, levels)
+    begin = first_step(config)
+    return Walk(timesteps[begin:], levels[begin:])
 
 
 def training_sigmas(config: Config) -> Levels:

@@ -1,0 +1,145 @@
+"""Pictures from pictures, against diffusers' image-to-image and inpainting pipelines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sdcore
+import tiny_models
+from reference.common import SAMPLED_F32, error
+
+ARGS: dict[str, Any] = {
+    "prompt": "the red circle of a cat",
+    "negative_prompt": "blurry dog",
+    "num_inference_steps": 10,
+    "guidance_scale": 5.0,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.save_folder(tiny_models.PLAIN, tmp_path_factory.mktemp("model") / "plain")
+
+
+@pytest.fixture(scope="module")
+def pipe(folder: Path) -> sdcore.DiffusionPipeline:
+    return sdcore.DiffusionPipeline.from_pretrained(folder, dtype="f32")
+
+
+def _picture(width: int = 48, height: int = 64) -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 256, (4, 3, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _mask(width: int = 48, height: int = 64) -> Image.Image:
+    mask = np.zeros((height, width), np.uint8)
+    mask[13:45, 9:30] = 255
+    return Image.fromarray(mask)
+
+
+def _theirs(folder: Path, kind: str, scheduler: str, **options: Any) -> np.ndarray:
+    pipe = getattr(diffusers, f"StableDiffusion{kind}Pipeline").from_pretrained(folder)
+    pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    generator = [torch.Generator("cpu").manual_seed(5)]
+    out = pipe(**ARGS, **options, generator=generator, output_type="latent")
+    return out.images.float().numpy()
+
+
+def _ours(pipe: sdcore.DiffusionPipeline, scheduler: str, **options: Any) -> np.ndarray:
+    pipe.scheduler = getattr(sdcore, scheduler).from_config(pipe.scheduler.config)
+    return pipe(**ARGS, **options, seed=5, output_type="latent").images
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.75, 1.0])
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        "DDIMScheduler",
+        "EulerDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "DPMSolverMultistepScheduler",
+        "UniPCMultistepScheduler",
+        "LCMScheduler",
+    ],
+)
+def test_a_picture_is_redrawn_as_diffusers_does(
+    folder: Path, pipe: Any, scheduler: str, strength: float
+) -> None:
+    options = {"image": _picture(), "strength": strength}
+    ref = _theirs(folder, "Img2Img", scheduler, **options)
+    assert error(_ours(pipe, scheduler, **options), ref) <= SAMPLED_F32
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "EulerAncestralDiscreteScheduler"])
+def test_a_part_is_redrawn_as_diffusers_does(
+    folder: Path, pipe: Any, scheduler: str, strength: float
+) -> None:
+    options = {"image": _picture(), "mask_image": _mask(), "strength": strength}
+    ref = _theirs(folder, "Inpaint", scheduler, **options, width=48, height=64)
+    assert error(_ours(pipe, scheduler, **options), ref) <= SAMPLED_F32
+
+
+def test_what_the_mask_keeps_is_the_picture(pipe: Any) -> None:
+    options = {**ARGS, "image": _picture(), "output_type": "latent", "seed": 1}
+    masked = pipe(**options, mask_image=_mask()).images
+    nothing = Image.new("L", (48, 64))
+    kept = pipe(**options, mask_image=nothing).images
+    f = pipe.vae.scale_factor
+    outside = np.asarray(_mask())[::f, ::f] == 0
+    assert np.array_equal(masked[..., outside], kept[..., outside])
+    assert not np.array_equal(masked[..., ~outside], kept[..., ~outside])
+
+
+def test_an_image_may_be_a_path_or_an_array(pipe: Any, tmp_path: Path) -> None:
+    picture = _picture()
+    picture.save(tmp_path / "in.png")
+    array = np.asarray(picture)
+    forms = [picture, tmp_path / "in.png", array, array / 255]
+    args = {**ARGS, "seed": 1, "output_type": "latent", "num_inference_steps": 3}
+    drawn = [pipe(**args, image=form).images for form in forms]
+    assert all(np.array_equal(one, drawn[0]) for one in drawn)
+
+
+def test_every_prompt_may_have_its_image(pipe: Any) -> None:
+    args = {**ARGS, "output_type": "latent", "num_inference_steps": 3}
+    args["prompt"] = ["a cat", "a dog"]
+    a, b = _picture(), Image.new("RGB", (48, 64), "red")
+    both = pipe(**args, image=[a, b], num_images_per_prompt=2, seed=4).images
+    for i, (prompt, image) in enumerate([("a cat", a), ("a cat", a), ("a dog", b), ("a dog", b)]):
+        alone = pipe(**{**args, "prompt": prompt}, image=image, seed=4 + i).images
+        assert np.array_equal(alone[0], both[i])
+
+
+def test_the_size_is_the_pictures_own_cut_to_what_fits(pipe: Any) -> None:
+    args = {**ARGS, "num_inference_steps": 2, "seed": 1}
+    assert pipe(**args, image=_picture(50, 67)).images[0].size == (
+        50,
+        66,
+    )  # it draws multiples of 2
+    assert pipe(**args, image=_picture(50, 67), width=64, height=48).images[0].size == (64, 48)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"strength": 1.5}, "strength must be above 0 and at most 1, got 1.5"),
+        ({"strength": 0}, "strength"),
+        ({"mask_image": Image.new("L", (32, 32))}, "mask_image must have the size of image"),
+        ({"image": None, "mask_image": Image.new("L", (32, 32))}, "mask_image without an image"),
+        ({"image": np.zeros((3, 8, 8))}, r"image must be \[h, w\] or \[h, w, 3\]"),
+        ({"image": [_picture()] * 3}, "there are 1 prompts and 3 images"),
+        ({"image": Path("nowhere.png")}, "cannot read image 'nowhere.png'"),
+    ],
+)
+def test_bad_pictures_are_named(pipe: Any, change: dict[str, Any], says: str) -> None:
+    with pytest.raises(sdcore.SDCoreError, match=says):
+        pipe(**{**ARGS, "image": _picture(), **change})
