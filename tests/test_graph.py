@@ -250,6 +250,23 @@ def test_a_saved_network_needs_all_its_weights(tmp_path: Path) -> None:
         _core.Network(graph, tensors(weights))
 
 
+def test_graphs_share_weights() -> None:
+    graph, weights = small_network()
+    network = _core.Network(graph, tensors(weights))
+    b = Builder()
+    b.output("h", nn.conv2d(b.weights.first, b.input("x"), 3, 8))
+    x = small_inputs()["x"]
+    other = network.with_graph(b.graph)
+    assert np.array_equal(
+        other.run({"x": x})["h"],
+        _core.Network(b.graph, tensors(weights)).run({"x": x})["h"],
+    )
+    b = Builder()
+    b.output("h", nn.conv2d(b.weights.nowhere, b.input("x"), 3, 8))
+    with pytest.raises(sdcore.CheckpointError, match=r"'nowhere\.weight' is missing"):
+        network.with_graph(b.graph)
+
+
 def test_every_op_is_there_for_arrays() -> None:
     views = {"flatten", "unflatten"}  # they move nothing
     names = {"matmul" if name == "linear" else name for name in _core.op_names()} - views
@@ -271,3 +288,6 @@ def test_single_ops_are_numpys() -> None:
     assert np.array_equal(sdcore.ops.embedding(ids, w)[0], w.astype(np.float32)[[1, 0, 5]])
     with pytest.raises(sdcore.SDCoreError, match="7"):
         sdcore.ops.embedding(np.array([[7]]), w)
+    assert np.array_equal(sdcore.ops.take(x, [4, 1]), np.stack([x[0, 4], x[1, 1]]))
+    with pytest.raises(sdcore.SDCoreError, match="index 5 is outside a sequence of 5"):
+        sdcore.ops.take(x, [0, 5])

@@ -108,6 +108,12 @@ void init_runtime(py::module_& m) {
           "prepare",
           [](Network& network, const InputShapes& shapes) { (void)network.executable(shapes); },
           py::arg("shapes"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "with_graph",
+          [](const Network& network, const Graph& graph) {
+            return std::make_shared<Network>(graph, network.shared_weights(), network.options());
+          },
+          py::arg("graph"), "Another graph over the same weights, which are shared.")
       .def_property_readonly("graph", [](const Network& n) { return n.graph(); })
       .def_property_readonly("tensors", [](const Network& n) { return n.weights().tensors(); })
       .def_property_readonly("dtype",

@@ -18,7 +18,8 @@ struct NetworkOptions {
 
 class Network {
  public:
-  // Every weight that the graph names must be in `weights`; nothing is prepared yet.
+  // Every weight that the graph names must be in `weights`; nothing is prepared yet. Networks may
+  // share a store: what one has prepared the other finds.
   Network(Graph graph, std::shared_ptr<WeightStore> weights, NetworkOptions options);
 
   const Graph& graph() const { return graph_; }

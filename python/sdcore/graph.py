@@ -124,6 +124,11 @@ class nn:
         return ids.apply("embedding", w.weight.tensor(rows, channels))
 
     @staticmethod
+    def take(x: Value, index: Value) -> Value:
+        """One token of each sequence: `[n, t, c]` and `[n]` whole numbers to `[n, c]`."""
+        return x.apply("take", index)
+
+    @staticmethod
     def activation(x: Value, kind: str) -> Value:
         return x.apply("activation", kind=kind)
 

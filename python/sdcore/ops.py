@@ -30,6 +30,7 @@ __all__ = [
     "matmul",
     "mul",
     "scale",
+    "take",
     "timestep_embedding",
     "upsample",
 ]
@@ -163,6 +164,11 @@ def upsample(x: ArrayLike, **options: Any) -> Array:
 def embedding(ids: ArrayLike, table: Weight, **options: Any) -> Array:
     """Rows of `table [rows, c]` for `ids [n, t]`."""
     return _run("embedding", {"ids": ids}, {"table": table}, **options)
+
+
+def take(x: ArrayLike, index: ArrayLike, **options: Any) -> Array:
+    """Token `index [n]` of each sequence of `x [n, t, c]`."""
+    return _run("take", {"x": x, "index": np.asarray(index, np.int32)}, **options)
 
 
 def timestep_embedding(

@@ -179,3 +179,7 @@ def test_open_clip(store):
         # Half of the last place of f16; q8_0's step is 1/127 of a block's largest value.
         assert error <= {np.float32: 0, np.float16: 2**-11, "q8_0": 0.5 / 127 * 2}[store], name
         assert table.to_original(name) in old
+    back = clip.to_open_clip(want)
+    assert {name: back.to_original(name) for name in want} == {
+        name: table.to_original(name) for name in want
+    }

@@ -251,12 +251,26 @@ def test_unet_configs(config, family):
     ],
 )
 def test_text_encoder_configs(family, part, facts):
-    """SD 2.x keeps a last layer that is never run; heads are 64 wide; OpenCLIP's gelu is exact."""
+    """SD 2.x keeps a last layer that is never run, and its projection too; heads are 64 wide;
+    OpenCLIP's gelu is exact."""
     tensors = WHOLE[family]()
     found = find_parts(tensors, FAMILIES[family].components)[0][part]
     config = infer_config(part, found.tensors, family, found.naming)
     keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "vocab_size")
     assert tuple(config[key] for key in keys) == facts
+    pools = facts[0] == 1280
+    assert config["architectures"] == ["CLIPTextModel" + "WithProjection" * pools]
+
+
+def test_open_clip_without_the_layer_that_is_never_run():
+    """As converters of diffusers folders write SD 2.x: 23 layers, no projection."""
+    tensors = WHOLE["sd2"]()
+    at = "cond_stage_model.model."
+    dropped = (f"{at}transformer.resblocks.23.", f"{at}text_projection", f"{at}logit_scale")
+    tensors = {name: t for name, t in tensors.items() if not name.startswith(dropped)}
+    found = find_parts(tensors, ["text_encoder"])[0]["text_encoder"]
+    config = infer_config("text_encoder", found.tensors, "sd2", found.naming)
+    assert config["num_hidden_layers"] == 23
 
 
 def test_vae_config():
@@ -282,13 +296,13 @@ def test_no_single_tensor_changes_a_config(name, spoil):
     config = infer_config(name, part.tensors, "sd1", part.naming)
     # The only witness of its size; the default is as good.
     alone = {
-        "text_model.embeddings.token_embedding.weight": "vocab_size",
-        "text_model.embeddings.position_embedding.weight": "max_position_embeddings",
-        "conv_in.weight": "in_channels",
-        "conv_out.weight": "out_channels",
-        "encoder.conv_in.weight": "in_channels",
-        "decoder.conv_out.weight": "out_channels",
-        "decoder.conv_in.weight": "latent_channels",
+        "text_model.embeddings.token_embedding.weight": {"vocab_size", "eos_token_id"},
+        "text_model.embeddings.position_embedding.weight": {"max_position_embeddings"},
+        "conv_in.weight": {"in_channels"},
+        "conv_out.weight": {"out_channels"},
+        "encoder.conv_in.weight": {"in_channels"},
+        "decoder.conv_out.weight": {"out_channels"},
+        "decoder.conv_in.weight": {"latent_channels"},
     }
     for key, tensor in part.tensors.items():
         spoilt = dict(part.tensors)
@@ -298,7 +312,7 @@ def test_no_single_tensor_changes_a_config(name, spoil):
             spoilt[key] = Shape((7, *tensor.shape))
         changed = infer_config(name, spoilt, "sd1", part.naming)
         differ = {field for field in config if changed[field] != config[field]}
-        assert differ <= {alone.get(key)}, key
+        assert differ <= alone.get(key, set()), key
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL as TorchVAE
 from diffusers import UNet2DConditionModel as TorchUNet
 from transformers import CLIPTextConfig as TorchCLIPConfig
 from transformers import CLIPTextModel as TorchCLIP
+from transformers import CLIPTextModelWithProjection as TorchProjection
 
 from reference.common import (
     BF16_FACTOR,
@@ -219,27 +220,85 @@ def test_vae_encode_gives_the_means() -> None:
     assert np.array_equal(vae.encode(case["x"]), vae.moments(case["x"])[:, :3])
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("act", ["quick_gelu", "gelu"])
-def test_clip_is_transformers(act: str, isa: str) -> None:
+@lru_cache
+def _clip_case(act: str, projects: bool, eos: int) -> dict[str, Any]:
     torch.manual_seed(2)
     config = TorchCLIPConfig(
         hidden_size=60,
         intermediate_size=100,
-        num_hidden_layers=3,
+        num_hidden_layers=4,
         num_attention_heads=3,
         vocab_size=500,
         hidden_act=act,
+        projection_dim=44,
+        eos_token_id=eos,
     )
-    module = randomized(TorchCLIP(config), 3)
-    ids = torch.randint(0, 500, (2, 77))
-    with torch.no_grad():
-        ref = module(ids).last_hidden_state.numpy()
-        rounded = in_bf16(module)(ids).last_hidden_state.float().numpy()
-    component = TorchComponent(config.to_dict(), module)
-    for dtype, allowed in (("f32", NETWORK_F32), ("bf16", BF16_FACTOR * error(rounded, ref))):
-        clip = CLIPTextModel.from_component(component, RunOptions(dtype=dtype, isa=isa))
-        assert error(clip(ids.numpy()), ref) <= allowed, dtype
+    module = randomized((TorchProjection if projects else TorchCLIP)(config), 3)
+    config.architectures = [type(module).__name__]
+    ids = torch.randint(3, 499, (2, 77))
+    ids[0, 5:], ids[1, 70:] = 498, 498  # the end, and padding by it
+    ids[1, 30] = 499  # the highest id is not the end
+
+    def run(m: torch.nn.Module) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        with torch.no_grad():
+            out = m(ids, output_hidden_states=True)
+        pooled = out.text_embeds if projects else out.pooler_output
+        arrays = [state.float().numpy() for state in out.hidden_states]
+        return arrays, out.last_hidden_state.float().numpy(), pooled.float().numpy()
+
+    norm = (module.text_model if projects else module).final_layer_norm
+    return {
+        "component": TorchComponent(config.to_dict(), module),
+        "ids": ids.numpy(),
+        "ref": run(module),
+        "bf16": run(in_bf16(module)),
+        "norm": lambda x: norm(torch.from_numpy(x)).detach().numpy(),
+    }
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("act", ["quick_gelu", "gelu"])
+def test_clip_is_transformers(act: str, isa: str) -> None:
+    case = _clip_case(act, True, 498)
+    states, last, pooled = case["ref"]
+    for dtype in ("f32", "bf16"):
+        clip = CLIPTextModel.from_component(case["component"], RunOptions(dtype=dtype, isa=isa))
+        out = clip.encode(case["ids"], skip=1, final_norm=False, pooled=True)
+        pairs = [
+            (clip(case["ids"]), last, case["bf16"][1]),
+            (out.hidden_states, states[-2], case["bf16"][0][-2]),
+            (out.pooled, pooled, case["bf16"][2]),
+        ]
+        for ours, ref, rounded in pairs:
+            allowed = NETWORK_F32 if dtype == "f32" else BF16_FACTOR * error(rounded, ref)
+            assert error(ours, ref) <= allowed, dtype
+
+
+def test_clip_skips_layers_and_norms_what_is_left() -> None:
+    case = _clip_case("quick_gelu", False, 498)
+    clip = CLIPTextModel.from_component(case["component"], RunOptions(dtype="f32"))
+    states = case["ref"][0]
+    for skip in range(4):
+        bare = clip.encode(case["ids"], skip=skip, final_norm=False)
+        normed = clip.encode(case["ids"], skip=skip)
+        assert error(bare.hidden_states, states[-1 - skip]) <= NETWORK_F32
+        assert error(normed.hidden_states, case["norm"](states[-1 - skip])) <= NETWORK_F32
+        assert bare.pooled is None
+    with pytest.raises(InvalidArgumentError, match=r"skip must be from 0 to 3.*4 layers, got 4"):
+        clip.encode(case["ids"], skip=4)
+
+
+@pytest.mark.parametrize("projects", [True, False])
+@pytest.mark.parametrize("eos", [498, 2])
+def test_clip_pools_where_transformers_does(eos: int, projects: bool) -> None:
+    """At the first end token; where the config has the old wrong one, at the highest id."""
+    case = _clip_case("gelu", projects, eos)
+    clip = CLIPTextModel.from_component(case["component"], RunOptions(dtype="f32"))
+    pooled = clip.encode(case["ids"], pooled=True).pooled
+    assert pooled is not None and pooled.shape == (2, 44 if projects else 60)
+    assert error(pooled, case["ref"][2]) <= NETWORK_F32
+    end, highest = (498, 499) if eos == 498 else (499, 498)
+    assert (case["ids"][1] == end).argmax() != (case["ids"][1] == highest).argmax()
 
 
 def test_threads_and_batch_do_not_change_a_bit() -> None:

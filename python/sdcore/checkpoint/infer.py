@@ -124,16 +124,21 @@ def _infer_clip(tensors: Tensors, family: str, naming: str) -> Config:
     width = _size(tensors, rf"{layer}\.layer_norm[12]\.(weight|bias)", 0)
     layers = _count(tensors, rf"{layer}\.")
     projection = _size(tensors, r"text_projection\.weight", 0)
+    vocabulary = _size(tensors, rf"{embeddings}\.token_embedding\.weight", 0, 49408)
+    if family == "sd2" and naming == "openclip":
+        # SD 2.x was trained on the output of layer 23 of ViT-H's 24, and does not pool. Converters
+        # leave out the last layer, which is never run.
+        layers, projection = min(layers, 23), 0
     return {
         "architectures": ["CLIPTextModelWithProjection" if projection else "CLIPTextModel"],
-        "vocab_size": _size(tensors, rf"{embeddings}\.token_embedding\.weight", 0, 49408),
+        "vocab_size": vocabulary,
+        "eos_token_id": vocabulary - 1,
         "max_position_embeddings": _size(
             tensors, rf"{embeddings}\.position_embedding\.weight", 0, 77
         ),
         "hidden_size": width,
         "intermediate_size": _size(tensors, rf"{layer}\.mlp\.fc1\.(weight|bias)", 0),
-        # SD 2.x was trained on the last layer but one, so its last is never run.
-        "num_hidden_layers": layers - (family == "sd2" and naming == "openclip"),
+        "num_hidden_layers": layers,
         "num_attention_heads": max(1, width // 64),
         "projection_dim": projection or width,
         "hidden_act": "gelu" if naming == "openclip" else "quick_gelu",

@@ -1,8 +1,9 @@
-"""CLIP's text encoder, as transformers' CLIPTextModel has it (Radford et al. 2021)."""
+"""CLIP's text encoder, as transformers' CLIPTextModel and CLIPTextModelWithProjection have it
+(Radford et al. 2021)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,12 @@ from sdcore.graph import Builder, Scope, Value, nn
 from sdcore.models.base import Model
 from sdcore.models.config import from_json, require_value
 
-__all__ = ["CLIPTextConfig", "CLIPTextModel", "build_clip"]
+__all__ = ["CLIPTextConfig", "CLIPTextModel", "TextStates", "build_clip"]
 
 _ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu"}
+_PROJECTS = "CLIPTextModelWithProjection"
+# In old configs by mistake; there transformers takes the highest id for the end of the text.
+_LEGACY_EOS = 2
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,23 @@ class CLIPTextConfig:
     max_position_embeddings: int = 77
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
+    architectures: Sequence[str] | None = None
+    projection_dim: int = 512
+    eos_token_id: int | None = 49407
+
+    @property
+    def projects(self) -> bool:
+        """Whether what it pools goes through `text_projection`."""
+        return _PROJECTS in (self.architectures or ())
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """`hidden_states` [n, t, hidden_size], float32; `pooled`, where it was asked for: the state of
+    the end token, [n, projection_dim] of a model with projection, else [n, hidden_size]."""
+
+    hidden_states: NDArray[np.float32]
+    pooled: NDArray[np.float32] | None = None
 
 
 def _layer(w: Scope, x: Value, config: CLIPTextConfig) -> Value:
@@ -47,8 +68,14 @@ def _layer(w: Scope, x: Value, config: CLIPTextConfig) -> Value:
     return nn.linear(w.mlp.fc2, h, config.intermediate_size, c) + x
 
 
-def build_clip(config: CLIPTextConfig) -> _core.Graph:
-    """`input_ids` [n, t] -> `last_hidden_state` [n, t, hidden_size]."""
+def build_clip(
+    config: CLIPTextConfig, skip: int = 0, final_norm: bool = True, pooled: bool | None = None
+) -> _core.Graph:
+    """`input_ids` [n, t] -> `last_hidden_state` [n, t, hidden_size] without the last `skip` layers,
+    with the final norm or without; and `end` [n] -> `pooled`, of all layers, with both.
+
+    `pooled` None asks for it where the model has a projection.
+    """
     b = Builder()
     w = b.weights.text_model
     tokens, c = config.max_position_embeddings, config.hidden_size
@@ -56,20 +83,39 @@ def build_clip(config: CLIPTextConfig) -> _core.Graph:
         w.embeddings.token_embedding, b.input("input_ids", "i32"), config.vocab_size, c
     )
     x = x + w.embeddings.position_embedding.weight.tensor(1, tokens, c)
+    states = [x]
     for i in range(config.num_hidden_layers):
-        x = _layer(w.encoder.layers[i], x, config)
-    b.output("last_hidden_state", nn.layer_norm(w.final_layer_norm, x, c, config.layer_norm_eps))
+        states.append(_layer(w.encoder.layers[i], states[-1], config))
+
+    def norm(x: Value) -> Value:
+        return nn.layer_norm(w.final_layer_norm, x, c, config.layer_norm_eps)
+
+    state = states[-1 - skip]
+    b.output("last_hidden_state", norm(state) if final_norm else state)
+    if config.projects if pooled is None else pooled:
+        last = nn.take(norm(states[-1]), b.input("end", "i32"))
+        if config.projects:
+            last = nn.linear(b.weights.text_projection, last, c, config.projection_dim, bias=False)
+        b.output("pooled", last)
     return b.graph
 
 
 class CLIPTextModel(Model):
-    """`text_encoder(input_ids)`: ids `[n, 77]` to hidden states `[n, 77, hidden_size]`, float32."""
+    """`text_encoder(input_ids)`: ids `[n, 77]` to hidden states `[n, 77, hidden_size]`, float32.
+
+    `encode` gives other hidden states, and the pooled one.
+    """
 
     config: CLIPTextConfig
+
+    def __init__(self, config: CLIPTextConfig, network: _core.Network) -> None:
+        super().__init__(config, network)
+        self._networks: dict[tuple[int, bool, bool], _core.Network] = {}
 
     @classmethod
     def read_config(cls, config: Mapping[str, Any]) -> CLIPTextConfig:
         require_value("clip", config, "hidden_act", *_ACTIVATIONS)
+        require_value("clip", config, "use_attention_mask", False, None)
         return from_json(CLIPTextConfig, config)
 
     @classmethod
@@ -77,10 +123,43 @@ class CLIPTextModel(Model):
         return build_clip(config)
 
     def __call__(self, input_ids: ArrayLike) -> NDArray[np.float32]:
+        return self.encode(input_ids).hidden_states
+
+    def encode(
+        self,
+        input_ids: ArrayLike,
+        *,
+        skip: int = 0,
+        final_norm: bool = True,
+        pooled: bool = False,
+    ) -> TextStates:
+        """Hidden states without the last `skip` layers, normed or as they are, and the pooled one.
+
+        SD 1.x and 2.x read `skip=clip_skip`; SDXL `skip=clip_skip + 1, final_norm=False`.
+        """
         ids = np.asarray(input_ids)
         if ids.ndim != 2 or ids.shape[1] != self.config.max_position_embeddings:
             raise InvalidArgumentError(
                 f"[clip] input_ids must be [n, {self.config.max_position_embeddings}], "
                 f"got {list(ids.shape)}"
             )
-        return self.network.run({"input_ids": ids})["last_hidden_state"]
+        if not 0 <= skip < self.config.num_hidden_layers:
+            raise InvalidArgumentError(
+                f"[clip] skip must be from 0 to {self.config.num_hidden_layers - 1}: the text "
+                f"encoder has {self.config.num_hidden_layers} layers, got {skip}"
+            )
+        inputs = {"input_ids": ids} | ({"end": self._ends(ids)} if pooled else {})
+        out = self._network(skip, final_norm, pooled).run(inputs)
+        return TextStates(out["last_hidden_state"], out.get("pooled"))
+
+    def _network(self, skip: int, final_norm: bool, pooled: bool) -> _core.Network:
+        key = (skip, final_norm, pooled)
+        if key not in self._networks:
+            self._networks[key] = self.network.with_graph(build_clip(self.config, *key))
+        return self._networks[key]
+
+    def _ends(self, ids: NDArray[Any]) -> NDArray[np.int32]:
+        """Where each text ends, as transformers finds it."""
+        legacy = self.config.eos_token_id in (_LEGACY_EOS, None)
+        found = ids if legacy else ids == self.config.eos_token_id
+        return np.asarray(np.argmax(found, axis=1), dtype=np.int32)

@@ -27,6 +27,7 @@ OPEN_CLIP_LAYER: tuple[Row, ...] = (
 )
 
 _OPEN_CLIP_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.")
+_LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.")
 
 
 def hugging_face(_names: Iterable[str]) -> NameTable:
@@ -37,7 +38,17 @@ def hugging_face(_names: Iterable[str]) -> NameTable:
 
 
 def open_clip(names: Iterable[str]) -> NameTable:
-    layers = {match[1] for name in names if (match := _OPEN_CLIP_BLOCK.match(name))}
+    """The table for a file with OpenCLIP's names, these."""
+    return _open_clip_table(names, _OPEN_CLIP_BLOCK)
+
+
+def to_open_clip(names: Iterable[str]) -> NameTable:
+    """The same table, found from diffusers' names."""
+    return _open_clip_table(names, _LAYER)
+
+
+def _open_clip_table(names: Iterable[str], layer: re.Pattern[str]) -> NameTable:
+    layers = {match[1] for name in names if (match := layer.match(name))}
     return NameTable(
         [*OPEN_CLIP_OUTER, *(row for layer in layers for row in _layer_rows(layer))],
         fused=(row for layer in layers for row in _fused_rows(layer)),
