@@ -30,7 +30,7 @@ PYTHON = (
     ("gguf", "graph", "quantization", "tokenizer"),
     ("ops",),
     ("checkpoint",),
-    ("adapters", "models", "schedulers"),
+    ("adapters", "models", "prompts", "schedulers"),
     ("pipelines",),
     ("cli", "server"),
     ("__init__",),

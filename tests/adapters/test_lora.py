@@ -126,7 +126,7 @@ def as_diffusers(folder: Path) -> Path:
     return folder / "diffusers"
 
 
-def as_old_diffusers(folder: Path) -> Path:
+def as_old_diffusers(folder: Path, alphas: bool = True) -> Path:
     """Before PEFT: attention processors', `lora_linear_layer`, and alphas beside them."""
 
     def unet_name(key: str) -> str:
@@ -141,13 +141,13 @@ def as_old_diffusers(folder: Path) -> Path:
 
     state = renamed(lora_files.peft_state(unet_lora()), unet_name)
     text = renamed(lora_files.peft_state(text_lora()), text_name)
-    alphas = {
+    scales = {
         re.sub(r"([._]lora|\.lora_linear_layer)\.up\.weight$", ".alpha", key): torch.tensor([3.0])
         for key in (*state, *text)
-        if ".up." in key
+        if alphas and ".up." in key
     }
     path = folder / "old.bin"
-    torch.save(state | text | alphas, path)
+    torch.save(state | text | scales, path)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -92,6 +93,12 @@ class Model(ABC):
         graph = cls.build(config)
         weights = component.weights(graph.weights)
         return cls(config, make_network(graph, weights, options or RunOptions()))
+
+    def with_network(self: M, network: _core.Network) -> M:
+        """The same model with other weights."""
+        other = copy.copy(self)
+        other.network = network
+        return other
 
     def config_json(self) -> dict[str, Any]:
         """The config as it would stand in a config.json."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdcore import checkpoint
+from sdcore.checkpoint import FAMILIES
 from sdcore.errors import (
     CancelledError,
     FileError,
@@ -20,6 +21,7 @@ from sdcore.errors import (
 )
 from sdcore.models.base import Loadable, RunOptions
 from sdcore.models.vae import AutoencoderKL
+from sdcore.pipelines.adapters import LoraMixin
 from sdcore.pipelines.conditioning import Conditioning
 from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.loading import Parts, PathLike, check_device, load_parts
@@ -40,7 +42,7 @@ P = TypeVar("P", bound="DiffusionPipeline")
 StepCallback = Callable[["DiffusionPipeline", int, float, dict[str, Any]], Any]
 
 
-class DiffusionPipeline:
+class DiffusionPipeline(LoraMixin):
     """Text to image; `open` gives the subclass of the model's family (`pipelines/families`).
 
     The parts are attributes, by diffusers' names. A pipeline may be called from several threads at
@@ -69,6 +71,7 @@ class DiffusionPipeline:
         self.scheduler = parts.scheduler
         for name, part in {**parts.networks, **parts.tokenizers}.items():
             setattr(self, name, part)
+        self._begin_adapters(FAMILIES[self.family].title, parts.networks)
 
     # -- opening ----------------------------------------
 
@@ -208,12 +211,13 @@ class DiffusionPipeline:
         Arguments are checked here, before the first step.
         """
         request = make_request(self, prompt, negative_prompt, arguments)
-        scheduler = new_scheduler(self, request)
+        call = self._for_call(request.lora_tags())
+        scheduler = new_scheduler(call, request)
         noise = Noise(request.seeds)
-        start = begin(self, request, scheduler, noise)
+        start = begin(call, request, scheduler, noise)
         return Stream(
-            denoise(self, request, scheduler, noise, start),
-            lambda latents: self._finish(request, latents),
+            denoise(call, request, scheduler, noise, start),
+            lambda latents: call._finish(request, latents),
         )
 
     def to_pil(self, latents: Array) -> list[Image.Image]:
@@ -227,8 +231,8 @@ class DiffusionPipeline:
         elif request.output_type == "pil":
             images = self.to_pil(latents)
         parameters = {
-            "prompt": request.prompts[0].text(),
-            "negative_prompt": request.negative_prompts[0].text(),
+            "prompt": request.prompts[0].written,
+            "negative_prompt": request.negative_prompts[0].written,
             "steps": request.steps,
             "sampler": type(self.scheduler).__name__,
             "guidance_scale": request.guidance_scale,

@@ -13,6 +13,7 @@ from PIL import Image
 
 from sdcore.errors import InvalidArgumentError
 from sdcore.pipelines.pictures import ImageLike, as_picture, fitted, fitted_mask
+from sdcore.prompts.lora_tags import LoraTag, split_tags
 
 if TYPE_CHECKING:
     from sdcore.pipelines.pipeline import DiffusionPipeline
@@ -65,9 +66,17 @@ class Prompt:
 
     texts: tuple[str, ...]
     negative: bool = False
+    written: str = ""  # as the caller wrote it, with the tags
+    tags: tuple[LoraTag, ...] = ()
 
     def text(self, encoder: int = 0) -> str:
         return self.texts[encoder if encoder < len(self.texts) else 0]
+
+    @classmethod
+    def read(cls, written: str, negative: bool = False) -> Prompt:
+        """A prompt with its tags taken out of it; a negative one has none."""
+        text, tags = (written, ()) if negative else split_tags(written)
+        return cls((text,), negative, written, tags)
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,16 @@ class Request:
             return 0
         return self.steps - max(int(self.steps * self.strength), 1)
 
+    def lora_tags(self) -> tuple[LoraTag, ...]:
+        """Those of the prompts. One network draws all images, so they must agree."""
+        tags = {prompt.tags for prompt in self.prompts}
+        if len(tags) > 1:
+            raise InvalidArgumentError(
+                "[pipeline] the prompts of one call must have the same <lora:…> tags, got "
+                + " and ".join(sorted(repr(prompt.written) for prompt in self.prompts)[:2])
+            )
+        return tags.pop()
+
 
 def make_request(
     pipe: DiffusionPipeline,
@@ -114,8 +133,8 @@ def make_request(
     scale = given["guidance_scale"]
     latents = given["latents"]
     return Request(
-        prompts=[Prompt((text,)) for text in prompts],
-        negative_prompts=[Prompt((text,), negative=True) for text in negatives],
+        prompts=[Prompt.read(text) for text in prompts],
+        negative_prompts=[Prompt.read(text, negative=True) for text in negatives],
         height=height,
         width=width,
         steps=whole(pipe.default_steps if steps is None else steps, "num_inference_steps", 1),

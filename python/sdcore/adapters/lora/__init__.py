@@ -3,5 +3,6 @@
 from sdcore.adapters.lora.apply import MODES, adapted
 from sdcore.adapters.lora.changes import Change
 from sdcore.adapters.lora.file import LoraFile, read
+from sdcore.adapters.lora.names import COMPONENTS
 
-__all__ = ["MODES", "Change", "LoraFile", "adapted", "read"]
+__all__ = ["COMPONENTS", "MODES", "Change", "LoraFile", "adapted", "read"]

@@ -79,7 +79,7 @@ class Change(ABC):
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Difference(Change):
     """A whole tensor to add: `.diff` of a weight, `.diff_b` of a bias, of norms too."""
 

@@ -33,7 +33,7 @@ _METADATA = "lora_adapter_metadata"  # where diffusers keeps PEFT's configs, as 
 _NOT_BUILT = re.compile(r"\.(oft_blocks|oft_diag|a1\.weight|b1\.weight|on_input)$")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoraFile:
     """`changes` by component and tensor of the model."""
 

@@ -55,6 +55,7 @@ class StableDiffusionPipeline(DiffusionPipeline, families=("sd1",)):
     def export(self, path: PathLike, steps: int | Iterable[int] = 20, dtype: str = "auto") -> None:
         """Writes one GGUF file that a C or C++ program draws with, bit for bit as here (sdcore.h).
 
-        The program can draw in those numbers of steps that are named in `steps`.
+        The program can draw in those numbers of steps that are named in `steps`. LoRAs at work are
+        merged into the weights, quantized ones too.
         """
-        export(self, path, steps, dtype)
+        export(self._merged(), path, steps, dtype)
