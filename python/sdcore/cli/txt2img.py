@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdcore import __version__
-from sdcore.cli import samplers
+from sdcore.cli import adapters, samplers
 from sdcore.cli.output import check_outputs, make_folder, output_paths
 from sdcore.errors import InvalidArgumentError
 
@@ -74,6 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--schedule", choices=samplers.SCHEDULES, help="noise levels (default: the model's own)")
     add("--eta", type=float, metavar="ETA", help="noise that DDIM adds, 0 to 1 (default: 0)")
+
+    adapters.add_arguments(parser)
 
     output = parser.add_argument_group("output")
     add = output.add_argument
@@ -143,6 +145,7 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
     pipe = DiffusionPipeline.open(args.model, dtype=args.dtype, threads=args.threads, vae=args.vae)
     if args.sampler is not None or args.schedule is not None:
         pipe.scheduler = samplers.make(pipe.scheduler, args.sampler, args.schedule)
+    adapters.apply(pipe, args)
     return pipe
 
 
@@ -202,7 +205,7 @@ def _save(
         "Eta DDIM": f"{used['eta']:g}" if used.get("eta") else None,
         "Version": f"sdcore {__version__}",
     }
-    text = str(Infotext(used["prompt"], used["negative_prompt"], settings))
+    text = str(Infotext(used["prompt"] + adapters.tags(args), used["negative_prompt"], settings))
     save_png(out.images[0], path, text, overwrite=args.overwrite)
 
 

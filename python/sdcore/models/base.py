@@ -100,6 +100,17 @@ class Model(ABC):
         other.network = network
         return other
 
+    def in_graph(self, graph: _core.Graph) -> _core.Network:
+        """The weights in another graph of this model, with the low-rank paths that they have."""
+        up = ".lora_up"
+        ranks = {
+            f"{name.removesuffix(up)}.weight": tensor.shape[1]
+            for name, tensor in self.network.tensors.items()
+            if name.endswith(up)
+        }
+        ranks = {name: rank for name, rank in ranks.items() if name in graph.weights}
+        return self.network.with_graph(graph.with_side_paths(ranks) if ranks else graph)
+
     def config_json(self) -> dict[str, Any]:
         """The config as it would stand in a config.json."""
         return asdict(self.config)

@@ -112,6 +112,11 @@ class CLIPTextModel(Model):
         super().__init__(config, network)
         self._networks: dict[tuple[int, bool, bool], _core.Network] = {}
 
+    def with_network(self, network: _core.Network) -> CLIPTextModel:
+        other = super().with_network(network)
+        other._networks = {}
+        return other
+
     @classmethod
     def read_config(cls, config: Mapping[str, Any]) -> CLIPTextConfig:
         require_value("clip", config, "hidden_act", *_ACTIVATIONS)
@@ -155,7 +160,7 @@ class CLIPTextModel(Model):
     def _network(self, skip: int, final_norm: bool, pooled: bool) -> _core.Network:
         key = (skip, final_norm, pooled)
         if key not in self._networks:
-            self._networks[key] = self.network.with_graph(build_clip(self.config, *key))
+            self._networks[key] = self.in_graph(build_clip(self.config, *key))
         return self._networks[key]
 
     def _ends(self, ids: NDArray[Any]) -> NDArray[np.int32]:

@@ -1,0 +1,68 @@
+"""Flags for LoRA files, common to all commands that draw."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdcore.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from sdcore.pipelines import DiffusionPipeline
+
+# stable-diffusion.cpp's words, and ours.
+_MODES = {"auto": "auto", "immediately": "merge", "at_runtime": "side"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("LoRA")
+    add = group.add_argument
+    add(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="PATH[:WEIGHT]",
+        help="a LoRA file or folder to apply (weight 1 if none is given); may be repeated",
+    )
+    add(
+        "--lora-dir",
+        "--lora-model-dir",
+        metavar="FOLDER",
+        help="where <lora:name:0.8> in a prompt looks for files",
+    )
+    add(
+        "--lora-apply-mode",
+        choices=_MODES,
+        default="auto",
+        help="into the weights, or beside them at run time; default: beside quantized ones only",
+    )
+
+
+def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
+    mode = _MODES[args.lora_apply_mode]
+    pipe.lora_dir = args.lora_dir
+    weights = [_split(text) for text in args.lora]
+    for path, _ in weights:
+        pipe.load_lora_weights(path)
+    if not weights and mode == "auto":
+        return
+    pipe.set_adapters([Path(path).stem for path, _ in weights], [w for _, w in weights], mode)
+
+
+def tags(args: argparse.Namespace) -> str:
+    """The flags as a prompt says them, so that a picture's settings hold them."""
+    weights = [_split(text) for text in args.lora]
+    return "".join(f" <lora:{Path(path).stem}:{weight:g}>" for path, weight in weights)
+
+
+def _split(text: str) -> tuple[str, float]:
+    path, colon, weight = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return text, 1.0
+    try:
+        return path, float(weight)
+    except ValueError:
+        raise InvalidArgumentError(
+            f"[lora] --lora is PATH or PATH:WEIGHT, got '{text}', where '{weight}' is no number"
+        ) from None
