@@ -39,6 +39,7 @@ class Spec:
     vae_layers: int
     text_layers: int
     seed: int
+    unet_inputs: int = 4  # 9 for inpainting, 8 for editing
 
 
 PLAIN = Spec("plain", (32, 64), 1, (True, False), 64, 32, (32, 64), 1, 2, seed=1)
@@ -60,6 +61,7 @@ def unet(spec: Spec) -> UNet2DConditionModel:
         spec.seed,
         lambda: UNet2DConditionModel(
             sample_size=16,
+            in_channels=spec.unet_inputs,
             block_out_channels=spec.channels,
             layers_per_block=spec.layers,
             down_block_types=tuple(f"{kind}DownBlock2D" for kind, _ in kinds),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,46 @@ def test_a_part_is_redrawn_as_diffusers_does(
     options = {"image": _picture(), "mask_image": _mask(), "strength": strength}
     ref = _theirs(folder, "Inpaint", scheduler, **options, width=48, height=64)
     assert error(_ours(pipe, scheduler, **options), ref) <= SAMPLED_F32
+
+
+@pytest.fixture(scope="module")
+def inpainter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    spec = dataclasses.replace(tiny_models.PLAIN, name="inpaint", unet_inputs=9)
+    return tiny_models.save_folder(spec, tmp_path_factory.mktemp("model") / spec.name)
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_a_model_for_inpainting_sees_the_mask(inpainter: Path, strength: float) -> None:
+    options = {"image": _picture(), "mask_image": _mask(), "strength": strength}
+    scheduler = "EulerAncestralDiscreteScheduler"
+    ref = _theirs(inpainter, "Inpaint", scheduler, **options, width=48, height=64)
+    pipe = sdcore.DiffusionPipeline.from_pretrained(inpainter, dtype="f32")
+    assert error(_ours(pipe, scheduler, **options), ref) <= SAMPLED_F32
+
+
+def test_a_model_for_inpainting_draws_from_text_alone(inpainter: Path) -> None:
+    pipe = sdcore.DiffusionPipeline.from_pretrained(inpainter, dtype="f32")
+    gray = Image.new("RGB", (32, 32), (127, 127, 127))
+    args = {**ARGS, "seed": 1, "output_type": "latent", "width": 32, "height": 32}
+    drawn = pipe(**args).images
+    white = Image.new("L", (32, 32), 255)
+    painted = pipe(**args, image=gray, mask_image=white, strength=1.0).images
+    assert error(drawn, painted) <= SAMPLED_F32
+
+
+@pytest.mark.parametrize("image_scale", [1.5, 0.5])
+def test_a_model_for_editing_is_guided_twice(tmp_path: Path, image_scale: float) -> None:
+    spec = dataclasses.replace(tiny_models.PLAIN, name="edit", unet_inputs=8)
+    folder = tiny_models.save_folder(spec, tmp_path / spec.name)
+    options = {"image": _picture(), "image_guidance_scale": image_scale}
+    scheduler = "EulerAncestralDiscreteScheduler"
+    ref = _theirs(folder, "InstructPix2Pix", scheduler, **options)
+    pipe = sdcore.DiffusionPipeline.from_pretrained(folder, dtype="f32")
+    assert error(_ours(pipe, scheduler, **options), ref) <= SAMPLED_F32
+    with pytest.raises(sdcore.InvalidArgumentError, match="needs an image"):
+        pipe(**ARGS)
+    with pytest.raises(sdcore.InvalidArgumentError, match="has no argument 'eye'"):
+        pipe(**ARGS, image=_picture(), eye=1)
 
 
 def test_what_the_mask_keeps_is_the_picture(pipe: Any) -> None:

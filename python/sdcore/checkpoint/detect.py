@@ -59,10 +59,8 @@ _LOAD_LORA = "not a model by itself: open its model and load it with load_lora_w
 
 FAMILIES: dict[str, Family] = {
     "sd1": Family("Stable Diffusion 1.x", _ONE_CLIP, runs=True),
-    "sd1-inpaint": Family("Stable Diffusion 1.x for inpainting", _ONE_CLIP, hint=_LATER),
-    "sd1-edit": Family(
-        "Stable Diffusion 1.x for editing (InstructPix2Pix)", _ONE_CLIP, hint=_LATER
-    ),
+    "sd1-inpaint": Family("Stable Diffusion 1.x for inpainting", _ONE_CLIP, runs=True),
+    "sd1-edit": Family("Stable Diffusion 1.x for editing (InstructPix2Pix)", _ONE_CLIP, runs=True),
     "sd1-small": Family("a distilled Stable Diffusion without a middle block", hint=_LATER),
     "sd2": Family("Stable Diffusion 2.x", _ONE_CLIP, hint=_LATER),
     "sd2-unclip": Family("Stable Diffusion 2.1 unCLIP"),

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sdcore.errors import InvalidArgumentError
-from sdcore.pipelines.guidance import Guidance
+from sdcore.pipelines.conditioning import Conditioning
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.request import Request
 from sdcore.pipelines.start import Start
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["denoise", "new_scheduler"]
 
+Array = NDArray[np.float32]
+
 
 def new_scheduler(pipe: DiffusionPipeline, request: Request) -> Scheduler:
     """A scheduler of this call's own, with its table: two calls never meet."""
@@ -27,7 +32,7 @@ def new_scheduler(pipe: DiffusionPipeline, request: Request) -> Scheduler:
     options: dict[str, Any] = {"eta": request.eta} if request.eta else {}
     if options and "eta" not in inspect.signature(scheduler.make_table).parameters:
         raise InvalidArgumentError(f"[pipeline] {type(scheduler).__name__} has no eta")
-    scheduler.set_timesteps(request.steps, begin=request.first_step, **options)
+    scheduler.set_timesteps(request.steps, begin=pipe.first_step(request), **options)
     return scheduler
 
 
@@ -39,14 +44,12 @@ def denoise(
     start: Start,
 ) -> Iterator[Step]:
     """Yields after each row; a step's `latents`, replaced or not, are what the next begins with."""
-    guidance = Guidance(request.guidance_scale)
-    asked = [*request.negative_prompts, *request.prompts] if guidance.active else request.prompts
-    conditioning = pipe.condition(asked, request)
+    guidance = pipe.guidance(request)
+    conditioning = pipe.condition(guidance.asked(request), request)
     latents, rows = start.latents, scheduler.table.rows
     for index, row in enumerate(rows):
         x = scheduler.scale_model_input(latents, row.timestep)
-        model = partial(pipe.predict, timestep=row.timestep, conditioning=conditioning)
-        out = guidance.predict(model, x)
+        out = guidance.predict(partial(_predict, pipe, row.timestep, conditioning, start), x)
         z = noise.draw(latents.shape[1:]) if row.noise else None
         latents = scheduler.step(out, row.timestep, latents, z)
         if start.kept is not None:
@@ -55,3 +58,9 @@ def denoise(
         step = Step(index, len(rows), row.timestep, latents, scheduler.denoised, pipe.to_pil)
         yield step
         latents = step.latents
+
+
+def _predict(
+    pipe: DiffusionPipeline, t: float, conditioning: Conditioning, start: Start, x: Array
+) -> Array:
+    return pipe.predict(start.beside(x), t, conditioning)

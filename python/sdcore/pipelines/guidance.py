@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore import _core
+from sdcore.pipelines.request import Prompt, Request
 
 __all__ = ["Guidance"]
 
@@ -24,9 +25,14 @@ class Guidance:
         """Whether the model is asked about the negative prompt at all."""
         return self.scale > 1.0
 
+    def asked(self, request: Request) -> list[Prompt]:
+        """The prompt of each row that the model is given."""
+        if not self.active:
+            return request.prompts
+        return [*request.negative_prompts, *request.prompts]
+
     def predict(self, model: Callable[[Array], Array], x: Array) -> Array:
-        """The model's output at x. Its rows are the images, under guidance those of the negative
-        prompts and then those of the prompts."""
+        """The model's output at x, whose rows are the images."""
         if not self.active:
             return model(x)
         negative, positive = np.split(model(np.concatenate([x, x])), 2)

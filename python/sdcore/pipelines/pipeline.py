@@ -24,11 +24,12 @@ from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.adapters import LoraMixin
 from sdcore.pipelines.conditioning import Conditioning
 from sdcore.pipelines.denoise import denoise, new_scheduler
+from sdcore.pipelines.guidance import Guidance
 from sdcore.pipelines.loading import Parts, PathLike, check_device, load_parts
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.pictures import decode, to_pil
 from sdcore.pipelines.request import Arguments, Prompt, Request, make_request
-from sdcore.pipelines.start import begin
+from sdcore.pipelines.start import Start, begin
 from sdcore.pipelines.stream import PipelineOutput, Stream
 from sdcore.schedulers import Scheduler
 
@@ -169,6 +170,20 @@ class DiffusionPipeline(LoraMixin):
         f = self.vae.scale_factor
         return self.vae.config.latent_channels, request.height // f, request.width // f
 
+    def guidance(self, request: Request) -> Guidance:
+        """How the model is asked at each step."""
+        return Guidance(request.guidance_scale)
+
+    def first_step(self, request: Request) -> int:
+        """How many steps a picture to begin from makes needless."""
+        if request.images is None:
+            return 0
+        return request.steps - max(int(request.steps * request.strength), 1)
+
+    def start(self, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
+        """What the first step is given."""
+        return begin(self, request, scheduler, noise)
+
     # -- running ----------------------------------------
 
     def __call__(
@@ -214,7 +229,7 @@ class DiffusionPipeline(LoraMixin):
         call = self._for_call(request.lora_tags())
         scheduler = new_scheduler(call, request)
         noise = Noise(request.seeds)
-        start = begin(call, request, scheduler, noise)
+        start = call.start(request, scheduler, noise)
         return Stream(
             denoise(call, request, scheduler, noise, start),
             lambda latents: call._finish(request, latents),

@@ -40,6 +40,7 @@ class Arguments(TypedDict, total=False):
     eta: float  # noise that DDIM adds, 0 to 1
     image: ImageLike | Sequence[ImageLike] | None  # what to begin from: one, or one a prompt
     strength: float  # share of the steps that are made from it, above 0 and up to 1
+    image_guidance_scale: float  # of models for editing: how closely to keep to `image`
     mask_image: ImageLike | None  # white where `image` is to be painted over, black where kept
 
 
@@ -97,13 +98,6 @@ class Request:
     mask: Array | None  # [1, height, width], 1 where to paint
     strength: float
     extra: Mapping[str, Any]  # arguments that only some families have, as given
-
-    @property
-    def first_step(self) -> int:
-        """How many steps a picture to begin from makes needless."""
-        if self.images is None:
-            return 0
-        return self.steps - max(int(self.steps * self.strength), 1)
 
     def lora_tags(self) -> tuple[LoraTag, ...]:
         """Those of the prompts. One network draws all images, so they must agree."""

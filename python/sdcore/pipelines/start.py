@@ -17,7 +17,7 @@ from sdcore.schedulers import Scheduler
 if TYPE_CHECKING:
     from sdcore.pipelines.pipeline import DiffusionPipeline
 
-__all__ = ["Start", "begin"]
+__all__ = ["Start", "begin", "first_noise", "from_noise", "from_picture", "shrunk_mask"]
 
 Array = NDArray[np.float32]
 
@@ -41,34 +41,47 @@ class Kept:
 
 @dataclass(frozen=True)
 class Start:
+    """`channels` [rows, c, h, w] are what the denoiser takes beside the latents: a row an image, or
+    one for each row that guidance makes of them."""
+
     latents: Array  # [n, c, h, w], at the level of the first row
     kept: Kept | None = None
+    channels: Array | None = None
+
+    def beside(self, x: Array) -> Array:
+        """x with the further channels."""
+        if self.channels is None:
+            return x
+        times = -(-len(x) // len(self.channels))
+        rows = np.tile(self.channels, (times, 1, 1, 1))[: len(x)]
+        return np.concatenate([x, rows], axis=1)
 
 
 def begin(pipe: DiffusionPipeline, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
     """Draws in the order that diffusers does: for the encoder, then for the first noise."""
     if request.images is None:
-        return Start(_noise(pipe, request, noise) * np.float32(scheduler.init_noise_sigma))
+        return Start(from_noise(first_noise(pipe, request, noise), scheduler))
     picture = encode(pipe.vae, request.images, noise)
-    fresh = _noise(pipe, request, noise)
-    if request.mask is None or request.strength < 1:
-        first = np.full(len(fresh), scheduler.timesteps[0])
-        latents = scheduler.add_noise(picture, fresh, first)
-    else:
-        latents = fresh * np.float32(scheduler.init_noise_sigma)
+    fresh = first_noise(pipe, request, noise)
     if request.mask is None:
-        return Start(latents)
+        return Start(from_picture(picture, fresh, scheduler))
     noise.draw(picture.shape[1:])  # diffusers encodes the masked picture too, used or not
+    whole = request.strength == 1
+    latents = from_noise(fresh, scheduler) if whole else from_picture(picture, fresh, scheduler)
     return Start(latents, Kept(picture, fresh, shrunk_mask(pipe, request.mask)))
 
 
-def shrunk_mask(pipe: DiffusionPipeline, mask: Array) -> Array:
-    """A mask in the latents' size: the first pixel of each, as diffusers does."""
-    f = pipe.vae.scale_factor
-    return mask[:, ::f, ::f]
+def from_noise(noise: Array, scheduler: Scheduler) -> Array:
+    latents: Array = noise * np.float32(scheduler.init_noise_sigma)
+    return latents
 
 
-def _noise(pipe: DiffusionPipeline, request: Request, noise: Noise) -> Array:
+def from_picture(picture: Array, noise: Array, scheduler: Scheduler) -> Array:
+    """A picture's latents as they stand at the first row."""
+    return scheduler.add_noise(picture, noise, np.full(len(picture), scheduler.timesteps[0]))
+
+
+def first_noise(pipe: DiffusionPipeline, request: Request, noise: Noise) -> Array:
     """[n, c, h, w]: the seeds' or the caller's."""
     shape = pipe.latent_shape(request)
     if request.latents is None:
@@ -79,3 +92,9 @@ def _noise(pipe: DiffusionPipeline, request: Request, noise: Noise) -> Array:
             f"[pipeline] latents must be {list(wanted)}, got {list(request.latents.shape)}"
         )
     return request.latents
+
+
+def shrunk_mask(pipe: DiffusionPipeline, mask: Array) -> Array:
+    """A mask in the latents' size: the first pixel of each, as diffusers does."""
+    f = pipe.vae.scale_factor
+    return mask[:, ::f, ::f]

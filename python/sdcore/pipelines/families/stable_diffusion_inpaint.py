@@ -1,0 +1,38 @@
+"""Stable Diffusion 1.x for inpainting: a UNet that sees the mask and what is around it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sdcore.pipelines.families.stable_diffusion import StableDiffusionPipeline
+from sdcore.pipelines.noise import Noise
+from sdcore.pipelines.pictures import encode
+from sdcore.pipelines.request import Request
+from sdcore.pipelines.start import Start, first_noise, from_noise, from_picture, shrunk_mask
+from sdcore.schedulers import Scheduler
+
+__all__ = ["StableDiffusionInpaintPipeline"]
+
+
+class StableDiffusionInpaintPipeline(StableDiffusionPipeline, families=("sd1-inpaint",)):
+    """Nine channels into the UNet: latents, mask, latents of the picture without what is masked.
+
+    With no `image` or no mask everything is to be painted.
+    """
+
+    def start(self, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
+        n, size = len(request.prompts), (request.height, request.width)
+        images = np.zeros((n, 3, *size), np.float32) if request.images is None else request.images
+        mask = np.ones((1, *size), np.float32) if request.mask is None else request.mask
+        picture = None
+        if request.images is not None and request.strength < 1:
+            picture = encode(self.vae, images, noise)
+        fresh = first_noise(self, request, noise)
+        around = encode(self.vae, images * (mask < 0.5), noise)
+        shrunk = np.broadcast_to(shrunk_mask(self, mask), (n, 1, *around.shape[2:]))
+        latents = (
+            from_noise(fresh, scheduler)
+            if picture is None
+            else from_picture(picture, fresh, scheduler)
+        )
+        return Start(latents, channels=np.concatenate([shrunk, around], axis=1))
