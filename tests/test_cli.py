@@ -541,6 +541,15 @@ def test_a_picture_from_a_picture(tiny, tmp_path, monkeypatch, capsys):
     with Image.open("out.png") as out:
         assert out.size == (64, 48)
         assert "Denoising strength: 0.5" in out.text["parameters"]
+    extra = ["--hires-scale", "2", "--hires-steps", "2", "--subseed", "9", "--subseed-strength"]
+    words = ["txt2img", *words[1:4], *words[6:], "-W", "32", "-H", "32"]
+    assert main([*words, "-f", *extra, "0.1"]) == 0
+    with Image.open("out.png") as out:
+        assert out.size == (64, 64)
+        text = out.text["parameters"]
+    assert "Variation seed: 9, Variation seed strength: 0.1, Denoising strength: 0.7" in text
+    assert "Size: 32x32" in text and "Hires upscale: 2.0, Hires steps: 2" in text
+    words = ["img2img", *words[1:], "-i", "in.png"]
     capsys.readouterr()
     for extra, message in [
         (["--strength", "1.5"], "strength"),

@@ -15,6 +15,7 @@ from PIL import Image
 import sdcore
 import tiny_models
 from reference.common import SAMPLED_F32, error
+from sdcore.pipelines.noise import mixed
 
 ARGS: dict[str, Any] = {
     "prompt": "the red circle of a cat",
@@ -169,12 +170,44 @@ def test_the_size_is_the_pictures_own_cut_to_what_fits(pipe: Any) -> None:
     assert pipe(**args, image=_picture(50, 67), width=64, height=48).images[0].size == (64, 48)
 
 
+def test_a_second_pass_redraws_the_first_one_larger(pipe: Any) -> None:
+    pipe.scheduler = sdcore.DDIMScheduler.from_config(pipe.scheduler.config)
+    args = {**ARGS, "seed": 3, "output_type": "latent"}
+    small = {"width": 32, "height": 48}
+    stream = pipe.stream(args.pop("prompt"), **args, **small, hires_scale=1.5, hires_steps=6)
+    steps = list(stream)
+    assert [step.index for step in steps] == list(range(10 + 4))  # 0.7 of 6, rounded down
+    assert {step.total for step in steps} == {14}
+    (first,) = pipe(ARGS["prompt"], **{**args, "output_type": "pil"}, **small).images
+    larger = first.resize((48, 72), Image.Resampling.LANCZOS)
+    args |= {"image": larger, "strength": 0.7, "num_inference_steps": 6}
+    assert np.array_equal(stream.result().images, pipe(ARGS["prompt"], **args).images)
+
+
+def test_a_variation_lies_between_two_seeds(pipe: Any) -> None:
+    args = {**ARGS, "num_inference_steps": 2, "output_type": "latent"}
+    own, other = (pipe(**args, seed=seed).images for seed in (3, 8))
+    mixes = [pipe(**args, seed=3, subseed=8, subseed_strength=s).images for s in (0, 0.2, 0.8, 1)]
+    assert np.array_equal(mixes[0], own)
+    assert error(mixes[3], other) <= 1e-6
+    far = [error(mix, own) for mix in mixes]
+    assert far == sorted(far)
+    noise = [np.random.default_rng(i).standard_normal((1, 4, 32, 32)) for i in (0, 1)]
+    half = mixed(*(one.astype(np.float32) for one in noise), 0.5)
+    assert abs(half.std() - 1) < 0.03  # an average would have 0.71
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"strength": 1.5}, "strength must be above 0 and at most 1, got 1.5"),
         ({"strength": 0}, "strength"),
         ({"mask_image": Image.new("L", (32, 32))}, "mask_image must have the size of image"),
+        ({"subseed_strength": 1.1}, "subseed_strength must be from 0 and at most 1, got 1.1"),
+        ({"subseed": -1}, "subseed"),
+        ({"hires_scale": 0.5}, "hires_scale must be from 1, which is off, to 8, got 0.5"),
+        ({"hires_scale": 2, "hires_strength": 0}, "hires_strength"),
+        ({"hires_scale": 2, "hires_steps": 0}, "hires_steps"),
         ({"image": None, "mask_image": Image.new("L", (32, 32))}, "mask_image without an image"),
         ({"image": np.zeros((3, 8, 8))}, r"image must be \[h, w\] or \[h, w, 3\]"),
         ({"image": [_picture()] * 3}, "there are 1 prompts and 3 images"),

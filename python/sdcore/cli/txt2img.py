@@ -30,6 +30,10 @@ examples:
 _DEFAULT_SIZE = 512  # pixels a side, for guessing a file's size before the model is known
 
 
+# Arguments of the pipeline that are its own to fill in.
+_OPTIONS = ("eta", "subseed", "subseed_strength", "hires_scale", "hires_strength", "hires_steps")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("words", nargs="?", metavar="PROMPT", help="what to draw (or -p)")
@@ -55,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=-1,
         help="seed of the first picture, each next one has one more; -1 draws one (default)",
     )
+
+    add("--subseed", type=int, metavar="SEED", help="noise to mix in, for variations")
+    add("--subseed-strength", type=float, metavar="SHARE", help="its share, 0 to 1 (default: 0)")
+    add("--hires-scale", type=float, metavar="TIMES", help="draw again so many times larger")
+    add("--hires-strength", type=float, metavar="SHARE", help="of that pass (default: 0.7)")
+    add("--hires-steps", type=int, metavar="N", help="of that pass (default: as --steps)")
 
     sampling = parser.add_argument_group("sampling")
     add = sampling.add_argument
@@ -158,7 +168,7 @@ def _draw(
 ) -> PipelineOutput:
     from tqdm import tqdm
 
-    options = {} if args.eta is None else {"eta": args.eta}
+    options = {name: vars(args)[name] for name in _OPTIONS if vars(args)[name] is not None}
     stream = pipe.stream(
         prompt,
         args.negative_prompt,
@@ -199,7 +209,12 @@ def _save(
         "Seed": out.seeds[0],
         "Size": f"{used['width']}x{used['height']}",
         "Model": _model_name(Path(args.model).resolve()),
-        "Denoising strength": used.get("strength"),
+        "Variation seed": used.get("subseed"),
+        "Variation seed strength": used.get("subseed_strength"),
+        "Denoising strength": used.get("strength") or used.get("hires_strength"),
+        "Hires upscale": used.get("hires_scale"),
+        "Hires steps": used.get("hires_steps"),
+        "Hires upscaler": "Lanczos" if used.get("hires_scale") else None,
         "VAE": Path(args.vae).name if args.vae else None,
         "RNG": "CPU",  # the noise of torch's CPU generator
         "Eta DDIM": f"{used['eta']:g}" if used.get("eta") else None,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sdcore import _core
 
-__all__ = ["Noise"]
+__all__ = ["Noise", "mixed"]
 
 
 class Noise:
@@ -22,3 +22,20 @@ class Noise:
     def draw(self, shape: Sequence[int]) -> NDArray[np.float32]:
         """Each image's next normal numbers: [n, *shape]."""
         return np.stack([generator.randn(list(shape)) for generator in self._generators])
+
+
+def mixed(a: NDArray[np.float32], b: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+    """`share` of b in a, along the arc between each image's two, so that noise stays as loud:
+    Shoemake 1985, "Animating rotation with quaternion curves", as A1111's web UI mixes seeds."""
+    return np.stack([_on_arc(one, other, share) for one, other in zip(a, b, strict=True)])
+
+
+def _on_arc(a: NDArray[np.float32], b: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+    cosine = np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    if np.sin(angle) < 1e-3:  # the same direction: the arc is a point
+        of_a, of_b = 1 - share, share
+    else:
+        of_a, of_b = (np.sin(part * angle) / np.sin(angle) for part in (1 - share, share))
+    between: NDArray[np.float32] = np.float32(of_a) * a + np.float32(of_b) * b
+    return between

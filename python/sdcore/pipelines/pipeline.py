@@ -25,6 +25,7 @@ from sdcore.pipelines.adapters import LoraMixin
 from sdcore.pipelines.conditioning import Conditioning
 from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.guidance import Guidance
+from sdcore.pipelines.hires import drawn_twice
 from sdcore.pipelines.loading import Parts, PathLike, check_device, load_parts
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.pictures import decode, to_pil
@@ -230,10 +231,10 @@ class DiffusionPipeline(LoraMixin):
         scheduler = new_scheduler(call, request)
         noise = Noise(request.seeds)
         start = call.start(request, scheduler, noise)
-        return Stream(
-            denoise(call, request, scheduler, noise, start),
-            lambda latents: call._finish(request, latents),
-        )
+        steps = denoise(call, request, scheduler, noise, start)
+        if request.hires is not None:
+            steps = drawn_twice(call, request, request.hires, steps)
+        return Stream(steps, lambda latents: call._finish(request, latents))
 
     def to_pil(self, latents: Array) -> list[Image.Image]:
         """Latents [n, c, h, w] through the VAE."""
@@ -254,6 +255,11 @@ class DiffusionPipeline(LoraMixin):
             "width": request.width,
             "height": request.height,
             "eta": request.eta,
+            "subseed": request.subseeds[0] if request.subseed_strength else None,
+            "subseed_strength": request.subseed_strength or None,
+            "hires_scale": request.hires and request.hires.scale,
+            "hires_steps": request.hires and request.hires.steps,
+            "hires_strength": request.hires and request.hires.strength,
             "strength": None if request.images is None else request.strength,
         }
         return PipelineOutput(images, request.seeds, parameters)

@@ -23,6 +23,7 @@ __all__ = ["Arguments", "Prompt", "Request", "make_request"]
 Array = NDArray[np.float32]
 
 _OUTPUT_TYPES = ("pil", "np", "latent")
+_MOST_ENLARGED = 8  # times a side, in a second pass
 _MAX_SIDE = 8192  # pixels; beyond it a typo is likelier than a wish
 
 
@@ -35,11 +36,16 @@ class Arguments(TypedDict, total=False):
     guidance_scale: float | None  # 1 ignores the negative prompt
     num_images_per_prompt: int
     seed: int | None  # the first image's; image i uses seed + i. None draws one
+    subseed: int | None  # of noise to mix in: a variation of the picture. None draws one
+    subseed_strength: float  # its share, 0 to 1
     latents: ArrayLike | None  # [n, c, h, w] in the latents' size: noise in place of the seed's
     output_type: str  # "pil", "np" ([n, h, w, 3] in [0, 1]) or "latent"
     eta: float  # noise that DDIM adds, 0 to 1
     image: ImageLike | Sequence[ImageLike] | None  # what to begin from: one, or one a prompt
     strength: float  # share of the steps that are made from it, above 0 and up to 1
+    hires_scale: float  # draw so many times larger in a second pass, over the first one's picture
+    hires_strength: float  # share of the steps that the second pass makes
+    hires_steps: int | None  # of the second pass, before that share; None: as the first
     image_guidance_scale: float  # of models for editing: how closely to keep to `image`
     mask_image: ImageLike | None  # white where `image` is to be painted over, black where kept
 
@@ -51,12 +57,17 @@ _DEFAULTS: Mapping[str, Any] = {
     "guidance_scale": None,
     "num_images_per_prompt": 1,
     "seed": None,
+    "subseed": None,
+    "subseed_strength": 0.0,
     "latents": None,
     "output_type": "pil",
     "eta": 0.0,
     "image": None,
     "strength": 0.75,
     "mask_image": None,
+    "hires_scale": 1.0,
+    "hires_strength": 0.7,
+    "hires_steps": None,
 }
 
 
@@ -81,6 +92,17 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Hires:
+    """A second pass over the first one's picture, enlarged."""
+
+    scale: float
+    width: int
+    height: int
+    strength: float
+    steps: int
+
+
+@dataclass(frozen=True)
 class Request:
     """One call; its lists have an entry an image."""
 
@@ -91,12 +113,15 @@ class Request:
     steps: int
     guidance_scale: float
     seeds: list[int]
+    subseeds: list[int]
+    subseed_strength: float
     eta: float
     latents: Array | None
     output_type: str
     images: Array | None  # [n, 3, height, width] in [-1, 1]
     mask: Array | None  # [1, height, width], 1 where to paint
     strength: float
+    hires: Hires | None
     extra: Mapping[str, Any]  # arguments that only some families have, as given
 
     def lora_tags(self) -> tuple[LoraTag, ...]:
@@ -124,6 +149,7 @@ def make_request(
     pictures = _pictures(given["image"], len(prompts), per_prompt)
     width, height = _size(pipe, given["width"], given["height"], pictures)
     steps = given["num_inference_steps"]
+    steps = whole(pipe.default_steps if steps is None else steps, "num_inference_steps", 1)
     scale = given["guidance_scale"]
     latents = given["latents"]
     return Request(
@@ -131,15 +157,18 @@ def make_request(
         negative_prompts=[Prompt.read(text, negative=True) for text in negatives],
         height=height,
         width=width,
-        steps=whole(pipe.default_steps if steps is None else steps, "num_inference_steps", 1),
+        steps=steps,
         guidance_scale=float(pipe.default_guidance if scale is None else scale),
-        seeds=_seeds(given["seed"], len(prompts)),
+        seeds=_seeds(given["seed"], "seed", len(prompts)),
+        subseeds=_seeds(given["subseed"], "subseed", len(prompts)),
+        subseed_strength=_share(given["subseed_strength"], "subseed_strength", 0),
         eta=float(given["eta"]),
         latents=None if latents is None else np.asarray(latents, dtype=np.float32),
         output_type=_output_type(given["output_type"]),
         images=np.stack([fitted(one, width, height) for one in pictures]) if pictures else None,
         mask=_mask(given["mask_image"], pictures, width, height),
-        strength=_strength(given["strength"]),
+        strength=_share(given["strength"], "strength"),
+        hires=_hires(pipe, given, width, height, steps),
         extra=extra,
     )
 
@@ -220,10 +249,34 @@ def _mask(mask: Any, pictures: list[Image.Image], width: int, height: int) -> Ar
     return fitted_mask(picture, width, height)
 
 
-def _strength(value: float) -> float:
-    if not 0 < value <= 1:
+def _hires(
+    pipe: DiffusionPipeline, given: Mapping[str, Any], width: int, height: int, steps: int
+) -> Hires | None:
+    scale = float(given["hires_scale"])
+    if scale == 1:
+        return None
+    if not 1 < scale <= _MOST_ENLARGED:
         raise InvalidArgumentError(
-            f"[pipeline] strength must be above 0 and at most 1, got {value!r}"
+            f"[pipeline] hires_scale must be from 1, which is off, to {_MOST_ENLARGED}, got {scale}"
+        )
+    m = pipe.size_multiple
+    larger = [round(side * scale / m) * m for side in (width, height)]
+    own = given["hires_steps"]
+    return Hires(
+        scale=scale,
+        width=_side(pipe, larger[0], "width of the second pass"),
+        height=_side(pipe, larger[1], "height of the second pass"),
+        strength=_share(given["hires_strength"], "hires_strength"),
+        steps=steps if own is None else whole(own, "hires_steps", 1),
+    )
+
+
+def _share(value: float, name: str, low: float | None = None) -> float:
+    """A number up to 1: from `low`, or above 0."""
+    if not (0 < value <= 1 or value == low):
+        least = "above 0" if low is None else f"from {low:g}"
+        raise InvalidArgumentError(
+            f"[pipeline] {name} must be {least} and at most 1, got {value!r}"
         )
     return float(value)
 
@@ -241,10 +294,10 @@ def _side(pipe: DiffusionPipeline, pixels: int | None, name: str) -> int:
     return value
 
 
-def _seeds(seed: int | None, images: int) -> list[int]:
-    first = secrets.randbelow(2**32) if seed is None else whole(seed, "seed", 0)
+def _seeds(seed: int | None, name: str, images: int) -> list[int]:
+    first = secrets.randbelow(2**32) if seed is None else whole(seed, name, 0)
     if first + images > 2**64:
-        raise InvalidArgumentError(f"[pipeline] seeds have 64 bits, got {first}")
+        raise InvalidArgumentError(f"[pipeline] {name} has 64 bits, got {first}")
     return [first + i for i in range(images)]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.pipelines.noise import Noise
+from sdcore.pipelines.noise import Noise, mixed
 from sdcore.pipelines.pictures import encode
 from sdcore.pipelines.request import Request
 from sdcore.schedulers import Scheduler
@@ -85,7 +85,10 @@ def first_noise(pipe: DiffusionPipeline, request: Request, noise: Noise) -> Arra
     """[n, c, h, w]: the seeds' or the caller's."""
     shape = pipe.latent_shape(request)
     if request.latents is None:
-        return noise.draw(shape)
+        fresh = noise.draw(shape)
+        if not request.subseed_strength:
+            return fresh
+        return mixed(fresh, Noise(request.subseeds).draw(shape), request.subseed_strength)
     wanted = (len(request.prompts), *shape)
     if request.latents.shape != wanted:
         raise InvalidArgumentError(
