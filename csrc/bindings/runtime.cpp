@@ -78,14 +78,14 @@ py::dict run(Network& network, const py::dict& given, std::vector<StepTime>* tim
   return results;
 }
 
-py::list profile(Network& network, const py::dict& given) {
+py::tuple profile(Network& network, const py::dict& given) {
   std::vector<StepTime> times;
-  run(network, given, &times);
+  const py::dict results = run(network, given, &times);
   py::list rows;
   for (const StepTime& time : times) {
     rows.append(py::make_tuple(time.label, time.op, time.seconds, time.flops));
   }
-  return rows;
+  return py::make_tuple(results, rows);
 }
 
 }  // namespace
@@ -103,7 +103,7 @@ void init_runtime(py::module_& m) {
           [](Network& network, const py::dict& inputs) { return run(network, inputs, nullptr); },
           py::arg("inputs"))
       .def("profile", &profile, py::arg("inputs"),
-           "Runs once; a list of (label, op, seconds, flops), one a step.")
+           "Runs, and times every step: the results and a list of (label, op, seconds, flops).")
       .def(
           "prepare",
           [](Network& network, const InputShapes& shapes) { (void)network.executable(shapes); },
