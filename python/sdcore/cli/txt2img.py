@@ -27,6 +27,10 @@ examples:
   sdcore txt2img -m folder "a cat" -W 768 -H 512 -b 4 -o cats/
   sdcore txt2img -m model.gguf "a cat" -b 4 -o "cat-%03d-{seed}.png"
 """
+_ABOUT_POCKET = (
+    "no model given: this is pocket, the small one inside sdcore, which knows coloured shapes and "
+    "simple landscapes; name another with -m"
+)
 _DEFAULT_SIZE = 512  # pixels a side, for guessing a file's size before the model is known
 
 
@@ -109,7 +113,7 @@ def run(args: argparse.Namespace, **arguments: Any) -> None:
     """`arguments` are what else the pipeline is called with."""
     prompt = _prompt(args)
     if args.model is None:
-        args.parser.error("no model given: name one with -m (none comes with sdcore yet)")
+        _take_pocket(args)
     seeds = _seeds(args.seed, args.batch_count)
     paths = output_paths(args.output, prompt, seeds)
     pixels = (args.width or _DEFAULT_SIZE) * (args.height or _DEFAULT_SIZE)
@@ -121,6 +125,17 @@ def run(args: argparse.Namespace, **arguments: Any) -> None:
         out = _draw(pipe, prompt, seed, args, arguments)
         _save(out, path, pipe, args)
         print(path, flush=True)
+
+
+def _take_pocket(args: argparse.Namespace) -> None:
+    """The model when none is given: the one inside the package, in a build that has it."""
+    from sdcore.pipelines import loading
+
+    if not loading.POCKET.is_file():
+        args.parser.error("no model given: name one with -m (none comes with this build of sdcore)")
+    args.model = loading.POCKET
+    if not args.quiet:
+        print(_ABOUT_POCKET, file=sys.stderr)
 
 
 def _prompt(args: argparse.Namespace) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,28 @@ from sdcore.models.base import Loadable, RunOptions
 from sdcore.schedulers import Scheduler
 from sdcore.tokenizer import CLIPTokenizer
 
-__all__ = ["Parts", "PathLike", "load_parts"]
+__all__ = ["POCKET", "Defaults", "Parts", "PathLike", "find_model", "load_parts"]
 
 log = logging.getLogger("sdcore")
 
 PathLike = str | os.PathLike[str]
+
+POCKET = Path(__file__).parents[1] / "data" / "pocket.gguf"  # made by tools/pocket
+
+
+def find_model(path: PathLike) -> PathLike:
+    """Where a model lies: "pocket" is the one inside the package, if it has one and nothing of the
+    user's has that name."""
+    shipped = os.fspath(path) == "pocket" and not Path(path).exists() and POCKET.is_file()
+    return POCKET if shipped else path
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a file says that it is best drawn with; None where it says nothing."""
+
+    steps: int | None = None
+    guidance_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +51,7 @@ class Parts:
     networks: Mapping[str, Any]
     tokenizers: Mapping[str, CLIPTokenizer]
     scheduler: Scheduler
+    defaults: Defaults = Defaults()
 
 
 def load_parts(
@@ -59,6 +78,7 @@ def load_parts(
             name: _tokenizer(source, name, overrides.get(name), config) for name in tokenizers
         },
         scheduler=_scheduler(source, config),
+        defaults=_defaults(source),
     )
 
 
@@ -113,6 +133,19 @@ def _scheduler(source: Checkpoint, config: PathLike | None) -> Scheduler:
         # What the class in the file does not have is DDIM's to ask for: latents are never clipped.
         fields.setdefault("clip_sample", False)
     return Scheduler.registry[name].from_config(fields)
+
+
+def _defaults(source: Checkpoint) -> Defaults:
+    def get(name: str, kinds: Sequence[type], low: float) -> Any:
+        value: Any = source.metadata.get(f"sdcore.default.{name}")
+        if value is not None and not (type(value) in kinds and low <= value < math.inf):
+            raise CheckpointError(
+                f"[pipeline] '{source.path}': metadata sdcore.default.{name} must be a number of "
+                f"at least {low}, got {value!r:.80}"
+            )
+        return value
+
+    return Defaults(get("steps", (int,), 1), get("guidance_scale", (int, float), 0))
 
 
 def check_device(device: str) -> None:

@@ -26,7 +26,7 @@ from sdcore.pipelines.conditioning import Conditioning
 from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.guidance import Guidance
 from sdcore.pipelines.hires import drawn_twice
-from sdcore.pipelines.loading import Parts, PathLike, check_device, load_parts
+from sdcore.pipelines.loading import Parts, PathLike, check_device, find_model, load_parts
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.pictures import decode, to_pil
 from sdcore.pipelines.request import Arguments, Prompt, Request, make_request
@@ -71,6 +71,9 @@ class DiffusionPipeline(LoraMixin):
     def __init__(self, parts: Parts) -> None:
         self.family = parts.family
         self.scheduler = parts.scheduler
+        self.default_steps = parts.defaults.steps or self.default_steps
+        if parts.defaults.guidance_scale is not None:
+            self.default_guidance = parts.defaults.guidance_scale
         for name, part in {**parts.networks, **parts.tokenizers}.items():
             setattr(self, name, part)
         self._begin_adapters(FAMILIES[self.family].title, parts.networks)
@@ -91,7 +94,7 @@ class DiffusionPipeline(LoraMixin):
         tokenizer: PathLike | None = None,
         config: PathLike | None = None,
     ) -> P:
-        """Opens a file or a folder, whatever it is called.
+        """Opens a file or a folder, whatever it is called, or "pocket", the model inside sdcore.
 
         `dtype` is "f32", "bf16", or "auto" for the fastest good one of this machine. `vae` and
         `text_encoder` are checkpoints that replace a part, `tokenizer` a folder with a vocabulary,
@@ -99,7 +102,7 @@ class DiffusionPipeline(LoraMixin):
         Raises FileError, CheckpointError or UnsupportedModelError.
         """
         check_device(device)
-        source = checkpoint.open_model(path, variant)
+        source = checkpoint.open_model(find_model(path), variant)
         family = cls._of(source)
         parts = load_parts(
             source,
@@ -126,8 +129,8 @@ class DiffusionPipeline(LoraMixin):
 
     @classmethod
     def from_pretrained(cls: type[P], folder: PathLike, **options: Any) -> P:
-        """Opens a diffusers folder; `options` as for `open`."""
-        if not Path(folder).is_dir():
+        """Opens a diffusers folder, or "pocket", the model in sdcore; `options` as for `open`."""
+        if not Path(folder).is_dir() and find_model(folder) == folder:
             raise FileError(f"[pipeline] no such folder: '{folder}'")
         return cls.open(folder, **options)
 

@@ -1,0 +1,150 @@
+"""The stages of the pocket model's training run, one after another, into a file that sdcore draws
+with, and go on from that file. Two steps each: what is shown is that the stages fit together."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+
+import config
+import sdcore
+import training
+from sdcore import checkpoint, cli
+from sdcore.image_io import read_png_parameters
+from sdcore.pipelines import loading
+
+
+def run(stage, monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", [stage, *map(str, arguments)])
+    importlib.import_module(stage).main()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a training, with the packed model in it."""
+    out = tmp_path_factory.mktemp("pocket")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(config.UNET, "block_out_channels", (16, 32, 32))
+        small = ("--out", out, "--steps", 2, "--batch", 4, "--device", "cpu")
+        run("tokens", patch, "--out", out, "--steps", 300)
+        run("train_vae", patch, *small)
+        run("train_text", patch, *small)
+        run("cache", patch, "--out", out, "--steps", 8, "--shard", 8, "--batch", 4)
+        run("train_unet", patch, *small, "--workers", 2)
+        run("pack", patch, "--out", out, "--to", out / "pocket.gguf")
+        yield out
+
+
+def test_the_packed_model_draws(trained):
+    pipe = sdcore.DiffusionPipeline.from_single_file(trained / "pocket.gguf", dtype="f32")
+    assert pipe.default_steps == 20
+    assert pipe.default_guidance == 5
+    out = pipe("a red circle", num_inference_steps=2, seed=1)
+    assert out.images[0].size == (128, 128)
+
+
+def test_the_packed_networks_are_those_that_were_trained(trained):
+    pipe = sdcore.DiffusionPipeline.from_single_file(trained / "pocket.gguf", dtype="f32")
+    random = np.random.default_rng(0)
+    train_unet = importlib.import_module("train_unet")
+    encoder, tokenizer = train_unet.load_encoder(trained)
+    ids = tokenizer(["a red circle", ""])
+    with torch.no_grad():
+        hidden = encoder(torch.from_numpy(ids).long()).last_hidden_state
+    close(pipe.text_encoder(pipe.tokenizer(["a red circle", ""])), hidden)
+
+    unet = train_unet.UNet2DConditionModel(**config.UNET).eval()
+    unet.load_state_dict(training.averages(trained, "unet"))
+    x = random.standard_normal((2, 4, 16, 16)).astype(np.float32)
+    with torch.no_grad():
+        out = unet(torch.from_numpy(x), torch.tensor([700, 20]), hidden).sample
+    close(pipe.unet(x, np.array([700, 20]), hidden.numpy()), out)
+
+    vae = importlib.import_module("train_vae").AutoencoderKL(**config.VAE).eval()
+    vae.load_state_dict(training.averages(trained, "vae"))
+    with torch.no_grad():
+        close(pipe.vae.decode(x), vae.decode(torch.from_numpy(x)).sample)
+
+
+def close(out, reference):
+    """Within the rounding of weights to float16."""
+    reference = reference.numpy()
+    assert np.linalg.norm(out - reference) <= 2e-3 * np.linalg.norm(reference)
+
+
+def test_training_goes_on_from_its_checkpoint(trained, monkeypatch, capsys):
+    before = training.averages(trained, "unet")["conv_out.weight"]
+    small = ("--out", trained, "--batch", 4, "--device", "cpu")
+    run("train_unet", monkeypatch, *small, "--steps", 3)
+    assert "goes on from step 2" in capsys.readouterr().out
+    assert not torch.equal(before, training.averages(trained, "unet")["conv_out.weight"])
+
+
+def test_training_goes_on_from_the_packed_model(trained, tmp_path, monkeypatch):
+    run("unpack", monkeypatch, "--out", tmp_path, "--from", trained / "pocket.gguf")
+    for stage in ("vae", "text"):
+        unpacked, packed = (training.averages(out, stage) for out in (tmp_path, trained))
+        for name, weight in unpacked.items():
+            if name == "embeddings.position_embedding.weight":
+                weight = weight[:40]  # those that training saw
+            torch.testing.assert_close(weight, packed[name][: len(weight)], rtol=1e-3, atol=1e-4)
+    small = ("--out", tmp_path, "--steps", 1, "--batch", 2, "--device", "cpu")
+    run("train_vae", monkeypatch, *small)
+    run("train_text", monkeypatch, *small)
+    assert (tmp_path / "merges.txt").read_text() == (trained / "merges.txt").read_text()
+
+
+def test_muon_is_pytorch_s():
+    torch.manual_seed(0)
+    mine = torch.nn.Parameter(torch.randn(24, 40))
+    theirs = torch.nn.Parameter(mine.detach().clone())
+    reference = torch.optim.Muon([theirs], 1e-2, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    optimizer = training.Muon([mine], 1e-2)
+    start = mine.detach().clone()
+    for _ in range(3):
+        mine.grad = torch.randn(24, 40)
+        theirs.grad = mine.grad.clone()
+        optimizer.step()
+        reference.step()
+    # Theirs computes in bfloat16.
+    assert (mine - theirs).norm() <= 0.02 * (mine - start).norm()
+
+
+def test_the_file_s_defaults_must_make_sense(trained, tmp_path):
+    opened = sdcore.gguf.open(trained / "pocket.gguf")
+    for key, value in (("steps", 0), ("steps", "many"), ("guidance_scale", -1.0)):
+        metadata = {**opened.metadata, f"sdcore.default.{key}": value}
+        sdcore.gguf.write(tmp_path / "bad.gguf", metadata, opened.tensors)
+        with pytest.raises(sdcore.CheckpointError, match=f"sdcore.default.{key} must be"):
+            sdcore.DiffusionPipeline.open(tmp_path / "bad.gguf")
+    assert checkpoint.open(trained / "pocket.gguf").title == "Stable Diffusion 1.x"
+
+
+def test_pocket_is_the_model_in_the_package(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "POCKET", trained / "pocket.gguf")
+    monkeypatch.chdir(tmp_path)
+    shipped = sdcore.DiffusionPipeline.from_pretrained("pocket", dtype="f32")
+    own = sdcore.DiffusionPipeline.open(trained / "pocket.gguf", dtype="f32")
+    a, b = (p("a star", num_inference_steps=1, seed=1, output_type="np") for p in (shipped, own))
+    np.testing.assert_array_equal(a.images, b.images)
+    # What the user calls so goes first.
+    (tmp_path / "pocket").mkdir()
+    with pytest.raises(sdcore.CheckpointError, match="pocket"):
+        sdcore.DiffusionPipeline.from_pretrained("pocket")
+
+
+def test_the_command_draws_with_pocket_when_no_model_is_given(
+    trained, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(loading, "POCKET", trained / "pocket.gguf")
+    monkeypatch.chdir(tmp_path)
+    words = ["txt2img", "a red circle", "--steps", "1", "-s", "1", "-o", "out.png"]
+    assert cli.main(words) == 0
+    assert "this is pocket, the small one inside sdcore" in capsys.readouterr().err
+    assert "Model: pocket" in read_png_parameters(tmp_path / "out.png")
+    monkeypatch.setattr(loading, "POCKET", tmp_path / "none.gguf")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    assert stopped.value.code == 2
+    assert "no model given: name one with -m" in capsys.readouterr().err
