@@ -11,9 +11,9 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import save_file
 
 import tiny_models
-from sdcore import UnsupportedModelError, checkpoint
+from sdcore import UnsupportedModelError, _core, checkpoint
 from sdcore.checkpoint.detect import FAMILIES, RULES, recognise
-from sdcore.checkpoint.infer import infer_config
+from sdcore.checkpoint.infer import infer_config, infer_scheduler
 from sdcore.checkpoint.parts import find_parts
 from tiny_models import REFINER, SD2, SD15, SDXL, on_meta
 
@@ -66,6 +66,11 @@ def clip(prefix, width=768):
     return shapes({prefix + name: size for name, size in sizes.items()})
 
 
+def two_clips():
+    first = clip("conditioner.embedders.0.transformer.")
+    return first | open_clip("conditioner.embedders.1.model.", 1280, 32)
+
+
 def vae(prefix="first_stage_model."):
     with torch.device("meta"):
         net = AutoencoderKL(
@@ -84,11 +89,17 @@ WHOLE = {
     "sd1-inpaint": lambda: unet(SD15 | {"in_channels": 9}) | vae() | clip(SD1_CLIP),
     "sd1-edit": lambda: unet(SD15 | {"in_channels": 8}) | vae() | clip(SD1_CLIP),
     "sd2": lambda: unet(SD2) | vae() | open_clip("cond_stage_model.model.", 1024, 24),
-    "sdxl": lambda: (
-        unet(SDXL)
-        | vae()
-        | clip("conditioner.embedders.0.transformer.")
-        | open_clip("conditioner.embedders.1.model.", 1280, 32)
+    "sd2-inpaint": lambda: (
+        unet(SD2 | {"in_channels": 9}) | vae() | open_clip("cond_stage_model.model.", 1024, 24)
+    ),
+    "sd2-depth": lambda: (
+        unet(SD2 | {"in_channels": 5}) | vae() | open_clip("cond_stage_model.model.", 1024, 24)
+    ),
+    "sdxl": lambda: unet(SDXL) | vae() | two_clips(),
+    "sdxl-inpaint": lambda: unet(SDXL | {"in_channels": 9}) | vae() | two_clips(),
+    "sdxl-edit": lambda: unet(SDXL | {"in_channels": 8}) | vae() | two_clips(),
+    "playground-v2.5": lambda: (
+        unet(SDXL) | vae() | two_clips() | shapes({"edm_mean": (4,), "edm_std": (4,)})
     ),
     "sdxl-refiner": lambda: (
         unet(REFINER) | vae() | open_clip("conditioner.embedders.0.model.", 1280, 32)
@@ -245,7 +256,8 @@ def test_unet_configs(config, family):
     "family, part, facts",
     [
         ("sd2", "text_encoder", (1024, 23, 16, "gelu", 49408)),
-        ("sdxl-refiner", "text_encoder", (1280, 32, 20, "gelu", 49408)),
+        ("sd2-inpaint", "text_encoder", (1024, 23, 16, "gelu", 49408)),
+        ("sdxl-refiner", "text_encoder_2", (1280, 32, 20, "gelu", 49408)),
         ("sdxl", "text_encoder_2", (1280, 32, 20, "gelu", 49408)),
         ("sdxl", "text_encoder", (768, 1, 12, "quick_gelu", 49408)),
     ],
@@ -284,6 +296,45 @@ def test_vae_config():
     assert infer_config("vae", part.tensors, "sdxl", part.naming) == config | {
         "scaling_factor": 0.13025
     }
+
+
+@pytest.mark.parametrize(
+    "family, size, scaling, scheduler",
+    [
+        ("sd1", 64, 0.18215, "PNDMScheduler"),
+        ("sd2", 64, 0.18215, "DDIMScheduler"),
+        ("sdxl", 128, 0.13025, "EulerDiscreteScheduler"),
+        ("sdxl-refiner", 128, 0.13025, "EulerDiscreteScheduler"),
+        ("playground-v2.5", 128, 0.5, "EDMDPMSolverMultistepScheduler"),
+    ],
+)
+def test_facts_that_no_shape_shows(family, size, scaling, scheduler):
+    parts, _ = find_parts(WHOLE[family](), ["unet", "vae"])
+    assert infer_config("unet", parts["unet"].tensors, family, "original")["sample_size"] == size
+    config = infer_config("vae", parts["vae"].tensors, family, "original")
+    assert config["scaling_factor"] == scaling
+    assert ("latents_std" in config) == (family == "playground-v2.5")
+    assert infer_scheduler(family, {}, {}, {})["_class_name"] == scheduler
+
+
+def test_what_a_model_predicts():
+    """Metadata is believed first, then trainers' markers; SD 2.x shows it by one of its biases."""
+    bias = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
+    spread = {k: _core.Tensor.from_array(np.float32([-k, k])) for k in (0.05, 0.2)}
+    said = {"modelspec.prediction_type": "epsilon"}
+    for family, tensors, metadata, unet_tensors, expected in (
+        ("sd2", {}, {}, {bias: spread[0.05]}, "epsilon"),
+        ("sd2", {}, {}, {bias: spread[0.2]}, "v_prediction"),
+        ("sd2", {}, said, {bias: spread[0.2]}, "epsilon"),
+        ("sd2-inpaint", {}, {}, {bias: spread[0.2]}, "epsilon"),
+        ("sd2", {}, {"modelspec.prediction_type": "v"}, {}, "v_prediction"),
+        ("sdxl", {"v_pred": None}, {}, {}, "v_prediction"),
+        ("sdxl", {}, {}, {bias: spread[0.2]}, "epsilon"),
+    ):
+        config = infer_scheduler(family, tensors, metadata, unet_tensors)
+        assert config["prediction_type"] == expected
+    zero_snr = infer_scheduler("sdxl", {"v_pred": None, "ztsnr": None}, {}, {})
+    assert (zero_snr["rescale_betas_zero_snr"], zero_snr["timestep_spacing"]) == (True, "trailing")
 
 
 @pytest.mark.parametrize("spoil", ["drop", "bend"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import lru_cache
 from typing import Any
 
@@ -88,6 +89,34 @@ UNETS: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
         ),
         (16, 8),
     ),
+    "refiner": (
+        dict(
+            block_out_channels=(32, 64, 64),
+            layers_per_block=1,
+            cross_attention_dim=64,
+            attention_head_dim=(2, 4, 4),
+            transformer_layers_per_block=2,
+            use_linear_projection=True,
+            upcast_attention=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=5 * 8 + 24,
+            **_blocks((False, True, False)),
+        ),
+        (8, 12),
+    ),
+    "inpainting": (
+        dict(
+            in_channels=9,
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            cross_attention_dim=32,
+            attention_head_dim=(2, 4),
+            only_cross_attention=(True, False),
+            **_blocks((True, True)),
+        ),
+        (8, 8),
+    ),
     "lcm": (
         dict(
             block_out_channels=(32, 32),
@@ -107,11 +136,12 @@ def _unet_case(name: str) -> dict[str, Any]:
     config, (h, w) = UNETS[name]
     torch.manual_seed(0)
     module = randomized(TorchUNet(**config), 1)
-    x, context = torch.randn(2, 4, h, w), torch.randn(2, 9, config["cross_attention_dim"])
+    x = torch.randn(2, config.get("in_channels", 4), h, w)
+    context = torch.randn(2, 9, config["cross_attention_dim"])
     t = torch.tensor([981.0, 1.0])
     given: dict[str, Any] = {}
-    if name == "xl":
-        given = {"text_embeds": torch.randn(2, 24), "time_ids": torch.rand(2, 6) * 1024}
+    if sizes := {"xl": 6, "refiner": 5}.get(name):
+        given = {"text_embeds": torch.randn(2, 24), "time_ids": torch.rand(2, sizes) * 1024}
     cond = torch.randn(2, 16) if name == "lcm" else None
 
     def run(m: torch.nn.Module, kind: torch.dtype) -> np.ndarray:
@@ -212,6 +242,27 @@ def test_vae_is_diffusers(name: str, isa: str) -> None:
         for out, ref, rounded in zip(outs, case["refs"], case["bf16_errors"], strict=True):
             allowed = NETWORK_F32 if dtype == "f32" else BF16_FACTOR * rounded
             assert error(out, ref) <= allowed, dtype
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16])
+def test_vae_does_not_overflow_where_float16_does(stored: torch.dtype) -> None:
+    """SDXL's: what flows past its norms is beyond float16's 65504, and pictures come out black."""
+    module = copy.deepcopy(_vae_case("three levels")["component"].module)
+    with torch.no_grad():
+        for half in (module.encoder, module.decoder):
+            for parameter in half.conv_in.parameters():
+                parameter.mul_(3e5).clamp_(-60000, 60000)  # what float16 can store
+    module = module.to(stored).float()
+    z = torch.from_numpy(_vae_case("three levels")["z"])
+    with torch.no_grad():
+        assert not copy.deepcopy(module).half().decode(z.half()).sample.isfinite().any()
+        ref = module.decode(z).sample.numpy()
+        rounded = in_bf16(module).decode(z.bfloat16()).sample.float().numpy()
+    component = TorchComponent(dict(module.config), module.to(stored))
+    for dtype, allowed in (("f32", NETWORK_F32), ("bf16", BF16_FACTOR * error(rounded, ref))):
+        vae = AutoencoderKL.from_component(component, RunOptions(dtype=dtype))
+        assert error(vae.decode(z.numpy()), ref) <= allowed, dtype
+        assert np.isfinite(vae.encode(_vae_case("three levels")["x"])).all()
 
 
 def test_vae_encode_gives_the_means() -> None:

@@ -54,6 +54,7 @@ class Kind:
 
 _ONE_CLIP = ("unet", "vae", "text_encoder")
 _TWO_CLIPS = (*_ONE_CLIP, "text_encoder_2")
+_SECOND_CLIP_ALONE = ("unet", "vae", "text_encoder_2")
 _LATER = "which sdcore does not run yet"
 _LOAD_LORA = "not a model by itself: open its model and load it with load_lora_weights"
 
@@ -62,11 +63,16 @@ FAMILIES: dict[str, Family] = {
     "sd1-inpaint": Family("Stable Diffusion 1.x for inpainting", _ONE_CLIP, runs=True),
     "sd1-edit": Family("Stable Diffusion 1.x for editing (InstructPix2Pix)", _ONE_CLIP, runs=True),
     "sd1-small": Family("a distilled Stable Diffusion without a middle block", hint=_LATER),
-    "sd2": Family("Stable Diffusion 2.x", _ONE_CLIP, hint=_LATER),
+    "sd2": Family("Stable Diffusion 2.x", _ONE_CLIP, runs=True),
+    "sd2-inpaint": Family("Stable Diffusion 2.x for inpainting", _ONE_CLIP, hint=_LATER),
+    "sd2-depth": Family("Stable Diffusion 2.x with depth", _ONE_CLIP, hint=_LATER),
     "sd2-unclip": Family("Stable Diffusion 2.1 unCLIP"),
     "sd-upscaler": Family("Stable Diffusion x4 upscaler"),
-    "sdxl": Family("Stable Diffusion XL", _TWO_CLIPS, hint=_LATER),
-    "sdxl-refiner": Family("Stable Diffusion XL refiner", _ONE_CLIP, hint=_LATER),
+    "sdxl": Family("Stable Diffusion XL", _TWO_CLIPS, runs=True),
+    "sdxl-refiner": Family("Stable Diffusion XL refiner", _SECOND_CLIP_ALONE, runs=True),
+    "sdxl-inpaint": Family("Stable Diffusion XL for inpainting", _TWO_CLIPS, hint=_LATER),
+    "sdxl-edit": Family("Stable Diffusion XL for editing", _TWO_CLIPS, hint=_LATER),
+    "playground-v2.5": Family("Playground v2.5", _TWO_CLIPS, runs=True),
     "sd3": Family("Stable Diffusion 3", hint=_LATER),
     "flux": Family("FLUX"),
     "pixart": Family("PixArt", hint=_LATER),
@@ -119,11 +125,16 @@ RULES: tuple[tuple[str, tuple[Clue, ...]], ...] = (
     ("lora", (Clue(_LORA),)),
     ("video", (Clue(r"\.(time_stack|temporal_transformer_blocks|motion_modules)\."),)),
     ("sdxl-refiner", (Clue(_LABEL, (None, 2560)),)),
+    ("playground-v2.5", (Clue(_LABEL, (None, 2816)), Clue(r"^edm_mean$"), Clue(r"^edm_std$"))),
+    ("sdxl-inpaint", (Clue(_LABEL, (None, 2816)), Clue(_CONV_IN, (None, 9)))),
+    ("sdxl-edit", (Clue(_LABEL, (None, 2816)), Clue(_CONV_IN, (None, 8)))),
     ("sdxl", (Clue(_LABEL, (None, 2816)),)),
     ("sd2-unclip", (Clue(_LABEL, (None, 1536)), Clue(_CONTEXT, (None, 1024)))),
     ("sd2-unclip", (Clue(_LABEL, (None, 2048)), Clue(_CONTEXT, (None, 1024)))),
     ("sdxl", (Clue(_LABEL), Clue(_SECOND_CLIP))),
     ("sd-upscaler", (Clue(_CONV_IN, (None, 7)), Clue(_CONTEXT))),
+    ("sd2-inpaint", (Clue(_CONV_IN, (None, 9)), Clue(_CONTEXT, (None, 1024)))),
+    ("sd2-depth", (Clue(_CONV_IN, (None, 5)), Clue(_CONTEXT, (None, 1024)))),
     ("sd2", (Clue(_CONV_IN), Clue(_CONTEXT, (None, 1024)))),
     ("sd2", (Clue(_CONV_IN), Clue(_OPEN_CLIP))),
     ("sd1-inpaint", (Clue(_CONV_IN, (None, 9)), Clue(_CONTEXT))),

@@ -17,13 +17,35 @@ from sdcore.errors import CheckpointError
 Config = dict[str, Any]
 Tensors = Mapping[str, Tensor]
 
-_SCALING_FACTOR = {"sdxl": 0.13025, "sdxl-refiner": 0.13025, "sd-upscaler": 0.08333}
+_SCALING_FACTOR = {
+    "sd-upscaler": 0.08333,
+    "sdxl": 0.13025,
+    "sdxl-refiner": 0.13025,
+    "sdxl-inpaint": 0.13025,
+    "sdxl-edit": 0.13025,
+    "playground-v2.5": 0.5,
+}
 _SCALING_FACTOR_SD1 = 0.18215
+# Latents along each side, of the pictures that a family was trained on. Some were trained twice.
+_SAMPLE_SIZE = {
+    "sdxl": 128,
+    "sdxl-refiner": 128,
+    "sdxl-inpaint": 128,
+    "sdxl-edit": 128,
+    "playground-v2.5": 128,
+}
+_SAMPLE_SIZE_SD1 = 64
+_SAMPLE_SIZE_SD2_V = 96
+# Of playgroundai/playground-v2.5-1024px-aesthetic's VAE config.
+_LATENTS: dict[str, Config] = {
+    "playground-v2.5": {
+        "latents_mean": [-1.6574, 1.886, -1.383, 2.5155],
+        "latents_std": [8.4927, 5.9022, 6.5498, 5.2299],
+    }
+}
 
-# What a single file of SD 1.x means without saying it; the class is the one its makers published.
-SCHEDULER: Config = {
-    "_class_name": "PNDMScheduler",
-    "skip_prk_steps": True,
+# What a single file means without saying it; the classes are those its makers published.
+_DISCRETE: Config = {
     "num_train_timesteps": 1000,
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
@@ -35,20 +57,69 @@ SCHEDULER: Config = {
     "clip_sample": False,
     "trained_betas": None,
 }
+_PNDM = {"_class_name": "PNDMScheduler", "skip_prk_steps": True, **_DISCRETE}
+_DDIM = {"_class_name": "DDIMScheduler", **_DISCRETE}
+_EULER = {
+    "_class_name": "EulerDiscreteScheduler",
+    "interpolation_type": "linear",
+    "use_karras_sigmas": False,
+    **_DISCRETE,
+}
+_EDM: Config = {
+    "_class_name": "EDMDPMSolverMultistepScheduler",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sigma_min": 0.002,
+    "sigma_max": 80.0,
+    "sigma_data": 0.5,
+    "rho": 7.0,
+    "algorithm_type": "dpmsolver++",
+    "solver_order": 2,
+    "solver_type": "midpoint",
+    "lower_order_final": True,
+    "final_sigmas_type": "zero",
+}
+_SCHEDULER = {
+    "sd2": _DDIM,
+    "sdxl": _EULER,
+    "sdxl-refiner": _EULER,
+    "sdxl-inpaint": _EULER,
+    "sdxl-edit": _EULER,
+    "playground-v2.5": _EDM,
+}
 
 
 def infer_config(component: str, tensors: Tensors, family: str, naming: str) -> Config:
     return _INFER[component](tensors, family, naming)
 
 
-def infer_scheduler(tensors: Tensors, metadata: Mapping[str, Any]) -> Config:
-    config = dict(SCHEDULER)
-    # Marker tensors of trainers, and the key of Stability's model metadata.
-    if "v_pred" in tensors or str(metadata.get("modelspec.prediction_type", "")).startswith("v"):
+def infer_scheduler(
+    family: str, tensors: Tensors, metadata: Mapping[str, Any], unet: Tensors
+) -> Config:
+    """The scheduler's config from all tensors of a file, its metadata and the UNet's tensors under
+    diffusers' names."""
+    config = dict(_SCHEDULER.get(family, _PNDM))
+    if _predicts_v(family, tensors, metadata, unet):
         config["prediction_type"] = "v_prediction"
     if "ztsnr" in tensors:
-        config["rescale_betas_zero_snr"] = True
+        # Sampling must begin at the last time step (Lin et al. 2024, section 3.3).
+        config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return config
+
+
+def _predicts_v(family: str, tensors: Tensors, metadata: Mapping[str, Any], unet: Tensors) -> bool:
+    """By the key of Stability's model metadata, by the marker tensor of trainers, and for SD 2.x,
+    which has neither, by its weights."""
+    if said := metadata.get("modelspec.prediction_type"):
+        return str(said).startswith("v")
+    return "v_pred" in tensors or (family == "sd2" and _is_sd2_v(unet))
+
+
+def _is_sd2_v(unet: Tensors) -> bool:
+    """Of SD 2.x, the 768 model predicts v: this bias varies more than in the base model, whatever
+    was trained further from it (ComfyUI's test, comfy/supported_models.py)."""
+    bias = unet.get("up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias")
+    return bias is not None and float(bias.to_float().std()) > 0.09
 
 
 def _infer_unet(tensors: Tensors, family: str, _naming: str) -> Config:
@@ -60,7 +131,7 @@ def _infer_unet(tensors: Tensors, family: str, _naming: str) -> Config:
     up_depths = [_depth(tensors, rf"up_blocks\.{b}") for b in levels]
     config: Config = {
         "_class_name": "UNet2DConditionModel",
-        "sample_size": 64,
+        "sample_size": _sample_size(tensors, family),
         "in_channels": _size(tensors, r"conv_in\.weight", 1, 4),
         "out_channels": _size(tensors, r"conv_out\.(weight|bias)", 0, 4),
         "block_out_channels": channels,
@@ -88,6 +159,12 @@ def _infer_unet(tensors: Tensors, family: str, _naming: str) -> Config:
     return config
 
 
+def _sample_size(tensors: Tensors, family: str) -> int:
+    if family == "sd2" and _is_sd2_v(tensors):
+        return _SAMPLE_SIZE_SD2_V
+    return _SAMPLE_SIZE.get(family, _SAMPLE_SIZE_SD1)
+
+
 def _infer_vae(tensors: Tensors, family: str, _naming: str) -> Config:
     encoder = [
         _size(tensors, rf"encoder\.down_blocks\.{b}\.{_RESNET_OUT}", 0)
@@ -113,6 +190,7 @@ def _infer_vae(tensors: Tensors, family: str, _naming: str) -> Config:
         "down_block_types": ["DownEncoderBlock2D"] * len(channels),
         "up_block_types": ["UpDecoderBlock2D"] * len(channels),
         "scaling_factor": _SCALING_FACTOR.get(family, _SCALING_FACTOR_SD1),
+        **_LATENTS.get(family, {}),
         "use_quant_conv": any(name.startswith("quant_conv.") for name in tensors),
         "use_post_quant_conv": any(name.startswith("post_quant_conv.") for name in tensors),
     }
@@ -125,7 +203,7 @@ def _infer_clip(tensors: Tensors, family: str, naming: str) -> Config:
     layers = _count(tensors, rf"{layer}\.")
     projection = _size(tensors, r"text_projection\.weight", 0)
     vocabulary = _size(tensors, rf"{embeddings}\.token_embedding\.weight", 0, 49408)
-    if family == "sd2" and naming == "openclip":
+    if family.startswith("sd2") and naming == "openclip":
         # SD 2.x was trained on the output of layer 23 of ViT-H's 24, and does not pool. Converters
         # leave out the last layer, which is never run.
         layers, projection = min(layers, 23), 0

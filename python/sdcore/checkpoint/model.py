@@ -85,7 +85,11 @@ class Checkpoint:
     @cached_property
     def scheduler_config(self) -> dict[str, Any]:
         """The one it comes with, or the one that every file of its kind implies."""
-        return self._configs.get("scheduler") or infer_scheduler(self.tensors, self.metadata)
+        if own := self._configs.get("scheduler"):
+            return own
+        family = self.kind.family if self.kind else ""
+        unet = self._found[0].get("unet")
+        return infer_scheduler(family, self.tensors, self.metadata, unet.tensors if unet else {})
 
     def summary(self) -> Summary:
         parts, left = self._found

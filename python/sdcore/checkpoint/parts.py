@@ -22,9 +22,12 @@ class Naming:
 
 @dataclass(frozen=True)
 class Place:
+    """`alone`: only in models that have no part of this name."""
+
     component: str
     prefixes: tuple[str, ...]
     namings: tuple[Naming, ...]
+    alone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,20 @@ PLACES = (
         ("conditioner.embedders.1.model.", "text_encoder_2."),
         (_OPEN_CLIP, _CLIP),
     ),
+    # SDXL's refiner: what is the second text encoder of the base is its only one.
+    Place(
+        "text_encoder_2",
+        ("conditioner.embedders.0.model.", "text_encoder."),
+        (_OPEN_CLIP, _CLIP),
+        alone="text_encoder",
+    ),
 )
 
 # Schedules, counters and tied copies: they carry no weights, and every published file has some.
 _WEIGHTLESS = re.compile(
     r"(^|\.)(position_ids|logit_scale)$"
     r"|^(betas|alphas_cumprod(_prev)?|sqrt_\w+|log_one_minus_alphas_cumprod|posterior_\w+|logvar)$"
-    r"|^(scale_factor|denoiser\.sigmas|v_pred|ztsnr)$"
+    r"|^(scale_factor|denoiser\.sigmas|v_pred|ztsnr|edm_mean|edm_std)$"
 )
 
 
@@ -90,7 +100,10 @@ def find_parts(
     """The parts, and the names of all tensors that belong to none."""
     parts: dict[str, Part] = {}
     taken: set[str] = set()
+    wanted = set(wanted)
     for place in PLACES:
+        if place.alone in wanted:
+            continue
         absent = place.component in wanted and place.component not in parts
         if absent and (part := _part_at(place, tensors)):
             parts[place.component] = part

@@ -133,7 +133,7 @@ def _file(args: argparse.Namespace) -> dict[str, Any]:
 
 def _plan(args: argparse.Namespace, opened: Checkpoint) -> dict[str, Any]:
     from sdcore import checkpoint
-    from sdcore.cli.plan import plan
+    from sdcore.pipelines.plan import plan
 
     width, height = args.plan
     if not (opened.kind and opened.kind.about.runs):
@@ -177,12 +177,14 @@ def _part_rows(parts: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, ...]]:
 
 def _plan_text(plan: Mapping[str, Any]) -> Iterable[str]:
     yield f"plan for {plan['width']}x{plan['height']} in {plan['dtype']}"
-    rows = [("network", "batch", "arena", "work", "steps")]
+    rows = [("network", "batch", "weights", "arena", "work", "steps")]
     for name, part in plan["networks"].items():
         work = f"{part['flops'] / 1e9:,.1f} GFLOP"
-        rows.append((name, str(part["batch"]), _bytes(part["arena_bytes"]), work, str(part["ops"])))
-    yield from _table(rows, right=(1, 2, 3, 4))
-    yield f"  largest arena {_bytes(plan['arena_bytes'])}, beside the weights"
+        sizes = _bytes(part["weight_bytes"]), _bytes(part["arena_bytes"])
+        rows.append((name, str(part["batch"]), *sizes, work, str(part["ops"])))
+    yield from _table(rows, right=(1, 2, 3, 4, 5))
+    weights, arena = _bytes(plan["weight_bytes"]), _bytes(plan["arena_bytes"])
+    yield f"  weights {weights} and the largest arena {arena}"
 
 
 def _table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> Iterable[str]:

@@ -49,6 +49,9 @@ class Component(Protocol):
 class Loadable(Protocol):
     """The class of a part, made of one network or of several."""
 
+    def read_config(self, config: Mapping[str, Any]) -> Any:
+        """The typed config from the JSON of diffusers or transformers."""
+
     def from_component(self, component: Component, options: RunOptions | None = None) -> Any:
         """Raises CheckpointError naming every tensor that is missing or has another shape."""
 

@@ -43,6 +43,11 @@ class CLIPTextConfig:
         """Whether what it pools goes through `text_projection`."""
         return _PROJECTS in (self.architectures or ())
 
+    @property
+    def pooled_size(self) -> int:
+        """Channels of what it pools."""
+        return self.projection_dim if self.projects else self.hidden_size
+
 
 @dataclass(frozen=True)
 class TextStates:
@@ -83,16 +88,17 @@ def build_clip(
         w.embeddings.token_embedding, b.input("input_ids", "i32"), config.vocab_size, c
     )
     x = x + w.embeddings.position_embedding.weight.tensor(1, tokens, c)
+    pooled = config.projects if pooled is None else pooled
     states = [x]
-    for i in range(config.num_hidden_layers):
+    for i in range(config.num_hidden_layers - (0 if pooled else skip)):
         states.append(_layer(w.encoder.layers[i], states[-1], config))
 
     def norm(x: Value) -> Value:
         return nn.layer_norm(w.final_layer_norm, x, c, config.layer_norm_eps)
 
-    state = states[-1 - skip]
+    state = states[config.num_hidden_layers - skip]
     b.output("last_hidden_state", norm(state) if final_norm else state)
-    if config.projects if pooled is None else pooled:
+    if pooled:
         last = nn.take(norm(states[-1]), b.input("end", "i32"))
         if config.projects:
             last = nn.linear(b.weights.text_projection, last, c, config.projection_dim, bias=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,12 @@ from sdcore.models.base import Model, to_nchw, to_nhwc
 from sdcore.models.blocks import attention, resnet
 from sdcore.models.config import from_json, per_block, require_value
 
-__all__ = ["UNet2DConditionModel", "UNetConfig", "build_unet"]
+__all__ = ["UNet2DConditionModel", "UNetConfig", "build_unet", "guidance_embedding"]
 
 # Fields whose other values change the network in ways that are not built.
 _FIXED = {
     "resnet_time_scale_shift": ("default",),
     "dual_cross_attention": (False, None),
-    "only_cross_attention": (False, None),
     "class_embed_type": (None,),
     "num_class_embeds": (None,),
     "encoder_hid_dim": (None,),
@@ -77,6 +76,8 @@ class UNetConfig:
     # A number of heads, whatever its name says (huggingface/diffusers issue 2011).
     attention_head_dim: int | Sequence[int] = 8
     num_attention_heads: int | Sequence[int] | None = None
+    # Whether a level's first attention reads the text too, in place of the image.
+    only_cross_attention: bool | Sequence[bool] = False
     use_linear_projection: bool = False
     addition_embed_type: str | None = None
     addition_time_embed_dim: int | None = None
@@ -94,6 +95,7 @@ class _Level:
     heads: int
     depth: int  # transformer blocks a layer; 0: no attention
     context: int  # channels of the text
+    only_cross: bool
 
 
 class _UNet:
@@ -115,10 +117,9 @@ class _UNet:
             config.transformer_layers_per_block, n, "unet", "transformer_layers_per_block"
         )
         context = per_block(config.cross_attention_dim, n, "unet", "cross_attention_dim")
-        self.levels = [
-            _Level(config.block_out_channels[i], layers[i], heads[i], depth[i], context[i])
-            for i in range(n)
-        ]
+        only_cross = per_block(config.only_cross_attention, n, "unet", "only_cross_attention")
+        columns = (config.block_out_channels, layers, heads, depth, context, only_cross)
+        self.levels = [_Level(*values) for values in zip(*columns, strict=True)]
 
     def build(self) -> _core.Graph:
         config, b, w = self.config, self.b, self.b.weights
@@ -198,7 +199,7 @@ class _UNet:
     def mid_block(self, w: Scope, x: Value) -> Value:
         if self.config.mid_block_type is None:
             return x
-        level = self.levels[-1]
+        level = replace(self.levels[-1], only_cross=False)  # diffusers' never is
         c = level.channels
         x = self.resnet(w.resnets[0], x, c, c)
         x = self.transformer(w.attentions[0], x, level)
@@ -231,7 +232,8 @@ class _UNet:
     def transformer_block(self, w: Scope, x: Value, level: _Level) -> Value:
         c, heads = level.channels, level.heads
         h = nn.layer_norm(w.norm1, x, c)
-        x = attention(w.attn1, h, h, c, c, heads, qkv_bias=False) + x
+        read, width = (self.context, level.context) if level.only_cross else (h, c)
+        x = attention(w.attn1, h, read, c, width, heads, qkv_bias=False) + x
         h = nn.layer_norm(w.norm2, x, c)
         x = attention(w.attn2, h, self.context, c, level.context, heads, qkv_bias=False) + x
         h = nn.layer_norm(w.norm3, x, c)
@@ -242,6 +244,16 @@ class _UNet:
 def build_unet(config: UNetConfig) -> _core.Graph:
     """`sample` [n, h, w, c], `timestep` [n], `encoder_hidden_states` [n, t, d] -> `sample`."""
     return _UNet(config).build()
+
+
+def guidance_embedding(scale: float, dim: int) -> NDArray[np.float32]:
+    """`timestep_cond` [dim] of a model distilled with guidance, for a guidance scale (Luo et al.
+    2023, LCM; the sinusoid is that of Kingma et al. 2021, variational diffusion models)."""
+    half = dim // 2
+    frequencies = np.exp(-np.log(10000.0) / (half - 1) * np.arange(half))
+    angles = 1000.0 * (scale - 1) * frequencies
+    embedding = np.concatenate([np.sin(angles), np.cos(angles), np.zeros(dim % 2)])
+    return embedding.astype(np.float32)
 
 
 class UNet2DConditionModel(Model):

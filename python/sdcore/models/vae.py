@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sdcore import _core
+from sdcore.errors import UnsupportedModelError
 from sdcore.graph import Builder, Scope, Value, nn
 from sdcore.models.base import Component, RunOptions, make_network, to_nchw, to_nhwc
 from sdcore.models.blocks import attention, resnet
 from sdcore.models.config import from_json, require_value
 
 __all__ = ["AutoencoderKL", "VAEConfig", "build_decoder", "build_encoder"]
+
+Array = NDArray[np.float32]
 
 _EPS = 1e-6  # of every norm in this network
 
@@ -30,6 +33,8 @@ class VAEConfig:
     norm_num_groups: int = 32
     scaling_factor: float = 0.18215
     shift_factor: float | None = None
+    latents_mean: Sequence[float] | None = None  # of the encoder's latents, by channel
+    latents_std: Sequence[float] | None = None
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True
@@ -100,7 +105,8 @@ def build_decoder(config: VAEConfig) -> _core.Graph:
 
 
 class AutoencoderKL:
-    """`vae.encode(images)` and `vae.decode(latents)`, in diffusers' shapes, without scaling_factor.
+    """`vae.encode(images)` and `vae.decode(latents)`, in diffusers' shapes, without scaling_factor;
+    `scale` and `unscale` apply it.
 
     Pictures are float32 `[n, 3, h, w]` in [-1, 1].
     """
@@ -117,7 +123,15 @@ class AutoencoderKL:
             require_value(
                 "vae", {"down_block_types": kind}, "down_block_types", "DownEncoderBlock2D"
             )
-        return from_json(VAEConfig, config)
+        typed = from_json(VAEConfig, config)
+        for key in ("latents_mean", "latents_std"):
+            values = getattr(typed, key)
+            if values is not None and np.shape(values) != (typed.latent_channels,):
+                raise UnsupportedModelError(
+                    f"[vae] config field {key} must have {typed.latent_channels} values, "
+                    f"got {values!r:.80}"
+                )
+        return typed
 
     @classmethod
     def from_component(
@@ -144,16 +158,38 @@ class AutoencoderKL:
         """The config as it would stand in a config.json."""
         return asdict(self.config)
 
-    def moments(self, images: ArrayLike) -> NDArray[np.float32]:
+    def scale(self, latents: Array) -> Array:
+        """The encoder's latents [n, c, h, w] as denoisers know them: of unit variance, about."""
+        shift, factor = self._normalization()
+        return (latents - shift) * factor
+
+    def unscale(self, latents: Array) -> Array:
+        """The way back: what `decode` takes."""
+        shift, factor = self._normalization()
+        return latents / factor + shift
+
+    def _normalization(self) -> tuple[Array, Array]:
+        """What to take away, and what to multiply by."""
+        config = self.config
+        factor = np.float32(config.scaling_factor)
+        if config.latents_mean is None or config.latents_std is None:
+            return np.array(config.shift_factor or 0, np.float32), np.array(factor)
+        mean, std = (
+            np.asarray(values, np.float32)[:, None, None]
+            for values in (config.latents_mean, config.latents_std)
+        )
+        return mean, factor / std
+
+    def moments(self, images: ArrayLike) -> Array:
         """Means, then logarithms of variances: `[n, 2 * latent_channels, h, w]`."""
         x = to_nhwc(images, "[vae] images", self.config.in_channels)
         return to_nchw(self.encoder.run({"sample": x})["moments"])
 
-    def encode(self, images: ArrayLike) -> NDArray[np.float32]:
+    def encode(self, images: ArrayLike) -> Array:
         """The mean latents `[n, latent_channels, h, w]` (diffusers' `latent_dist.mean`)."""
         return self.moments(images)[:, : self.config.latent_channels]
 
-    def decode(self, latents: ArrayLike) -> NDArray[np.float32]:
+    def decode(self, latents: ArrayLike) -> Array:
         """Pictures `[n, 3, 8h, 8w]` of latents `[n, c, h, w]`, once divided by scaling_factor."""
         x = to_nhwc(latents, "[vae] latents", self.config.latent_channels)
         return to_nchw(self.decoder.run({"latents": x})["sample"])

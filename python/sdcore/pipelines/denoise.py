@@ -46,7 +46,7 @@ def denoise(
     """Yields after each row; a step's `latents`, replaced or not, are what the next begins with."""
     guidance = pipe.guidance(request)
     conditioning = pipe.condition(guidance.asked(request), request)
-    latents, rows = start.latents, scheduler.table.rows
+    latents, rows = start.latents, pipe.rows(scheduler, request)
     for index, row in enumerate(rows):
         x = scheduler.scale_model_input(latents, row.timestep)
         out = guidance.predict(partial(_predict, pipe, row.timestep, conditioning, start), x)

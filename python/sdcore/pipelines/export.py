@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore import _core, gguf
-from sdcore.errors import InvalidArgumentError
+from sdcore.errors import InvalidArgumentError, UnsupportedModelError
 from sdcore.schedulers.base import Row, Table, Term
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ def export(
     dtype: str = "auto",
 ) -> None:
     """Writes `pipe` to a GGUF file; see `StableDiffusionPipeline.export`."""
+    if pipe.unet.config.time_cond_proj_dim:
+        raise UnsupportedModelError(
+            "[export] the model takes the guidance scale as an input, which the C API cannot give"
+        )
     networks = {
         "text_encoder": pipe.text_encoder.network,
         "unet": pipe.unet.network,

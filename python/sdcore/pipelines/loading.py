@@ -17,7 +17,7 @@ from sdcore.checkpoint import Checkpoint, Component
 from sdcore.errors import CheckpointError, InvalidArgumentError
 from sdcore.models.base import Loadable, RunOptions
 from sdcore.schedulers import Scheduler
-from sdcore.tokenizer import CLIPTokenizer
+from sdcore.tokenizer import EOS, CLIPTokenizer
 
 __all__ = ["POCKET", "Defaults", "Parts", "PathLike", "find_model", "load_parts"]
 
@@ -45,12 +45,14 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a pipeline is put together from; parts are under diffusers' names."""
+    """What a pipeline is put together from; parts are under diffusers' names. `settings` are a
+    folder's model_index.json, or a file's metadata."""
 
     family: str
     networks: Mapping[str, Any]
     tokenizers: Mapping[str, CLIPTokenizer]
     scheduler: Scheduler
+    settings: Mapping[str, Any]
     defaults: Defaults = Defaults()
 
 
@@ -58,13 +60,15 @@ def load_parts(
     source: Checkpoint,
     networks: Mapping[str, Loadable],
     tokenizers: Iterable[str],
+    padding: Mapping[str, str],
     options: RunOptions,
     *,
     overrides: Mapping[str, PathLike | None],
     config: PathLike | None = None,
 ) -> Parts:
     """These networks and tokenizers of a checkpoint, and its scheduler; the paths in `overrides`
-    take the place of a part."""
+    take the place of a part. `padding` are tokens that pad where the checkpoint brings no
+    vocabulary and CLIP's end of text does not."""
     kind = source.kind
     assert kind is not None  # open_model saw to it
     component = _component_reader(source, overrides, config)
@@ -75,9 +79,11 @@ def load_parts(
             for name, network in networks.items()
         },
         tokenizers={
-            name: _tokenizer(source, name, overrides.get(name), config) for name in tokenizers
+            name: _tokenizer(source, name, overrides.get(name), config, padding.get(name, EOS))
+            for name in tokenizers
         },
         scheduler=_scheduler(source, config),
+        settings=source.metadata,
         defaults=_defaults(source),
     )
 
@@ -107,7 +113,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _tokenizer(
-    source: Checkpoint, name: str, path: PathLike | None, config: PathLike | None
+    source: Checkpoint, name: str, path: PathLike | None, config: PathLike | None, pad: str
 ) -> CLIPTokenizer:
     if path is not None:
         return CLIPTokenizer.from_folder(path)
@@ -117,7 +123,7 @@ def _tokenizer(
         return CLIPTokenizer.from_folder(source.tokenizer_paths[name])
     if "tokenizer.ggml.tokens" in source.metadata:
         return CLIPTokenizer.from_gguf_metadata(source.metadata)
-    return CLIPTokenizer.default()
+    return CLIPTokenizer.default(pad=pad)
 
 
 def _scheduler(source: Checkpoint, config: PathLike | None) -> Scheduler:

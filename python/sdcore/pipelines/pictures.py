@@ -23,9 +23,7 @@ ImageLike = Image.Image | NDArray[Any] | str | os.PathLike[str]
 
 def decode(vae: AutoencoderKL, latents: Array) -> Array:
     """Latents [n, c, h, w] to pictures [n, H, W, 3] in [0, 1], one at a time to keep memory low."""
-    config = vae.config
-    unscaled = latents / config.scaling_factor + (config.shift_factor or 0.0)
-    images = np.concatenate([vae.decode(one[None]) for one in unscaled])
+    images = np.concatenate([vae.decode(one[None]) for one in vae.unscale(latents)])
     pixels: Array = np.clip(images.transpose(0, 2, 3, 1) / 2 + 0.5, 0.0, 1.0)
     return pixels.astype(np.float32)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sdcore import checkpoint
+from sdcore import _core, checkpoint
 from sdcore.checkpoint import FAMILIES
 from sdcore.errors import (
     CancelledError,
@@ -33,6 +33,7 @@ from sdcore.pipelines.request import Arguments, Prompt, Request, make_request
 from sdcore.pipelines.start import Start, begin
 from sdcore.pipelines.stream import PipelineOutput, Stream
 from sdcore.schedulers import Scheduler
+from sdcore.schedulers.base import Row
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -41,6 +42,7 @@ __all__ = ["DiffusionPipeline"]
 
 Array = NDArray[np.float32]
 P = TypeVar("P", bound="DiffusionPipeline")
+Shapes = Mapping[str, Sequence[int]]
 StepCallback = Callable[["DiffusionPipeline", int, float, dict[str, Any]], Any]
 
 
@@ -55,6 +57,7 @@ class DiffusionPipeline(LoraMixin):
     registry: ClassVar[dict[str, type[DiffusionPipeline]]] = {}  # by the names of checkpoint.detect
     networks: ClassVar[Mapping[str, Loadable]] = {}  # by component, in the order they run in
     tokenizers: ClassVar[Sequence[str]] = ()
+    padding: ClassVar[Mapping[str, str]] = {}  # of tokenizers, where it is not the end of text
     extra_arguments: ClassVar[Sequence[str]] = ()  # that not every family has; see Arguments
 
     vae: AutoencoderKL
@@ -108,6 +111,7 @@ class DiffusionPipeline(LoraMixin):
             source,
             family.networks,
             family.tokenizers,
+            family.padding,
             RunOptions(dtype=dtype, threads=threads),
             overrides={"vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer},
             config=config,
@@ -142,6 +146,16 @@ class DiffusionPipeline(LoraMixin):
                 f"[pipeline] '{path}' is a folder: open it with from_pretrained"
             )
         return cls.open(path, **options)
+
+    # -- planning ----------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def graphs(
+        cls, configs: Mapping[str, Any], width: int, height: int
+    ) -> dict[str, tuple[_core.Graph, Shapes]]:
+        """What a guided picture of such latents runs before the VAE, by component, and the sizes of
+        the inputs; `configs` are those of the networks."""
 
     # -- what the model asks for ----------------------------------------
 
@@ -184,6 +198,10 @@ class DiffusionPipeline(LoraMixin):
             return 0
         return request.steps - max(int(request.steps * request.strength), 1)
 
+    def rows(self, scheduler: Scheduler, request: Request) -> Sequence[Row]:
+        """Those of the step table that a call runs."""
+        return scheduler.table.rows
+
     def start(self, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
         """What the first step is given."""
         return begin(self, request, scheduler, noise)
@@ -193,7 +211,7 @@ class DiffusionPipeline(LoraMixin):
     def __call__(
         self,
         prompt: str | Sequence[str],
-        negative_prompt: str | Sequence[str] = "",
+        negative_prompt: str | Sequence[str] | None = None,
         *,
         callback_on_step_end: StepCallback | None = None,
         **arguments: Unpack[Arguments],
@@ -222,7 +240,7 @@ class DiffusionPipeline(LoraMixin):
     def stream(
         self,
         prompt: str | Sequence[str],
-        negative_prompt: str | Sequence[str] = "",
+        negative_prompt: str | Sequence[str] | None = None,
         **arguments: Unpack[Arguments],
     ) -> Stream:
         """The same as a generator of steps: `for step in pipe.stream(prompt): …`, then `result()`.

@@ -22,6 +22,8 @@ __all__ = ["Arguments", "Prompt", "Request", "make_request"]
 
 Array = NDArray[np.float32]
 
+Texts = str | Sequence[str]
+
 _OUTPUT_TYPES = ("pil", "np", "latent")
 _MOST_ENLARGED = 8  # times a side, in a second pass
 _MAX_SIDE = 8192  # pixels; beyond it a typo is likelier than a wish
@@ -49,6 +51,22 @@ class Arguments(TypedDict, total=False):
     image_guidance_scale: float  # of models for editing: how closely to keep to `image`
     mask_image: ImageLike | None  # white where `image` is to be painted over, black where kept
 
+    # What only some families have; `extra_arguments` of a pipeline names them.
+    prompt_2: Texts | None  # for the second text encoder; None is the prompt
+    prompt_3: Texts | None
+    negative_prompt_2: Texts | None
+    negative_prompt_3: Texts | None
+    original_size: tuple[int, int]  # SDXL: height and width of the picture before it was cropped
+    crops_coords_top_left: tuple[int, int]
+    target_size: tuple[int, int]
+    negative_original_size: tuple[int, int]
+    negative_crops_coords_top_left: tuple[int, int]
+    negative_target_size: tuple[int, int]
+    aesthetic_score: float  # SDXL's refiner
+    negative_aesthetic_score: float
+    denoising_end: float  # the part of the schedule, from 0 to 1, at which to stop
+    denoising_start: float  # or to go on, with another pipeline's latents [n, c, h, w] as `image`
+
 
 _DEFAULTS: Mapping[str, Any] = {
     "height": None,
@@ -74,7 +92,8 @@ _DEFAULTS: Mapping[str, Any] = {
 @dataclass(frozen=True)
 class Prompt:
     """What an image is to be, or not to be: a text for each text encoder. Encoders beyond the last
-    text take the first."""
+    text take the first. None at all, for a negative prompt, is not the same as an empty text:
+    some models were trained on zeros in its place."""
 
     texts: tuple[str, ...]
     negative: bool = False
@@ -82,13 +101,19 @@ class Prompt:
     tags: tuple[LoraTag, ...] = ()
 
     def text(self, encoder: int = 0) -> str:
+        if not self.texts:
+            return ""
         return self.texts[encoder if encoder < len(self.texts) else 0]
 
     @classmethod
-    def read(cls, written: str, negative: bool = False) -> Prompt:
-        """A prompt with its tags taken out of it; a negative one has none."""
-        text, tags = (written, ()) if negative else split_tags(written)
-        return cls((text,), negative, written, tags)
+    def read(cls, written: tuple[str, ...], negative: bool = False) -> Prompt:
+        """A prompt with the tags taken out of its texts; a negative one has none."""
+        first = written[0] if written else ""
+        if negative:
+            return cls(written, negative, first)
+        split = [split_tags(text) for text in written]
+        tags = tuple(dict.fromkeys(tag for _, tags in split for tag in tags))
+        return cls(tuple(text for text, _ in split), negative, first, tags)
 
 
 @dataclass(frozen=True)
@@ -134,27 +159,39 @@ class Request:
             )
         return tags.pop()
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether `latents` are what another pipeline left, at the noise level of a step."""
+        return self.extra.get("denoising_start") is not None
+
 
 def make_request(
     pipe: DiffusionPipeline,
-    prompt: str | Sequence[str],
-    negative_prompt: str | Sequence[str],
+    prompt: Texts,
+    negative_prompt: Texts | None,
     arguments: Mapping[str, Any],
 ) -> Request:
     """Raises InvalidArgumentError naming the argument that is wrong."""
     extra = _extra(pipe, arguments)
     given = {**_DEFAULTS, **arguments}
     per_prompt = given["num_images_per_prompt"]
-    prompts, negatives = _all_prompts(prompt, negative_prompt, per_prompt)
-    pictures = _pictures(given["image"], len(prompts), per_prompt)
-    width, height = _size(pipe, given["width"], given["height"], pictures)
+    prompts = _prompts("prompt", prompt, extra, per_prompt)
+    negatives = _prompts("negative_prompt", negative_prompt, extra, per_prompt, like=prompts)
+    image, latents = given["image"], given["latents"]
+    if extra.get("denoising_start") is not None:
+        image, latents = None, _left_by_another(image)
+    pictures = _pictures(image, len(prompts), per_prompt)
+    sizes = [picture.size for picture in pictures]
+    if latents is not None and np.ndim(latents) == 4:
+        h, w = np.shape(latents)[2:]
+        sizes = [(w * pipe.vae.scale_factor, h * pipe.vae.scale_factor)]
+    width, height = _size(pipe, given["width"], given["height"], sizes)
     steps = given["num_inference_steps"]
     steps = whole(pipe.default_steps if steps is None else steps, "num_inference_steps", 1)
     scale = given["guidance_scale"]
-    latents = given["latents"]
     return Request(
-        prompts=[Prompt.read(text) for text in prompts],
-        negative_prompts=[Prompt.read(text, negative=True) for text in negatives],
+        prompts=[Prompt.read(texts) for texts in prompts],
+        negative_prompts=[Prompt.read(texts, negative=True) for texts in negatives],
         height=height,
         width=width,
         steps=steps,
@@ -183,21 +220,37 @@ def _extra(pipe: DiffusionPipeline, arguments: Mapping[str, Any]) -> dict[str, A
     return extra
 
 
-def _all_prompts(
-    prompt: str | Sequence[str], negative: str | Sequence[str], images: int
-) -> tuple[list[str], list[str]]:
-    prompts = _repeat(prompt, images, "prompt")
-    negatives = _repeat(negative, images, "negative_prompt")
-    if len(negatives) == images:
-        negatives = negatives * (len(prompts) // len(negatives))
-    if len(negatives) != len(prompts):
-        raise InvalidArgumentError(
-            f"[pipeline] there are {len(prompts)} prompts and {len(negatives)} negative ones"
-        )
-    return prompts, negatives
+def _prompts(
+    name: str,
+    first: Texts | None,
+    extra: dict[str, Any],
+    times: int,
+    like: Sequence[Any] | None = None,
+) -> list[tuple[str, ...]]:
+    """An entry an image: a text for each encoder that was given one. As many as `like`."""
+    more = [extra.pop(f"{name}_{i}", None) for i in (2, 3)]
+    while more and not more[-1]:
+        more.pop()
+    if first is None and like is not None:
+        if not more:
+            return [()] * len(like)
+        first = ""
+    columns = [_repeat(first, times, name)]
+    for i, texts in enumerate(more, 2):
+        columns.append(_repeat(texts, times, f"{name}_{i}") if texts else columns[0])
+    rows = max(map(len, columns)) if like is None else len(like)
+    for i, column in enumerate(columns):
+        if len(column) == times:  # one text for all prompts
+            columns[i] = column = column * (rows // times)
+        if len(column) != rows:
+            what = f"{name}_{i + 1}" if i else name
+            raise InvalidArgumentError(
+                f"[pipeline] there are {rows // times} prompts and {len(column) // times} of {what}"
+            )
+    return list(zip(*columns, strict=True))
 
 
-def _repeat(texts: str | Sequence[str], times: int, name: str) -> list[str]:
+def _repeat(texts: Texts | None, times: int, name: str) -> list[str]:
     whole(times, "num_images_per_prompt", 1)
     listed = [texts] if isinstance(texts, str) else texts
     if (
@@ -225,13 +278,26 @@ def _pictures(images: Any, count: int, times: int) -> list[Image.Image]:
     return pictures
 
 
+def _left_by_another(image: Any) -> ArrayLike:
+    if image is None or np.ndim(image) != 4:
+        raise InvalidArgumentError(
+            "[pipeline] denoising_start goes on with the latents [n, c, h, w] of another pipeline: "
+            "give them as image"
+        )
+    latents: ArrayLike = image
+    return latents
+
+
 def _size(
-    pipe: DiffusionPipeline, width: int | None, height: int | None, pictures: list[Image.Image]
+    pipe: DiffusionPipeline,
+    width: int | None,
+    height: int | None,
+    sizes: Sequence[tuple[int, int]],
 ) -> tuple[int, int]:
-    """As asked; else the picture's own, cut to what the model can draw; else the model's."""
-    if pictures and width is None and height is None:
+    """As asked; else those of what is given, cut to what the model can draw; else the model's."""
+    if sizes and width is None and height is None:
         m = pipe.size_multiple
-        width, height = (max(side // m * m, m) for side in pictures[0].size)
+        width, height = (max(side // m * m, m) for side in sizes[0])
     return _side(pipe, width, "width"), _side(pipe, height, "height")
 
 
@@ -258,6 +324,11 @@ def _hires(
     if not 1 < scale <= _MOST_ENLARGED:
         raise InvalidArgumentError(
             f"[pipeline] hires_scale must be from 1, which is off, to {_MOST_ENLARGED}, got {scale}"
+        )
+    if {"denoising_start", "denoising_end"} & given.keys():
+        raise InvalidArgumentError(
+            "[pipeline] hires_scale draws a whole picture: it cannot go with denoising_start or "
+            "denoising_end"
         )
     m = pipe.size_multiple
     larger = [round(side * scale / m) * m for side in (width, height)]

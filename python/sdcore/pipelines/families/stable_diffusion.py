@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sdcore import _core
 from sdcore.models.base import Loadable
-from sdcore.models.clip import CLIPTextModel
-from sdcore.models.unet import UNet2DConditionModel
+from sdcore.models.clip import CLIPTextModel, build_clip
+from sdcore.models.unet import UNet2DConditionModel, build_unet
 from sdcore.models.vae import AutoencoderKL
-from sdcore.pipelines.conditioning import Conditioning, encode_unique
+from sdcore.pipelines.conditioning import Conditioning
 from sdcore.pipelines.export import export
 from sdcore.pipelines.loading import PathLike
-from sdcore.pipelines.pipeline import DiffusionPipeline
+from sdcore.pipelines.pipeline import Shapes
 from sdcore.pipelines.request import Prompt, Request
+from sdcore.pipelines.unet import UNetPipeline, unet_inputs
 from sdcore.tokenizer import CLIPTokenizer
 
 __all__ = ["StableDiffusionPipeline"]
@@ -24,7 +26,7 @@ __all__ = ["StableDiffusionPipeline"]
 Array = NDArray[np.float32]
 
 
-class StableDiffusionPipeline(DiffusionPipeline, families=("sd1",)):
+class StableDiffusionPipeline(UNetPipeline, families=("sd1",)):
     """One CLIP text encoder and a UNet (Rombach et al. 2022)."""
 
     networks: ClassVar[Mapping[str, Loadable]] = {
@@ -36,17 +38,25 @@ class StableDiffusionPipeline(DiffusionPipeline, families=("sd1",)):
 
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
-    unet: UNet2DConditionModel
 
     @property
-    def denoiser(self) -> UNet2DConditionModel:
-        return self.unet
+    def text_channels(self) -> int:
+        return self.text_encoder.config.hidden_size
 
-    def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
-        def encode(unique: Sequence[Prompt]) -> Conditioning:
-            return {"encoder_hidden_states": self.encode_prompt([p.text() for p in unique])}
+    @classmethod
+    def graphs(
+        cls, configs: Mapping[str, Any], width: int, height: int
+    ) -> dict[str, tuple[_core.Graph, Shapes]]:
+        clip, unet = configs["text_encoder"], configs["unet"]
+        inputs = unet_inputs(unet, clip.max_position_embeddings, width, height)
+        ids = inputs["encoder_hidden_states"][:2]
+        return {
+            "text_encoder": (build_clip(clip), {"input_ids": ids}),
+            "unet": (build_unet(unet), inputs),
+        }
 
-        return encode_unique(prompts, encode)
+    def describe(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
+        return {"encoder_hidden_states": self.encode_prompt([p.text() for p in prompts])}
 
     def encode_prompt(self, prompts: Sequence[str]) -> Array:
         """Hidden states `[n, 77, d]` of prompts."""

@@ -1,0 +1,16 @@
+"""Stable Diffusion 2.x and SD-Turbo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from sdcore.pipelines.families.stable_diffusion import StableDiffusionPipeline
+
+__all__ = ["StableDiffusion2Pipeline"]
+
+
+class StableDiffusion2Pipeline(StableDiffusionPipeline, families=("sd2",)):
+    """Stable Diffusion with OpenCLIP's ViT-H, whose texts are padded with "!" (token 0)."""
+
+    padding: ClassVar[Mapping[str, str]] = {"tokenizer": "!"}

@@ -1,0 +1,252 @@
+"""Stable Diffusion XL, its refiner, and what is trained from it: Turbo, Lightning, Hyper and
+Playground v2.5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdcore import _core
+from sdcore.errors import InvalidArgumentError, UnsupportedModelError
+from sdcore.models.base import Loadable
+from sdcore.models.clip import CLIPTextModel, build_clip
+from sdcore.models.unet import UNet2DConditionModel, build_unet
+from sdcore.models.vae import AutoencoderKL
+from sdcore.pipelines.conditioning import Conditioning
+from sdcore.pipelines.loading import Parts
+from sdcore.pipelines.noise import Noise
+from sdcore.pipelines.pipeline import Shapes
+from sdcore.pipelines.request import Prompt, Request
+from sdcore.pipelines.start import Start, first_noise
+from sdcore.pipelines.unet import UNetPipeline, unet_inputs
+from sdcore.schedulers import Scheduler
+from sdcore.schedulers.base import Row
+from sdcore.tokenizer import CLIPTokenizer
+
+__all__ = ["StableDiffusionXLPipeline", "StableDiffusionXLRefinerPipeline"]
+
+Array = NDArray[np.float32]
+
+_SIZES = ("original_size", "crops_coords_top_left", "target_size")
+_STAGES = ("denoising_start", "denoising_end")
+_SCORE = "aesthetic_score"
+_SCORES = {False: 6.0, True: 2.5}  # of prompts, of negative ones (Podell et al. 2023)
+
+
+class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5")):
+    """Two CLIP text encoders, the second one's pooled state, and the sizes of the picture (Podell
+    et al. 2023). Sizes are heights and widths; those of negative prompts are the others' unless
+    given."""
+
+    networks: ClassVar[Mapping[str, Loadable]] = {
+        "text_encoder": CLIPTextModel,
+        "text_encoder_2": CLIPTextModel,
+        "unet": UNet2DConditionModel,
+        "vae": AutoencoderKL,
+    }
+    tokenizers: ClassVar[Sequence[str]] = ("tokenizer", "tokenizer_2")
+    padding: ClassVar[Mapping[str, str]] = {"tokenizer_2": "!"}
+    extra_arguments = (
+        "prompt_2",
+        "negative_prompt_2",
+        *_SIZES,
+        *(f"negative_{name}" for name in _SIZES),
+        *_STAGES,
+    )
+
+    text_encoder: CLIPTextModel
+    text_encoder_2: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    tokenizer_2: CLIPTokenizer
+
+    default_guidance = 5.0
+    # Whether no negative prompt means zeros, rather than the states of an empty text.
+    force_zeros_for_empty_prompt = True
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        zeros = parts.settings.get("force_zeros_for_empty_prompt")
+        if isinstance(zeros, bool):
+            self.force_zeros_for_empty_prompt = zeros
+        _size_ids(self.unet, self.text_encoder_2)
+        if parts.scheduler.config.get("sigma_data"):  # Playground v2.5's
+            self._best_with(parts, self.default_steps, 3.0)
+
+    @property
+    def text_channels(self) -> int:
+        return sum(encoder.config.hidden_size for _, encoder in self.encoders)
+
+    @classmethod
+    def graphs(
+        cls, configs: Mapping[str, Any], width: int, height: int
+    ) -> dict[str, tuple[_core.Graph, Shapes]]:
+        *firsts, last = (name for name in cls.networks if name.startswith("text_encoder"))
+        clip, unet = configs[last], configs["unet"]
+        inputs = unet_inputs(unet, clip.max_position_embeddings, width, height)
+        batch, *_ = ids = inputs["encoder_hidden_states"][:2]
+        sizes = unet.projection_class_embeddings_input_dim - clip.pooled_size
+        inputs["text_embeds"] = [batch, clip.pooled_size]
+        inputs["time_ids"] = [batch, sizes // unet.addition_time_embed_dim]
+        texts: dict[str, tuple[_core.Graph, Shapes]] = {
+            name: (build_clip(configs[name], 1, False, False), {"input_ids": ids})
+            for name in firsts
+        }
+        pooling = build_clip(clip, 1, False, True)
+        return {
+            **texts,
+            last: (pooling, {"input_ids": ids, "end": [batch]}),
+            "unet": (build_unet(unet), inputs),
+        }
+
+    @property
+    def encoders(self) -> Sequence[tuple[CLIPTokenizer, CLIPTextModel]]:
+        """In the order of their channels; the last one pools."""
+        return ((self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2))
+
+    def describe(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
+        states, pooled = self.encode_prompt(prompts)
+        ids = [self._time_ids(prompt.negative, request) for prompt in prompts]
+        return {
+            "encoder_hidden_states": states,
+            "text_embeds": pooled,
+            "time_ids": np.array(ids, np.float32),
+        }
+
+    # Base and refiner share a schedule, each as the expert of a part.
+
+    def first_step(self, request: Request) -> int:
+        scheduler = type(self.scheduler).from_config(self.scheduler.config)
+        start = _part("denoising_start", request, scheduler)
+        if start is None:
+            return super().first_step(request)
+        for step in range(request.steps):
+            scheduler.set_timesteps(request.steps, begin=step)
+            if scheduler.timesteps[0] < start:
+                return step
+        raise _no_step(request)
+
+    def start(self, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
+        if request.goes_on:
+            return Start(first_noise(self, request, noise))
+        return super().start(request, scheduler, noise)
+
+    def rows(self, scheduler: Scheduler, request: Request) -> Sequence[Row]:
+        rows = super().rows(scheduler, request)
+        end = _part("denoising_end", request, scheduler)
+        if end is not None:
+            rows = [row for row in rows if row.timestep >= end]
+        if not rows:
+            raise _no_step(request)
+        return rows
+
+    def encode_prompt(self, prompts: Sequence[Prompt]) -> tuple[Array, Array]:
+        """Hidden states `[n, 77, d]` of all text encoders side by side, before their last layer,
+        and the pooled state `[n, p]` of the last encoder."""
+        states, pooled = [], None
+        for i, (tokenizer, encoder) in enumerate(self.encoders):
+            last = i == len(self.encoders) - 1
+            ids = tokenizer([prompt.text(i) for prompt in prompts])
+            out = encoder.encode(ids, skip=1, final_norm=False, pooled=last)
+            states.append(out.hidden_states)
+            pooled = out.pooled
+        assert pooled is not None
+        joined = np.concatenate(states, axis=-1)
+        if self.force_zeros_for_empty_prompt:
+            unsaid = [not prompt.texts for prompt in prompts]
+            joined[unsaid], pooled[unsaid] = 0, 0
+        return joined, pooled
+
+    def _time_ids(self, negative: bool, request: Request) -> list[float]:
+        """What the model is told about the picture besides its text."""
+        sizes = {
+            "original_size": (request.height, request.width),
+            "crops_coords_top_left": (0, 0),
+            "target_size": (request.height, request.width),
+        }
+        original, crop, target = (
+            _pair(name, _given(name, negative, request.extra, default))
+            for name, default in sizes.items()
+        )
+        if _size_ids(self.unet, self.text_encoder_2) == 6:
+            return [*original, *crop, *target]
+        score = request.extra.get("negative_" * negative + _SCORE, _SCORES[negative])
+        return [*original, *crop, _number(_SCORE, score)]
+
+
+class StableDiffusionXLRefinerPipeline(StableDiffusionXLPipeline, families=("sdxl-refiner",)):
+    """SDXL's second stage: the larger text encoder alone, and an aesthetic score for a size."""
+
+    networks: ClassVar[Mapping[str, Loadable]] = {
+        "text_encoder_2": CLIPTextModel,
+        "unet": UNet2DConditionModel,
+        "vae": AutoencoderKL,
+    }
+    tokenizers = ("tokenizer_2",)
+    extra_arguments = (
+        *("original_size", "crops_coords_top_left", _SCORE),
+        *("negative_original_size", "negative_crops_coords_top_left", f"negative_{_SCORE}"),
+        *_STAGES,
+    )
+    force_zeros_for_empty_prompt = False
+
+    @property
+    def encoders(self) -> Sequence[tuple[CLIPTokenizer, CLIPTextModel]]:
+        return ((self.tokenizer_2, self.text_encoder_2),)
+
+
+def _size_ids(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> int:
+    """How many numbers about the picture the UNet takes: six, or the refiner's five."""
+    config = unet.config
+    pooled = text_encoder.config.pooled_size
+    width = (config.projection_class_embeddings_input_dim or 0) - pooled
+    ids, rest = divmod(width, config.addition_time_embed_dim or 256)
+    if config.addition_embed_type != "text_time" or ids not in (5, 6) or rest:
+        raise UnsupportedModelError(
+            f"[pipeline] the text encoder and the UNet are of different models: the UNet takes a "
+            f"vector of {config.projection_class_embeddings_input_dim}, of which the text's "
+            f"{pooled} leave {width}"
+        )
+    return ids
+
+
+def _given(name: str, negative: bool, extra: Mapping[str, Any], default: Any) -> Any:
+    value = extra.get(f"negative_{name}") if negative else None
+    if value is None:
+        value = extra.get(name)
+    return default if value is None else value
+
+
+def _part(name: str, request: Request, scheduler: Scheduler) -> float | None:
+    """The timestep at which a part of the schedule ends or begins, where one is given."""
+    value = request.extra.get(name)
+    if value is None:
+        return None
+    if not 0 < _number(name, value) < 1:
+        raise InvalidArgumentError(f"[pipeline] {name} must lie between 0 and 1, got {value!r}")
+    steps: int = scheduler.config.num_train_timesteps
+    return round(steps - float(value) * steps)
+
+
+def _no_step(request: Request) -> InvalidArgumentError:
+    start, end = (request.extra.get(f"denoising_{part}") for part in ("start", "end"))
+    return InvalidArgumentError(
+        f"[pipeline] none of {request.steps} steps lies between denoising_start "
+        f"{start or 0} and denoising_end {end or 1}"
+    )
+
+
+def _pair(name: str, value: Any) -> tuple[float, float]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise InvalidArgumentError(
+            f"[pipeline] {name} must be a height and a width, got {value!r:.80}"
+        )
+    return _number(name, value[0]), _number(name, value[1])
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise InvalidArgumentError(f"[pipeline] {name} must be a number, got {value!r:.80}")
+    return float(value)

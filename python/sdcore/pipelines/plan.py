@@ -1,0 +1,87 @@
+"""What drawing a picture takes in memory and work, from the graphs alone: nothing is computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sdcore.errors import InvalidArgumentError
+from sdcore.models.base import RunOptions
+from sdcore.models.vae import build_decoder
+from sdcore.pipelines.pipeline import DiffusionPipeline
+
+if TYPE_CHECKING:
+    from sdcore import _core
+    from sdcore.checkpoint import Checkpoint
+    from sdcore.checkpoint.tensor import Tensor
+
+__all__ = ["plan", "planned_graphs"]
+
+Shapes = Mapping[str, Sequence[int]]
+_BYTES = {"f32": 4, "bf16": 2}
+
+
+def plan(opened: Checkpoint, width: int, height: int, dtype: str) -> dict[str, Any]:
+    """A guided picture: the arena, the multiply-adds (as two operations each), the ops and the
+    bytes of weights of every network."""
+    assert opened.kind is not None  # open_model saw to it
+    family = DiffusionPipeline.registry[opened.kind.family]
+    components = {name: opened.component(name) for name in family.networks}
+    configs = {
+        name: network.read_config(components[name].config)
+        for name, network in family.networks.items()
+    }
+    resolved = RunOptions(dtype=dtype).resolved_dtype()
+    planned = {
+        name: {
+            **_planned(graph, shapes, resolved),
+            "weight_bytes": _weight_bytes(graph, components[name].tensors, resolved),
+        }
+        for name, (graph, shapes) in planned_graphs(family, configs, width, height).items()
+    }
+    return {
+        "width": width,
+        "height": height,
+        "dtype": resolved,
+        "networks": planned,
+        # The pipeline runs one network after the other, and each keeps its arena.
+        "arena_bytes": max(part["arena_bytes"] for part in planned.values()),
+        "weight_bytes": sum(part["weight_bytes"] for part in planned.values()),
+    }
+
+
+def planned_graphs(
+    family: type[DiffusionPipeline], configs: Mapping[str, Any], width: int, height: int
+) -> dict[str, tuple[_core.Graph, Shapes]]:
+    """By component, in the order they run in, with the sizes of their inputs."""
+    vae = configs["vae"]
+    factor = 2 ** (len(vae.block_out_channels) - 1)
+    if width % factor or height % factor or min(width, height) < factor:
+        raise InvalidArgumentError(
+            f"[plan] width and height must be multiples of {factor}, got {width}x{height}"
+        )
+    w, h = width // factor, height // factor
+    latents = {"latents": [1, h, w, vae.latent_channels]}
+    return {**family.graphs(configs, w, h), "vae": (build_decoder(vae), latents)}
+
+
+def _planned(graph: _core.Graph, shapes: Shapes, dtype: str) -> dict[str, Any]:
+    made = graph.plan(shapes, dtype)
+    return {
+        "batch": next(iter(shapes.values()))[0],
+        "arena_bytes": made["arena_bytes"],
+        "flops": made["flops"],
+        "ops": made["steps"],
+    }
+
+
+def _weight_bytes(graph: _core.Graph, tensors: Mapping[str, Tensor], dtype: str) -> int:
+    """Quantized linear layers stay as they are stored; all else becomes `dtype`."""
+    total = 0
+    for name, shape in graph.weights.items():
+        elements = math.prod(shape)
+        tensor = tensors.get(name)
+        stored = tensor.nbytes if tensor is not None and len(shape) == 2 else math.inf
+        total += int(min(stored, elements * _BYTES[dtype]))
+    return total

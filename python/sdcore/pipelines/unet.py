@@ -1,0 +1,101 @@
+"""What the families have in common whose denoiser is a UNet that reads a text."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from sdcore.errors import UnsupportedModelError
+from sdcore.models.unet import UNet2DConditionModel, UNetConfig, guidance_embedding
+from sdcore.pipelines.conditioning import Conditioning, encode_unique
+from sdcore.pipelines.guidance import Guidance
+from sdcore.pipelines.loading import Parts
+from sdcore.pipelines.pipeline import DiffusionPipeline
+from sdcore.pipelines.request import Prompt, Request
+from sdcore.schedulers import Scheduler
+
+__all__ = ["UNetPipeline", "unet_inputs"]
+
+_GUIDED = 2  # images a step: classifier-free guidance asks about the negative prompt as well
+# Steps and guidance of models that were distilled to few steps.
+_TURBO = (4, 1.0)
+_LCM = (4, 8.5)
+
+
+class UNetPipeline(DiffusionPipeline):
+    unet: UNet2DConditionModel
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._check_text()
+        if self.unet.config.time_cond_proj_dim:
+            self._best_with(parts, *_LCM)
+        elif _is_turbo(parts.scheduler):
+            self._best_with(parts, *_TURBO)
+
+    @property
+    @abstractmethod
+    def text_channels(self) -> int:
+        """Of the states that the text encoders give."""
+
+    @abstractmethod
+    def describe(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
+        """What the UNet is told about each of these prompts."""
+
+    @property
+    def denoiser(self) -> UNet2DConditionModel:
+        return self.unet
+
+    def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
+        told = encode_unique(prompts, lambda unique: self.describe(unique, request))
+        if dim := self.unet.config.time_cond_proj_dim:
+            scale = guidance_embedding(request.guidance_scale, dim)
+            told = {**told, "timestep_cond": np.tile(scale, (len(prompts), 1))}
+        return told
+
+    def guidance(self, request: Request) -> Guidance:
+        """A model distilled with guidance takes the scale as an input, and is asked once."""
+        distilled = self.unet.config.time_cond_proj_dim is not None
+        return Guidance(1.0) if distilled else super().guidance(request)
+
+    def _best_with(self, parts: Parts, steps: int, guidance: float) -> None:
+        """Defaults, where the file does not say its own."""
+        if parts.defaults.steps is None:
+            self.default_steps = steps
+        if parts.defaults.guidance_scale is None:
+            self.default_guidance = guidance
+
+    def _check_text(self) -> None:
+        wanted = self.unet.config.cross_attention_dim
+        if wanted != self.text_channels and not isinstance(wanted, Sequence):
+            raise UnsupportedModelError(
+                f"[pipeline] the text encoder is of another model: the UNet takes texts of "
+                f"{wanted} channels, and it gives {self.text_channels}"
+            )
+
+
+def _is_turbo(scheduler: Scheduler) -> bool:
+    """Whether a model's own schedule is one of few steps: it begins at the very last time step, and
+    not because that holds no signal (as in models of zero terminal SNR)."""
+    config = scheduler.config
+    return (
+        config.get("timestep_spacing") == "trailing"
+        and config.get("prediction_type") == "epsilon"
+        and not config.get("rescale_betas_zero_snr")
+    )
+
+
+def unet_inputs(unet: UNetConfig, tokens: int, width: int, height: int) -> dict[str, Sequence[int]]:
+    """Sizes of what a UNet takes for a guided picture of such latents."""
+    batch = 1 if unet.time_cond_proj_dim else _GUIDED
+    assert isinstance(unet.cross_attention_dim, int)
+    inputs: dict[str, Sequence[int]] = {
+        "sample": [batch, height, width, unet.in_channels],
+        "timestep": [batch],
+        "encoder_hidden_states": [batch, tokens, unet.cross_attention_dim],
+    }
+    if unet.time_cond_proj_dim:
+        inputs["timestep_cond"] = [batch, unet.time_cond_proj_dim]
+    return inputs

@@ -1,0 +1,209 @@
+"""Whole latents of SD 2.x, SDXL, its refiner and Playground v2.5 against diffusers' pipelines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import sdcore
+import tiny_xl
+from reference.common import SAMPLED_F32, error
+
+ARGS: dict[str, Any] = {"num_inference_steps": 4, "height": 32, "width": 24}
+PROMPT, NEGATIVE = "the red circle of a cat", "blurry dog"
+
+
+def noise(pipe: Any, seed: int = 5) -> torch.Tensor:
+    h, w = ARGS["height"] // pipe.vae_scale_factor, ARGS["width"] // pipe.vae_scale_factor
+    return torch.randn((1, 4, h, w), generator=torch.Generator("cpu").manual_seed(seed))
+
+
+def theirs(pipe: Any, prompt: str = PROMPT, **arguments: Any) -> np.ndarray:
+    pipe.set_progress_bar_config(disable=True)
+    if "image" not in arguments:
+        arguments["latents"] = noise(pipe)
+    return pipe(prompt, **{**ARGS, **arguments}, output_type="latent").images.numpy()
+
+
+def ours(pipe: Any, prompt: str = PROMPT, **arguments: Any) -> np.ndarray:
+    return pipe(prompt, **{**ARGS, "seed": 5, **arguments}, output_type="latent").images
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, Path]]:
+    """diffusers' pipelines, and the folders in which they saved themselves."""
+    found = {}
+    for name in ("xl", "refiner", "sd2"):
+        folder = tmp_path_factory.mktemp(name)
+        pipe = getattr(tiny_xl, name)(folder / "tokenizers")
+        pipe.save_pretrained(folder / "model")
+        found[name] = (pipe, folder / "model")
+    return found
+
+
+def opened(path: Path, **options: Any) -> sdcore.DiffusionPipeline:
+    return sdcore.DiffusionPipeline.open(path, dtype="f32", **options)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"negative_prompt": NEGATIVE},
+        {},  # no negative prompt is zeros
+        {"negative_prompt": ""},  # which an empty one is not
+        {"prompt_2": "a dog in the thin ring", "negative_prompt_2": "red", "negative_prompt": "x"},
+        {
+            "original_size": (512, 300),
+            "crops_coords_top_left": (16, 8),
+            "target_size": (64, 64),
+            "negative_original_size": (100, 200),
+            "negative_crops_coords_top_left": (3, 4),
+            "negative_target_size": (96, 48),
+        },
+        {"guidance_scale": 0.0},
+        {"denoising_end": 0.5},
+    ],
+    ids=lambda arguments: next(iter(arguments), "plain"),
+)
+def test_sdxl_is_diffusers(saved: Any, arguments: dict[str, Any]) -> None:
+    pipe, folder = saved["xl"]
+    ref = theirs(pipe, **arguments)
+    mine = opened(folder)
+    assert type(mine.scheduler) is sdcore.EulerDiscreteScheduler
+    assert error(ours(mine, **arguments), ref) <= SAMPLED_F32
+
+
+def test_what_is_said_to_sdxl_makes_a_difference(saved: Any) -> None:
+    pipe = opened(saved["xl"][1])
+    plain = ours(pipe, num_inference_steps=1)
+    for arguments in (
+        {"prompt_2": "a dog"},
+        {"negative_prompt": ""},
+        {"negative_prompt_2": "dog"},
+        {"original_size": (512, 512)},
+        {"crops_coords_top_left": (8, 0)},
+        {"negative_target_size": (512, 512)},
+    ):
+        assert error(ours(pipe, num_inference_steps=1, **arguments), plain) > 1e-5, arguments
+    same = {"prompt_2": PROMPT, "target_size": (32, 24), "negative_crops_coords_top_left": (0, 0)}
+    assert np.array_equal(ours(pipe, num_inference_steps=1, **same), plain)
+
+
+def test_the_refiner_goes_on_where_the_base_stops(saved: Any) -> None:
+    (base, base_folder), (refiner, refiner_folder) = saved["xl"], saved["refiner"]
+    first = theirs(base, negative_prompt=NEGATIVE, denoising_end=0.5)
+    stage = {"denoising_start": 0.5, "aesthetic_score": 7.0, "negative_prompt": NEGATIVE}
+    arguments = {"num_inference_steps": 4, **stage, "image": torch.from_numpy(first)}
+    refiner.set_progress_bar_config(disable=True)
+    ref = refiner(PROMPT, **arguments, output_type="latent").images.numpy()
+    # There the sizes are those of the latents handed over.
+    out = opened(base_folder)(
+        PROMPT, NEGATIVE, **ARGS, denoising_end=0.5, seed=5, output_type="latent"
+    ).images
+    assert error(out, first) <= SAMPLED_F32
+    mine = opened(refiner_folder)
+    assert error(ours(mine, **stage, image=out), ref) <= SAMPLED_F32
+    with pytest.raises(
+        sdcore.InvalidArgumentError, match=r"latents \[n, c, h, w\] of another pipeline"
+    ):
+        ours(mine, **stage)
+    with pytest.raises(sdcore.InvalidArgumentError, match="no argument 'prompt_2'"):
+        ours(mine, prompt_2="x")
+
+
+def test_sd2_is_diffusers(saved: Any) -> None:
+    pipe, folder = saved["sd2"]
+    ref = theirs(pipe, negative_prompt=NEGATIVE)
+    assert error(ours(opened(folder), negative_prompt=NEGATIVE, guidance_scale=7.5), ref) <= (
+        SAMPLED_F32
+    )
+
+
+@pytest.mark.parametrize("name", ["xl", "refiner", "sd2"])
+def test_a_single_file_draws_what_its_folder_draws(saved: Any, tmp_path: Path, name: str) -> None:
+    """OpenCLIP's names, fused and turned tensors and all; no config but what shapes say."""
+    pipe, folder = saved[name]
+    facts = {"modelspec.prediction_type": "v"} if name == "sd2" else {}
+    path = tiny_xl.save_original(pipe, tmp_path / "model.safetensors", **facts)
+    vocabularies = tmp_path / "vocabularies"
+    for tokenizer in folder.glob("tokenizer*"):
+        vocabularies.mkdir(exist_ok=True)
+        (vocabularies / tokenizer.name).symlink_to(tokenizer)
+    single = opened(path, config=vocabularies)
+    assert single.family == {"xl": "sdxl", "refiner": "sdxl-refiner", "sd2": "sd2"}[name]
+    arguments = {"negative_prompt": NEGATIVE, "num_inference_steps": 2}
+    assert np.array_equal(ours(single, **arguments), ours(opened(folder), **arguments))
+
+
+def test_a_model_distilled_with_guidance_takes_its_scale(tmp_path: Path) -> None:
+    """A full LCM: the scale is an input of the UNet, and the negative prompt is not asked about."""
+    theirs_lcm = tiny_xl.lcm(tmp_path / "tokenizers")
+    theirs_lcm.save_pretrained(tmp_path / "model")
+    mine = opened(tmp_path / "model")
+    assert (mine.default_steps, mine.default_guidance) == (4, 8.5)
+    generator = torch.Generator("cpu").manual_seed(5)
+    theirs_lcm.set_progress_bar_config(disable=True)
+    ref = theirs_lcm(PROMPT, **ARGS, generator=generator, output_type="latent").images.numpy()
+    assert error(ours(mine), ref) <= SAMPLED_F32
+    other = ours(mine, guidance_scale=3.0)
+    assert error(other, ref) > 1e-3
+    assert np.array_equal(other, ours(mine, guidance_scale=3.0, negative_prompt=NEGATIVE))
+    with pytest.raises(sdcore.UnsupportedModelError, match="guidance scale as an input"):
+        mine.export(tmp_path / "model.gguf")
+
+
+def test_turbo_is_known_by_its_schedule(saved: Any, tmp_path: Path) -> None:
+    pipe, folder = saved["xl"]
+    assert (opened(folder).default_steps, opened(folder).default_guidance) == (20, 5.0)
+    scheduler = tiny_xl.euler(timestep_spacing="trailing")
+    scheduler.save_pretrained(tmp_path / "scheduler")
+    turbo = opened(folder, config=tmp_path)
+    assert (turbo.default_steps, turbo.default_guidance) == (4, 1.0)
+    pipe.scheduler, before = scheduler, pipe.scheduler
+    try:
+        ref = theirs(pipe, num_inference_steps=1, guidance_scale=0.0)
+    finally:
+        pipe.scheduler = before
+    assert error(ours(turbo, num_inference_steps=1), ref) <= SAMPLED_F32
+
+
+def test_latents_have_a_mean_and_a_deviation_by_channel(saved: Any, tmp_path: Path) -> None:
+    """Playground v2.5's."""
+    facts = {"latents_mean": [-1.5, 1.0, 0.5, 2.0], "latents_std": [8.0, 2.0, 4.0, 3.0]}
+    tiny_xl.vae(**{k: tuple(v) for k, v in facts.items()}).save_pretrained(tmp_path / "vae")
+    vae = opened(saved["xl"][1], vae=tmp_path / "vae").vae
+    x = np.random.default_rng(0).standard_normal((2, 4, 3, 5), dtype=np.float32)
+    mean, std = (np.array(facts[key])[:, None, None] for key in ("latents_mean", "latents_std"))
+    assert error(vae.unscale(x), x.astype(float) * std / 0.13025 + mean) <= 1e-6
+    assert error(vae.scale(vae.unscale(x)), x) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"original_size": 512}, "original_size must be a height and a width, got 512"),
+        ({"target_size": ("a", 2)}, "target_size must be a number, got 'a'"),
+        ({"denoising_end": 1.5}, "denoising_end must lie between 0 and 1"),
+        (
+            {"denoising_start": 0.9, "denoising_end": 0.1, "image": np.zeros((1, 4, 16, 12))},
+            "none of 4 steps lies between denoising_start 0.9 and denoising_end 0.1",
+        ),
+        ({"aesthetic_score": 5.0}, "no argument 'aesthetic_score'"),
+        ({"prompt_2": ["a", "b", "c"], "prompt": ["a", "b"]}, "3 prompts and 2 of prompt"),
+        ({"negative_prompt_2": ["a", "b"]}, "1 prompts and 2 of negative_prompt_2"),
+        ({"denoising_start": 0.5, "image": np.zeros(3)}, "of another pipeline"),
+    ],
+)
+def test_bad_arguments_are_named(saved: Any, change: dict[str, Any], says: str) -> None:
+    with pytest.raises(sdcore.InvalidArgumentError, match=says):
+        ours(opened(saved["xl"][1]), **{"prompt": PROMPT, **change})
+
+
+def test_a_text_encoder_of_another_model_is_refused(saved: Any) -> None:
+    _, folder = saved["xl"]
+    with pytest.raises(sdcore.UnsupportedModelError, match=r"takes texts of 192.*gives 256"):
+        opened(folder, text_encoder=saved["sd2"][1] / "text_encoder")

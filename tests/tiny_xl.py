@@ -1,0 +1,254 @@
+"""Tiny random models of the later UNet families, as diffusers' pipelines and as single files."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+import tiny_models
+from tiny_models import State
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+# Heads are 64 wide and groups 32, as in the real ones: no file says so.
+UNET = {
+    "sample_size": 16,
+    "block_out_channels": (64, 128),
+    "layers_per_block": 1,
+    "attention_head_dim": (1, 2),
+    "use_linear_projection": True,
+}
+VAE_CHANNELS = (32, 64)
+OPEN_CLIP_PAD = "!"
+
+
+@lru_cache
+def text_encoder(width: int, open_clip: bool, projection: int = 0) -> torch.nn.Module:
+    config = CLIPTextConfig(
+        vocab_size=len(tiny_models.vocabulary()),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=3,
+        num_attention_heads=width // 64,
+        projection_dim=projection or width,
+        hidden_act="gelu" if open_clip else "quick_gelu",
+        bos_token_id=len(tiny_models.vocabulary()) - 2,
+        eos_token_id=len(tiny_models.vocabulary()) - 1,
+    )
+    make = CLIPTextModelWithProjection if projection else CLIPTextModel
+    return tiny_models._random(300 + width + projection, lambda: make(config))
+
+
+@lru_cache
+def vae(**more: Any) -> AutoencoderKL:
+    return tiny_models._random(
+        400,
+        lambda: AutoencoderKL(
+            block_out_channels=VAE_CHANNELS,
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            scaling_factor=0.13025,
+            **more,
+        ),
+    )
+
+
+def _unet(seed: int, **config: Any) -> UNet2DConditionModel:
+    return tiny_models._random(seed, lambda: UNet2DConditionModel(**{**UNET, **config}))
+
+
+def _size_conditions(pooled: int, ids: int) -> dict[str, Any]:
+    return {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": pooled + ids * 256,
+    }
+
+
+@lru_cache
+def base_unet() -> UNet2DConditionModel:
+    return _unet(
+        500,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2),
+        cross_attention_dim=64 + 128,
+        **_size_conditions(96, 6),
+    )
+
+
+@lru_cache
+def refiner_unet() -> UNet2DConditionModel:
+    return _unet(
+        600,
+        block_out_channels=(64, 128, 128),
+        attention_head_dim=(1, 2, 2),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=2,
+        cross_attention_dim=128,
+        **_size_conditions(1280, 5),  # 2560 in all, by which the refiner is known
+    )
+
+
+@lru_cache
+def sd2_unet() -> UNet2DConditionModel:
+    return _unet(
+        700,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=128,
+    )
+
+
+def tokenizer(folder: Path, pad: str | None = None) -> CLIPTokenizer:
+    made = tiny_models.tokenizer(folder)
+    if pad is not None:
+        made.pad_token = pad
+    return made
+
+
+def euler(**config: Any) -> EulerDiscreteScheduler:
+    return EulerDiscreteScheduler(
+        **{**BETAS, "timestep_spacing": "leading", "steps_offset": 1, **config}
+    )
+
+
+def xl(folder: Path, scheduler: Any = None, **vae_config: Any) -> StableDiffusionXLPipeline:
+    return StableDiffusionXLPipeline(
+        unet=base_unet(),
+        vae=vae(**vae_config),
+        text_encoder=text_encoder(64, False),
+        text_encoder_2=text_encoder(128, True, 96),
+        tokenizer=tokenizer(folder / "a"),
+        tokenizer_2=tokenizer(folder / "b", OPEN_CLIP_PAD),
+        scheduler=scheduler or euler(),
+        add_watermarker=False,
+    )
+
+
+def refiner(folder: Path) -> StableDiffusionXLImg2ImgPipeline:
+    return StableDiffusionXLImg2ImgPipeline(
+        unet=refiner_unet(),
+        vae=vae(),
+        text_encoder=None,
+        text_encoder_2=text_encoder(128, True, 1280),
+        tokenizer=None,
+        tokenizer_2=tokenizer(folder / "b", OPEN_CLIP_PAD),
+        scheduler=euler(),
+        requires_aesthetics_score=True,
+        force_zeros_for_empty_prompt=False,
+        add_watermarker=False,
+    )
+
+
+def sd2(folder: Path) -> StableDiffusionPipeline:
+    """The 768 model: it predicts v."""
+    return StableDiffusionPipeline(
+        unet=sd2_unet(),
+        vae=vae(),
+        text_encoder=text_encoder(128, True),
+        tokenizer=tokenizer(folder / "b", OPEN_CLIP_PAD),
+        scheduler=DDIMScheduler(
+            **BETAS,
+            prediction_type="v_prediction",
+            set_alpha_to_one=False,
+            steps_offset=1,
+            clip_sample=False,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def lcm(folder: Path) -> LatentConsistencyModelPipeline:
+    return LatentConsistencyModelPipeline(
+        unet=_unet(
+            800,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=64,
+            time_cond_proj_dim=32,
+        ),
+        vae=vae(),
+        text_encoder=text_encoder(64, False),
+        tokenizer=tokenizer(folder / "a"),
+        scheduler=LCMScheduler(**BETAS),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def open_clip_state(net: torch.nn.Module) -> State:
+    """As OpenCLIP stores it: q, k and v in one, the projection the other way round."""
+    tower = getattr(net, "text_model", net)
+    state = {
+        "token_embedding.weight": tower.embeddings.token_embedding.weight,
+        "positional_embedding": tower.embeddings.position_embedding.weight,
+        "ln_final.weight": tower.final_layer_norm.weight,
+        "ln_final.bias": tower.final_layer_norm.bias,
+        "logit_scale": torch.tensor(4.6),
+    }
+    if hasattr(net, "text_projection"):
+        state["text_projection"] = net.text_projection.weight.T
+    for n, layer in enumerate(tower.encoder.layers):
+        at, attention = f"transformer.resblocks.{n}", layer.self_attn
+        qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
+        state[f"{at}.attn.in_proj_weight"] = torch.cat([proj.weight for proj in qkv])
+        state[f"{at}.attn.in_proj_bias"] = torch.cat([proj.bias for proj in qkv])
+        for name, module in (
+            ("ln_1", layer.layer_norm1),
+            ("ln_2", layer.layer_norm2),
+            ("attn.out_proj", attention.out_proj),
+            ("mlp.c_fc", layer.mlp.fc1),
+            ("mlp.c_proj", layer.mlp.fc2),
+        ):
+            state |= tiny_models._leaves(f"{at}.{name}", module)
+    return {name: value.detach() for name, value in state.items()}
+
+
+def original_state(pipe: Any) -> State:
+    """All weights of a pipeline under the names of Stability's single files."""
+    under = tiny_models._under
+    encoders = [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2")]
+    if isinstance(pipe, StableDiffusionPipeline):
+        texts = under("cond_stage_model.model.", open_clip_state(encoders[0]))
+    elif encoders[0] is None:
+        texts = under("conditioner.embedders.0.model.", open_clip_state(encoders[1]))
+    else:
+        first = {
+            tiny_models._clip_key(key, True): value
+            for key, value in encoders[0].state_dict().items()
+        }
+        texts = {
+            **under("conditioner.embedders.0.transformer.", first),
+            **under("conditioner.embedders.1.model.", open_clip_state(encoders[1])),
+        }
+    return {
+        **under("model.diffusion_model.", tiny_models.original_unet(pipe.unet)),
+        **under("first_stage_model.", tiny_models.original_vae(pipe.vae)),
+        **texts,
+    }
+
+
+def save_original(pipe: Any, path: Path, extras: State | None = None, **metadata: str) -> Path:
+    state = original_state(pipe) | (extras or {})
+    save_file({key: value.contiguous() for key, value in state.items()}, path, metadata)
+    return path
