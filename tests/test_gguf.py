@@ -14,7 +14,8 @@ from sdcore import _core
 from sdcore.gguf import Typed
 from sdcore.quantization import Tensor, dequantize, types
 
-TYPES = {row["name"]: row for row in types()}
+# Those that the package knows: q2_0 is newer.
+TYPES = {row["name"]: row for row in types() if row["name"] != "q2_0"}
 ORDERS = ["little", "big"]
 NUMPY = {"f32": "f4", "f16": "f2", "f64": "f8", "i8": "i1", "i16": "i2", "i32": "i4", "i64": "i8"}
 
@@ -139,7 +140,7 @@ def test_we_read_what_the_package_writes(tmp_path, order):
         tensor = file.tensors[name]
         assert (tensor.type, tensor.shape) == (type, (3, 2 * TYPES[type]["block_size"]))
         np.testing.assert_array_equal(tensor.data, data.reshape(-1))
-        if TYPES[type]["block_size"] > 1:
+        if TYPES[type]["block_size"] > 1 and type != "q1_0":  # which the package cannot unpack
             with np.errstate(all="ignore"):
                 floats = gguf.dequantize(data, ggml(type))
             np.testing.assert_array_equal(dequantize(tensor), floats)
@@ -446,8 +447,8 @@ def test_hostile(tmp_path, case):
 
 
 def test_a_type_of_ggml_that_we_lack(tmp_path):
-    (tmp_path / "a.gguf").write_bytes(RAW.file([], [RAW.entry(type=16)], FOUR))
-    with pytest.raises(sdcore.UnsupportedModelError, match="'t' is stored as iq2_xxs"):
+    (tmp_path / "a.gguf").write_bytes(RAW.file([], [RAW.entry(type=15)], FOUR))
+    with pytest.raises(sdcore.UnsupportedModelError, match="'t' is stored as q8_K"):
         sdcore.gguf.open(tmp_path / "a.gguf")
     lacking = {t.value for t in gguf.GGMLQuantizationType} - {row["id"] for row in TYPES.values()}
     for type in lacking:

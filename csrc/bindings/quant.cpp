@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <optional>
+#include <span>
 #include <string>
 
 #include "base/error.h"
@@ -118,10 +119,18 @@ py::array_t<uint8_t> data_view(const py::object& self) {
   return view;
 }
 
-Tensor quantize(const Tensor& tensor, const std::string& type) {
+using Importance = std::optional<py::array_t<float, py::array::c_style | py::array::forcecast>>;
+
+Tensor quantize(const Tensor& tensor, const std::string& type, const Importance& importance) {
   const Type id = named_type(type).type;
+  std::span<const float> weights;
+  if (importance) {
+    require(importance->ndim() == 1 && importance->size() > 0, ErrorKind::invalid_argument,
+            "[quantize] importance must be a list of weights, one for each number of a row");
+    weights = {importance->data(), static_cast<size_t>(importance->size())};
+  }
   const py::gil_scoped_release unlocked;
-  return convert(tensor, id, *default_pool());
+  return convert(tensor, id, *default_pool(), weights);
 }
 
 py::list types() {
@@ -133,6 +142,7 @@ py::list types() {
     row["block_size"] = info.block_size;
     row["block_bytes"] = info.block_bytes;
     row["can_quantize"] = info.from_float != nullptr;
+    row["weighs"] = info.weighs;
     rows.append(row);
   }
   return rows;
@@ -161,13 +171,14 @@ void init_quant(py::module_& m) {
       .def("__repr__", [](const Tensor& t) {
         return concat("Tensor(", type_info(t.type).name, ", ", to_string(t.shape), ")");
       });
-  m.def("quantize", &quantize, py::arg("tensor"), py::arg("type"));
+  m.def("quantize", &quantize, py::arg("tensor"), py::arg("type"),
+        py::arg("importance") = py::none());
   m.def(
       "quantize",
-      [](const py::array& array, const std::string& type) {
-        return quantize(from_array(array, std::nullopt), type);
+      [](const py::array& array, const std::string& type, const Importance& importance) {
+        return quantize(from_array(array, std::nullopt), type, importance);
       },
-      py::arg("array"), py::arg("type"));
+      py::arg("array"), py::arg("type"), py::arg("importance") = py::none());
   m.def("types", &types);
 }
 

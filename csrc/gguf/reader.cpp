@@ -14,17 +14,12 @@ namespace {
 constexpr std::string_view kMagic = "GGUF";
 constexpr uint32_t kMostAxes = 8;  // ggml knows four; more are harmless
 
-// Formats that ggml has and sdcore does not, so that a sound file is not called damaged.
+// Formats that ggml keeps for products in memory, so that a sound file is not called damaged.
 struct OtherType {
   uint32_t id;
   const char* name;
 };
-constexpr OtherType kOtherTypes[] = {
-    {3, "q4_1"},   {6, "q5_0"},     {7, "q5_1"},    {9, "q8_1"},     {10, "q2_K"},  {11, "q3_K"},
-    {15, "q8_K"},  {16, "iq2_xxs"}, {17, "iq2_xs"}, {18, "iq3_xxs"}, {19, "iq1_s"}, {20, "iq4_nl"},
-    {21, "iq3_s"}, {22, "iq2_s"},   {23, "iq4_xs"}, {29, "iq1_m"},   {34, "tq1_0"}, {35, "tq2_0"},
-    {39, "mxfp4"}, {40, "nvfp4"},   {41, "q1_0"},   {42, "q2_0"},
-};
+constexpr OtherType kOtherTypes[] = {{9, "q8_1"}, {15, "q8_K"}};
 
 // A tensor as the header describes it.
 struct Entry {

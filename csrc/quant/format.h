@@ -4,7 +4,10 @@
 //   struct [[gnu::packed]] Block;                        one block, at any address, in host order
 //   static void swap(Block&);                            to or from the other byte order
 //   static void dequantize(const Block&, float* out);    unless it holds integers
-//   static void quantize(const float* values, Block&);   if it can be made here
+//   static void quantize(const float* values, Block&);   if it can be made here, or
+//   static void quantize(const float* values, const float* importance, Block&);
+//                                                        where `importance` weighs the squared
+//                                                        errors of the numbers; null: all alike
 //
 // All of it is always inlined, so that translation units for different instruction sets never share
 // a copy, and each gets its own vectorized code.
@@ -36,6 +39,11 @@ concept Dequantizes =
 template <class Format>
 concept Quantizes = requires(const float* values, typename Format::Block& block) {
   Format::quantize(values, block);
+};
+
+template <class Format>
+concept Weighs = requires(const float* values, typename Format::Block& block) {
+  Format::quantize(values, values, block);
 };
 
 // A field of a block in the other byte order.

@@ -44,8 +44,8 @@ struct Q4_K {
     }
   }
 
-  SDCORE_FORMAT void quantize(const float* values, Block& block) {
-    const AffineBlock fit = fit_affine(values, 15);
+  SDCORE_FORMAT void quantize(const float* values, const float* importance, Block& block) {
+    const AffineBlock fit = fit_affine(values, importance, {32, 15, 63});
     block.scale = fit.scale;
     block.minimum = fit.minimum;
     block.scales.pack(fit.scales, fit.minimums);

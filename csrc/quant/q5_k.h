@@ -47,8 +47,8 @@ struct Q5_K {
     }
   }
 
-  SDCORE_FORMAT void quantize(const float* values, Block& block) {
-    const AffineBlock fit = fit_affine(values, 31);
+  SDCORE_FORMAT void quantize(const float* values, const float* importance, Block& block) {
+    const AffineBlock fit = fit_affine(values, importance, {32, 31, 63});
     block.scale = fit.scale;
     block.minimum = fit.minimum;
     block.scales.pack(fit.scales, fit.minimums);

@@ -50,8 +50,8 @@ struct Q6_K {
     }
   }
 
-  SDCORE_FORMAT void quantize(const float* values, Block& block) {
-    const SymmetricBlock fit = fit_symmetric(values);
+  SDCORE_FORMAT void quantize(const float* values, const float* importance, Block& block) {
+    const SymmetricBlock fit = fit_q6_k(values, importance);
     block.scale = fit.scale;
     std::memcpy(block.scales, fit.scales, sizeof(block.scales));
     for (int half = 0; half < 2; ++half) {

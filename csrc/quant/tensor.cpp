@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <span>
 
 #include "base/buffer.h"
 #include "base/error.h"
@@ -36,6 +37,18 @@ int64_t find_not_finite(const float* values, int64_t count) {
   return -1;
 }
 
+void check_importance(std::span<const float> importance, const Shape& shape) {
+  if (importance.empty()) return;
+  const int64_t row = shape.empty() ? 1 : shape.back();
+  require(static_cast<int64_t>(importance.size()) == row, ErrorKind::invalid_argument,
+          "[convert] importance must have one weight for each of the ", row,
+          " numbers of a row, got ", importance.size());
+  for (const float weight : importance) {
+    require(std::isfinite(weight) && weight >= 0.0f, ErrorKind::invalid_argument,
+            "[convert] importance must be finite and not negative, got ", weight);
+  }
+}
+
 }  // namespace
 
 void to_float(const Tensor& tensor, int64_t begin, int64_t count, float* out) {
@@ -45,7 +58,8 @@ void to_float(const Tensor& tensor, int64_t begin, int64_t count, float* out) {
   info.to_float(element(tensor, info, begin), out, count);
 }
 
-Tensor convert(const Tensor& tensor, Type type, ThreadPool& pool) {
+Tensor convert(const Tensor& tensor, Type type, ThreadPool& pool,
+               std::span<const float> importance) {
   const TypeInfo& from = type_info(tensor.type);
   const TypeInfo& to = type_info(type);
   Tensor result = allocate(type, tensor.shape);
@@ -56,6 +70,8 @@ Tensor convert(const Tensor& tensor, Type type, ThreadPool& pool) {
   }
   require(from.to_float && to.from_float, ErrorKind::invalid_argument, "[convert] cannot make ",
           to.name, " of ", from.name);
+
+  check_importance(importance, tensor.shape);
 
   const int64_t count = tensor.elements();
   // Blocks share a scale, so one NaN or infinity would spoil its neighbours in silence.
@@ -71,7 +87,15 @@ Tensor convert(const Tensor& tensor, Type type, ThreadPool& pool) {
         return;
       }
     }
-    to.from_float(values, out + begin / to.block_size * to.block_bytes, size);
+    std::byte* blocks = out + begin / to.block_size * to.block_bytes;
+    if (importance.empty()) return to.from_float(values, nullptr, blocks, size);
+    const auto row = static_cast<int64_t>(importance.size());
+    for (int64_t done = 0; done < size;) {  // a row's part at a time
+      const int64_t column = (begin + done) % row, part = std::min(size - done, row - column);
+      to.from_float(values + done, importance.data() + column,
+                    blocks + done / to.block_size * to.block_bytes, part);
+      done += part;
+    }
   });
   require(culprit < 0, ErrorKind::invalid_argument, "[convert] element ", culprit.load(),
           " is not a finite number, and ", to.name, " cannot hold such");

@@ -24,9 +24,17 @@ constexpr TypeInfo describe(Type type, const char* name) {
     };
   }
   if constexpr (quant::Quantizes<Format>) {
-    info.from_float = [](const float* values, void* blocks, int64_t n) {
+    info.from_float = [](const float* values, const float*, void* blocks, int64_t n) {
       auto* block = static_cast<Block*>(blocks);
       for (int64_t i = 0; i < n; i += Format::block_size) Format::quantize(values + i, *block++);
+    };
+  } else if constexpr (quant::Weighs<Format>) {
+    info.weighs = true;
+    info.from_float = [](const float* values, const float* importance, void* blocks, int64_t n) {
+      auto* block = static_cast<Block*>(blocks);
+      for (int64_t i = 0; i < n; i += Format::block_size) {
+        Format::quantize(values + i, importance ? importance + i : nullptr, *block++);
+      }
     };
   }
   info.swap_bytes = [](void* blocks, int64_t n) {

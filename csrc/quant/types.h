@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -25,9 +26,11 @@ struct TypeInfo {
   int64_t block_size;   // elements a block
   int64_t block_bytes;  // bytes a block
   // Elements to and from float; n is a multiple of block_size. Null for types of integers, and
-  // from_float is null for types that cannot be made.
+  // from_float is null for types that cannot be made. `importance` weighs the squared errors of the
+  // values (null: all alike), and counts only where the type weighs them.
   void (*to_float)(const void* blocks, float* out, int64_t n);
-  void (*from_float)(const float* values, void* blocks, int64_t n);
+  void (*from_float)(const float* values, const float* importance, void* blocks, int64_t n);
+  bool weighs;
   // Turns n elements from one byte order into the other, in place.
   void (*swap_bytes)(void* blocks, int64_t n);
 };
@@ -64,8 +67,10 @@ struct Tensor {
 void to_float(const Tensor& tensor, int64_t begin, int64_t count, float* out);
 
 // The same elements in another type, in memory of their own. From floats to floats and to the
-// quantized types; an integer type goes only to itself.
-Tensor convert(const Tensor& tensor, Type type, ThreadPool& pool);
+// quantized types; an integer type goes only to itself. `importance` weighs the squared errors of
+// the numbers of a row, one weight for each, not negative; empty: they all weigh the same.
+Tensor convert(const Tensor& tensor, Type type, ThreadPool& pool,
+               std::span<const float> importance = {});
 
 // Other views of the same memory: the same elements in another shape, and the slices [begin, end)
 // of the first axis. A quantized row can be moved but not cut.

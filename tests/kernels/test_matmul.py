@@ -6,6 +6,7 @@ also tests that a kernel keeps within its memory.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -240,12 +241,15 @@ def test_weights_of_16_bits(isa: str, dtype: str, type_name: str) -> None:
 QUANTIZED = [t["name"] for t in _core.types() if t["block_size"] > 1 and t["can_quantize"]]
 
 
+@cache  # finding the best blocks takes longer than the products
+def quantized(type_name: str) -> _core.Tensor:
+    return _core.quantize(normal(rng(12), 45, 768), type_name)
+
+
 @pytest.mark.parametrize("rows", [3, 70])
 @pytest.mark.parametrize("type_name", QUANTIZED)
 def test_quantized_weights(isa: str, dtype: str, type_name: str, rows: int) -> None:
-    g = rng(11)
-    x, w = normal(g, rows, 768), normal(g, 45, 768)
-    stored = _core.quantize(w, type_name)
+    x, stored = normal(rng(11), rows, 768), quantized(type_name)
     ref = rounded(x, dtype) @ rounded(stored.to_float(), dtype).T
     out = kernels.linear(x, stored, dtype=dtype, out_dtype="f32", isa=isa)
     assert error(out, ref) < bound(768, "f32")
