@@ -291,3 +291,32 @@ def test_single_ops_are_numpys() -> None:
     assert np.array_equal(sdcore.ops.take(x, [4, 1]), np.stack([x[0, 4], x[1, 1]]))
     with pytest.raises(sdcore.SDCoreError, match="index 5 is outside a sequence of 5"):
         sdcore.ops.take(x, [0, 5])
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_run_with_squares_sums_what_comes_into_linear_layers(dtype: str) -> None:
+    b = Builder()
+    w = b.weights
+    image = b.input("image")
+    tokens = nn.flatten(nn.conv2d(w.first, image, 3, 6))
+    b.output("tokens", tokens)
+    b.output("y", nn.linear(w.second, nn.silu(nn.linear(w.mix, tokens, 6, 5)), 5, 4))
+    weights = {
+        name: RNG.standard_normal(shape).astype(np.float32)
+        for name, shape in b.graph.weights.items()
+    }
+    network = _core.Network(b.graph, tensors(weights), dtype=dtype)
+    inputs = {"image": RNG.standard_normal((2, 7, 5, 3)).astype(np.float32)}
+    outputs, squares = network.run_with_squares(inputs)
+    np.testing.assert_array_equal(outputs["y"], network.run(inputs)["y"])
+    assert set(squares) == {"mix.weight", "second.weight"}
+
+    rows = outputs["tokens"].astype(np.float64).reshape(-1, 6)
+    mixed = rows @ weights["mix.weight"].T.astype(np.float64) + weights["mix.bias"]
+    for name, want in {"mix.weight": rows, "second.weight": mixed / (1 + np.exp(-mixed))}.items():
+        sums, count = squares[name]
+        assert count == 2 * 7 * 5
+        want = (want**2).sum(0)
+        assert (
+            np.linalg.norm(sums - want) / np.linalg.norm(want) < {"f32": 1e-5, "bf16": 2e-2}[dtype]
+        )

@@ -58,7 +58,7 @@ struct Inputs {
   std::vector<py::array> kept;
 };
 
-py::dict run(Network& network, const py::dict& given, std::vector<StepTime>* times) {
+py::dict run(Network& network, const py::dict& given, const Observer& observer = {}) {
   const Inputs inputs(network.graph(), given);
   py::dict results;
   OutputArrays outputs;
@@ -74,18 +74,29 @@ py::dict run(Network& network, const py::dict& given, std::vector<StepTime>* tim
     results[py::str(name)] = std::move(array);
   }
   const py::gil_scoped_release unlocked;
-  network.run(inputs.shapes, inputs.arrays, outputs, times);
+  network.run(inputs.shapes, inputs.arrays, outputs, observer);
   return results;
 }
 
 py::tuple profile(Network& network, const py::dict& given) {
   std::vector<StepTime> times;
-  const py::dict results = run(network, given, &times);
+  const py::dict results = run(network, given, {.times = &times});
   py::list rows;
   for (const StepTime& time : times) {
     rows.append(py::make_tuple(time.label, time.op, time.seconds, time.flops));
   }
   return py::make_tuple(results, rows);
+}
+
+py::tuple run_with_squares(Network& network, const py::dict& given) {
+  std::map<std::string, InputSquares> squares;
+  const py::dict results = run(network, given, {.squares = &squares});
+  py::dict found;
+  for (const auto& [name, each] : squares) {
+    const py::array_t<double> sums(static_cast<py::ssize_t>(each.sums.size()), each.sums.data());
+    found[py::str(name)] = py::make_tuple(sums, each.rows);
+  }
+  return py::make_tuple(results, found);
 }
 
 }  // namespace
@@ -99,9 +110,11 @@ void init_runtime(py::module_& m) {
            "A network with these weights in place of its own; it shares all others with this one, "
            "and runs as it does.")
       .def(
-          "run",
-          [](Network& network, const py::dict& inputs) { return run(network, inputs, nullptr); },
+          "run", [](Network& network, const py::dict& inputs) { return run(network, inputs); },
           py::arg("inputs"))
+      .def("run_with_squares", &run_with_squares, py::arg("inputs"),
+           "Runs once; the outputs, and by the weight of each linear layer the sums of squares of "
+           "its inputs and the number of rows.")
       .def("profile", &profile, py::arg("inputs"),
            "Runs, and times every step: the results and a list of (label, op, seconds, flops).")
       .def(

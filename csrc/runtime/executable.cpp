@@ -50,6 +50,29 @@ std::string label_of(const Graph& graph, const Node& node) {
   return node.op->name;
 }
 
+// Of a step that multiplies rows with a matrix, all of its input.
+void add_squares(const Graph& graph, const Node& node, const std::vector<View>& views,
+                 std::map<std::string, InputSquares>& squares) {
+  if (node.inputs.size() < 2 || node.op->inputs.size() < 2 || node.inputs[1] == kAbsent) return;
+  const Value& weight = graph.value(node.inputs[1]);
+  const View& in = views[static_cast<size_t>(node.inputs[0])];
+  if (node.op->inputs[1].kind != Op::Input::weight || weight.shape.size() != 2) return;
+  if (in.dtype == DType::i32 || in.c != weight.shape[1]) return;
+  InputSquares& found = squares[weight.name];
+  found.sums.resize(static_cast<size_t>(in.c));
+  found.rows += in.pixels();
+  const auto add = [&](int64_t i, float value) {
+    found.sums[static_cast<size_t>(i)] += double{value} * double{value};
+  };
+  for (int64_t pixel = 0; pixel < in.pixels(); ++pixel) {
+    const int64_t n = pixel / (in.h * in.w), y = pixel / in.w % in.h, x = pixel % in.w;
+    for (int64_t i = 0; i < in.c; ++i) {
+      add(i,
+          in.dtype == DType::bf16 ? to_float(in.at<bf16>(n, y, x)[i]) : in.at<float>(n, y, x)[i]);
+    }
+  }
+}
+
 }  // namespace
 
 Executable::Executable(Plan plan, WeightStore& weights, DType dtype, const KernelContext& kernels)
@@ -86,7 +109,7 @@ std::unique_ptr<Session> Executable::new_session() const {
 }
 
 void Executable::run(Session& session, const InputArrays& inputs, const OutputArrays& outputs,
-                     const KernelContext& kernels, std::vector<StepTime>* times) const {
+                     const KernelContext& kernels, const Observer& observer) const {
   const Graph& graph = plan_.graph;
   const Run run{session.views.data(), session.arena.data(), kernels};
   for (size_t id = 0; id < graph.values.size(); ++id) {
@@ -105,17 +128,18 @@ void Executable::run(Session& session, const InputArrays& inputs, const OutputAr
     const Node& node = graph.nodes[i];
     const View& out = session.views[static_cast<size_t>(node.output)];
     if (out.halo) zero_halo(out);
+    if (observer.squares) add_squares(graph, node, session.views, *observer.squares);
     steps_[i](run);
-    if (!times) continue;
+    if (!observer.times) continue;
     std::vector<TensorType> in;
     for (const ValueId input : node.inputs) {
       in.push_back(input == kAbsent ? TensorType{} : plan_.types[static_cast<size_t>(input)]);
     }
     const auto stop = std::chrono::steady_clock::now();
     const TensorType& type = plan_.types[static_cast<size_t>(node.output)];
-    times->push_back({label_of(graph, node), node.op->name,
-                      std::chrono::duration<double>(stop - start).count(),
-                      node.op->flops ? node.op->flops(node, in, type) : 0.0});
+    observer.times->push_back({label_of(graph, node), node.op->name,
+                               std::chrono::duration<double>(stop - start).count(),
+                               node.op->flops ? node.op->flops(node, in, type) : 0.0});
   }
   for (const auto& [name, id] : graph.outputs) {
     const View& from = session.views[static_cast<size_t>(id)];

@@ -2,6 +2,7 @@
 // the Session.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,6 +25,19 @@ struct StepTime {
   double flops = 0.0;
 };
 
+// What came into a linear layer: for each input the sum of its squares over all rows.
+struct InputSquares {
+  std::vector<double> sums;
+  int64_t rows = 0;
+};
+
+// What a run tells of itself, where somebody asks.
+struct Observer {
+  std::vector<StepTime>* times = nullptr;  // one entry a step
+  std::map<std::string, InputSquares>* squares =
+      nullptr;  // by weight [o, i], added to what is there
+};
+
 // Dense arrays of the caller: f32, or i32 for inputs of whole numbers.
 using InputArrays = std::map<std::string, const void*>;
 using OutputArrays = std::map<std::string, float*>;
@@ -34,9 +48,8 @@ class Executable {
 
   const Plan& plan() const { return plan_; }
   std::unique_ptr<Session> new_session() const;
-  // Fills `times`, if given, with one entry a step.
   void run(Session& session, const InputArrays& inputs, const OutputArrays& outputs,
-           const KernelContext& kernels, std::vector<StepTime>* times = nullptr) const;
+           const KernelContext& kernels, const Observer& observer = {}) const;
 
  private:
   Plan plan_;

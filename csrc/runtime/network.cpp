@@ -50,10 +50,10 @@ void Network::keep_session(std::shared_ptr<const Executable> executable,
 }
 
 void Network::run(const InputShapes& shapes, const InputArrays& inputs, const OutputArrays& outputs,
-                  std::vector<StepTime>* times) {
+                  const Observer& observer) {
   const auto made = executable(shapes);
   auto session = take_session(made);
-  made->run(*session, inputs, outputs, {*options_.pool, options_.isa}, times);
+  made->run(*session, inputs, outputs, {*options_.pool, options_.isa}, observer);
   keep_session(made, std::move(session));
 }
 

@@ -32,7 +32,7 @@ class Network {
 
   // `outputs` must have room for the shapes that executable(shapes)->plan() tells.
   void run(const InputShapes& shapes, const InputArrays& inputs, const OutputArrays& outputs,
-           std::vector<StepTime>* times = nullptr);
+           const Observer& observer = {});
 
  private:
   struct Entry {
