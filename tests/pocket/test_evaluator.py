@@ -104,3 +104,11 @@ def test_regions_are_those_of_a_flood_fill():
                 reached[y, x] = True
                 todo += [(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
         np.testing.assert_array_equal(region, reached)
+
+
+def test_noise_is_in_no_relation():
+    random = np.random.default_rng(0)
+    drawn = scenes(30, "two")
+    coarse = random.integers(0, 256, (30, 8, 8, 3), np.uint8)
+    pictures = coarse.repeat(16, axis=1).repeat(16, axis=2)
+    assert score.score(pictures, drawn).relation < 0.15

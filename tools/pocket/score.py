@@ -46,8 +46,8 @@ def score(pictures: Iterable[np.ndarray], scenes: Sequence[world.Scene]) -> Scor
     return Score(
         color=sum(v.colors for v in verdicts) / objects,
         shape=sum(v.shapes for v in verdicts) / objects,
-        place=sum(bool(v.relation) for v in verdicts) / len(verdicts),
-        relation=sum(map(bool, pairs)) / max(1, len(pairs)),
+        place=sum(v.relation for v in verdicts) / len(verdicts),
+        relation=sum(pairs) / max(1, len(pairs)),
     )
 
 
