@@ -94,15 +94,13 @@ Executable::Executable(Plan plan, WeightStore& weights, DType dtype, const Kerne
   }
 }
 
-std::unique_ptr<Session> Executable::new_session() const {
-  auto session = std::make_unique<Session>();
-  session->arena = Buffer(static_cast<size_t>(plan_.arena_bytes));
-  session->views = plan_.views;
-  for (size_t i = 0; i < session->views.size(); ++i) {
+Session Executable::session(Buffer arena) const {
+  Session session{std::move(arena), plan_.views};
+  for (size_t i = 0; i < session.views.size(); ++i) {
     if (constants_[i].data) {
-      session->views[i] = constants_[i];
+      session.views[i] = constants_[i];
     } else if (plan_.offsets[i] >= 0) {
-      session->views[i].data = session->arena.data() + plan_.offsets[i];
+      session.views[i].data = session.arena.data() + plan_.offsets[i];
     }
   }
   return session;

@@ -47,7 +47,8 @@ class Executable {
   Executable(Plan plan, WeightStore& weights, DType dtype, const KernelContext& kernels);
 
   const Plan& plan() const { return plan_; }
-  std::unique_ptr<Session> new_session() const;
+  size_t arena_bytes() const { return static_cast<size_t>(plan_.arena_bytes); }
+  Session session(Buffer arena) const;  // of arena_bytes() or more
   void run(Session& session, const InputArrays& inputs, const OutputArrays& outputs,
            const KernelContext& kernels, const Observer& observer = {}) const;
 

@@ -33,28 +33,12 @@ std::shared_ptr<const Executable> Network::executable(const InputShapes& shapes)
   return made;
 }
 
-std::unique_ptr<Session> Network::take_session(
-    const std::shared_ptr<const Executable>& executable) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (idle_ && idle_of_ == executable) return std::move(idle_);
-  }
-  return executable->new_session();
-}
-
-void Network::keep_session(std::shared_ptr<const Executable> executable,
-                           std::unique_ptr<Session> session) {
-  const std::lock_guard lock(mutex_);
-  idle_of_ = std::move(executable);
-  idle_ = std::move(session);
-}
-
 void Network::run(const InputShapes& shapes, const InputArrays& inputs, const OutputArrays& outputs,
                   const Observer& observer) {
   const auto made = executable(shapes);
-  auto session = take_session(made);
-  made->run(*session, inputs, outputs, {*options_.pool, options_.isa}, observer);
-  keep_session(made, std::move(session));
+  Session session = made->session(idle_->take(made->arena_bytes()));
+  made->run(session, inputs, outputs, {*options_.pool, options_.isa}, observer);
+  idle_->give(std::move(session.arena));
 }
 
 }  // namespace sdcore

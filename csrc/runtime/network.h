@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "runtime/executable.h"
+#include "runtime/idle_arena.h"
 
 namespace sdcore {
 
@@ -39,17 +40,13 @@ class Network {
     InputShapes shapes;
     std::shared_ptr<const Executable> executable;
   };
-  std::unique_ptr<Session> take_session(const std::shared_ptr<const Executable>& executable);
-  void keep_session(std::shared_ptr<const Executable> executable, std::unique_ptr<Session> session);
 
   Graph graph_;
   std::shared_ptr<WeightStore> weights_;
   NetworkOptions options_;
   std::mutex mutex_;
   std::list<Entry> executables_;  // most recently used first
-  // The last session that finished: one request after another finds its memory warm.
-  std::shared_ptr<const Executable> idle_of_;
-  std::unique_ptr<Session> idle_;
+  std::shared_ptr<IdleArena> idle_ = IdleArena::shared();
 };
 
 }  // namespace sdcore

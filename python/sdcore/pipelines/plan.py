@@ -45,7 +45,7 @@ def plan(opened: Checkpoint, width: int, height: int, dtype: str) -> dict[str, A
         "height": height,
         "dtype": resolved,
         "networks": planned,
-        # The pipeline runs one network after the other, and each keeps its arena.
+        # The pipeline runs one network after the other, in the same memory.
         "arena_bytes": max(part["arena_bytes"] for part in planned.values()),
         "weight_bytes": sum(part["weight_bytes"] for part in planned.values()),
     }
