@@ -6,6 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -15,6 +17,7 @@ from diffusers import (
     LCMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -22,7 +25,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import tiny_models
-from tiny_models import State
+from tiny_models import QuantType, State
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 # Heads are 64 wide and groups 32, as in the real ones: no file says so.
@@ -35,6 +38,7 @@ UNET = {
 }
 VAE_CHANNELS = (32, 64)
 OPEN_CLIP_PAD = "!"
+POOLED = 1280
 
 
 @lru_cache
@@ -81,14 +85,15 @@ def _size_conditions(pooled: int, ids: int) -> dict[str, Any]:
 
 
 @lru_cache
-def base_unet() -> UNet2DConditionModel:
+def base_unet(in_channels: int = 4) -> UNet2DConditionModel:
     return _unet(
-        500,
+        500 + in_channels,
+        in_channels=in_channels,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=(1, 2),
         cross_attention_dim=64 + 128,
-        **_size_conditions(96, 6),
+        **_size_conditions(POOLED, 6),  # 2816 in all, by which SDXL is known
     )
 
 
@@ -102,7 +107,7 @@ def refiner_unet() -> UNet2DConditionModel:
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=2,
         cross_attention_dim=128,
-        **_size_conditions(1280, 5),  # 2560 in all, by which the refiner is known
+        **_size_conditions(POOLED, 5),  # 2560, the refiner
     )
 
 
@@ -134,7 +139,7 @@ def xl(folder: Path, scheduler: Any = None, **vae_config: Any) -> StableDiffusio
         unet=base_unet(),
         vae=vae(**vae_config),
         text_encoder=text_encoder(64, False),
-        text_encoder_2=text_encoder(128, True, 96),
+        text_encoder_2=text_encoder(128, True, POOLED),
         tokenizer=tokenizer(folder / "a"),
         tokenizer_2=tokenizer(folder / "b", OPEN_CLIP_PAD),
         scheduler=scheduler or euler(),
@@ -142,12 +147,17 @@ def xl(folder: Path, scheduler: Any = None, **vae_config: Any) -> StableDiffusio
     )
 
 
+def xl_inpaint(folder: Path) -> StableDiffusionXLInpaintPipeline:
+    parts = xl(folder).components | {"unet": base_unet(9)}
+    return StableDiffusionXLInpaintPipeline(**parts, add_watermarker=False)
+
+
 def refiner(folder: Path) -> StableDiffusionXLImg2ImgPipeline:
     return StableDiffusionXLImg2ImgPipeline(
         unet=refiner_unet(),
         vae=vae(),
         text_encoder=None,
-        text_encoder_2=text_encoder(128, True, 1280),
+        text_encoder_2=text_encoder(128, True, POOLED),
         tokenizer=None,
         tokenizer_2=tokenizer(folder / "b", OPEN_CLIP_PAD),
         scheduler=euler(),
@@ -252,3 +262,35 @@ def save_original(pipe: Any, path: Path, extras: State | None = None, **metadata
     state = original_state(pipe) | (extras or {})
     save_file({key: value.contiguous() for key, value in state.items()}, path, metadata)
     return path
+
+
+def save_gguf(pipe: Any, path: Path, type: QuantType) -> State:
+    """As stable-diffusion.cpp converts, with no metadata; what its tensors hold is returned."""
+    stored = {
+        name: tiny_models._stored(name, value.numpy(), type)
+        for name, value in original_state(pipe).items()
+        if value.ndim
+    }
+    tiny_models.write_gguf(path, stored)
+    return {
+        name: torch.from_numpy(gguf.quants.dequantize(*data).copy())
+        for name, data in stored.items()
+    }
+
+
+def save_comfy_gguf(unet: UNet2DConditionModel, path: Path, type: QuantType) -> None:
+    """As ComfyUI-GGUF converts: the UNet alone without a prefix, convolutions as rows of 256 or
+    as many as divide, their shape in the metadata."""
+    writer = gguf.GGUFWriter(path, "sdxl")
+    for name, value in tiny_models.original_unet(unet).items():
+        array, row = value.detach().numpy(), value.shape[-1]
+        if value.ndim == 4 and value.numel() % 32 == 0:
+            writer.add_array(f"comfy.gguf.orig_shape.{name}", list(value.shape))
+            array = array.reshape(-1, row := 32)
+        kept = type if value.ndim > 1 and row % 32 == 0 else QuantType.F32
+        data = gguf.quants.quantize(np.ascontiguousarray(array, np.float32), kept)
+        writer.add_tensor(name, data, raw_dtype=kept)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -8,10 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 import sdcore
 import tiny_xl
 from reference.common import SAMPLED_F32, error
+from sdcore import checkpoint
+from sdcore.models.base import RunOptions
+from sdcore.models.unet import UNet2DConditionModel
+from tiny_models import QuantType
 
 ARGS: dict[str, Any] = {"num_inference_steps": 4, "height": 32, "width": 24}
 PROMPT, NEGATIVE = "the red circle of a cat", "blurry dog"
@@ -115,6 +121,40 @@ def test_the_refiner_goes_on_where_the_base_stops(saved: Any) -> None:
         ours(mine, prompt_2="x")
 
 
+def _picture_and_mask() -> tuple[Image.Image, Image.Image]:
+    numbers = np.random.default_rng(3).integers(0, 256, (4, 3, 3), np.uint8)
+    mask = Image.new("L", (24, 32))
+    mask.paste(255, (6, 8, 20, 24))
+    return Image.fromarray(numbers).resize((24, 32), Image.Resampling.BICUBIC), mask
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_sdxl_for_inpainting_sees_the_mask(tmp_path: Path, strength: float) -> None:
+    pipe = tiny_xl.xl_inpaint(tmp_path / "tokenizers")
+    pipe.save_pretrained(tmp_path / "model")
+    picture, mask = _picture_and_mask()
+    options = {"image": picture, "mask_image": mask, "strength": strength}
+    generator = torch.Generator("cpu").manual_seed(5)
+    ref = theirs(pipe, negative_prompt=NEGATIVE, generator=generator, **options)
+    mine = opened(tmp_path / "model")
+    assert mine.family == "sdxl-inpaint"
+    assert error(ours(mine, negative_prompt=NEGATIVE, **options, guidance_scale=7.5), ref) <= (
+        SAMPLED_F32
+    )
+    with pytest.raises(sdcore.InvalidArgumentError, match="no argument 'denoising_start'"):
+        ours(mine, denoising_start=0.5)
+
+
+def test_the_refiner_redraws_a_picture(saved: Any) -> None:
+    pipe, folder = saved["refiner"]
+    options = {"image": _picture_and_mask()[0], "strength": 0.5, "negative_prompt": NEGATIVE}
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator("cpu").manual_seed(5)
+    arguments = {**options, "num_inference_steps": 4, "generator": generator}
+    ref = pipe(PROMPT, **arguments, output_type="latent").images.numpy()
+    assert error(ours(opened(folder), **options), ref) <= SAMPLED_F32
+
+
 def test_sd2_is_diffusers(saved: Any) -> None:
     pipe, folder = saved["sd2"]
     ref = theirs(pipe, negative_prompt=NEGATIVE)
@@ -129,14 +169,50 @@ def test_a_single_file_draws_what_its_folder_draws(saved: Any, tmp_path: Path, n
     pipe, folder = saved[name]
     facts = {"modelspec.prediction_type": "v"} if name == "sd2" else {}
     path = tiny_xl.save_original(pipe, tmp_path / "model.safetensors", **facts)
-    vocabularies = tmp_path / "vocabularies"
-    for tokenizer in folder.glob("tokenizer*"):
-        vocabularies.mkdir(exist_ok=True)
-        (vocabularies / tokenizer.name).symlink_to(tokenizer)
+    vocabularies = _vocabularies(folder, tmp_path / "vocabularies")
     single = opened(path, config=vocabularies)
     assert single.family == {"xl": "sdxl", "refiner": "sdxl-refiner", "sd2": "sd2"}[name]
     arguments = {"negative_prompt": NEGATIVE, "num_inference_steps": 2}
     assert np.array_equal(ours(single, **arguments), ours(opened(folder), **arguments))
+
+
+def _vocabularies(folder: Path, into: Path) -> Path:
+    into.mkdir()
+    for tokenizer in folder.glob("tokenizer*"):
+        (into / tokenizer.name).symlink_to(tokenizer)
+    return into
+
+
+def test_sdxl_as_stable_diffusion_cpp_writes_it(saved: Any, tmp_path: Path) -> None:
+    """Quantized, without metadata, norms and fused tensors too: it draws what these weights do."""
+    pipe, folder = saved["xl"]
+    held = tiny_xl.save_gguf(pipe, tmp_path / "model.gguf", QuantType.Q8_0)
+    save_file({k: v.contiguous() for k, v in held.items()}, tmp_path / "plain.safetensors")
+    vocabularies = _vocabularies(folder, tmp_path / "vocabularies")
+    quantized = opened(tmp_path / "model.gguf", config=vocabularies)
+    assert quantized.family == "sdxl"
+    types = {tensor.type for tensor in quantized.unet.network.tensors.values()}
+    assert "q8_0" in types
+    plain = opened(tmp_path / "plain.safetensors", config=vocabularies)
+    arguments = {"negative_prompt": NEGATIVE, "num_inference_steps": 2}
+    assert error(ours(quantized, **arguments), ours(plain, **arguments)) <= SAMPLED_F32
+
+
+def test_a_unet_as_comfyui_gguf_writes_it(saved: Any, tmp_path: Path) -> None:
+    """Alone, with folded convolutions: the same UNet to what the rounding of Q8_0 leaves."""
+    tiny_xl.save_comfy_gguf(saved["xl"][0].unet, tmp_path / "unet.gguf", QuantType.Q8_0)
+    found = checkpoint.open(tmp_path / "unet.gguf")
+    assert found.kind is not None and found.kind.family == "sdxl"
+    mine = UNet2DConditionModel.from_component(found.component("unet"), RunOptions("f32"))
+    rng = np.random.default_rng(2)
+    inputs = [
+        rng.standard_normal(shape, dtype=np.float32)
+        for shape in ((1, 4, 8, 8), (1,), (1, 9, 192), (1, 1280), (1, 6))
+    ]
+    conditions = dict(zip(("text_embeds", "time_ids"), inputs[3:], strict=True))
+    theirs_unet = opened(saved["xl"][1]).unet
+    ref = theirs_unet(*inputs[:3], **conditions)
+    assert 1e-5 < error(mine(*inputs[:3], **conditions), ref) < 0.03
 
 
 def test_a_model_distilled_with_guidance_takes_its_scale(tmp_path: Path) -> None:

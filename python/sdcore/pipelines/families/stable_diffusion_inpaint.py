@@ -1,20 +1,27 @@
-"""Stable Diffusion 1.x for inpainting: a UNet that sees the mask and what is around it."""
+"""Stable Diffusion for inpainting: a UNet that sees the mask and what is around it."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from sdcore.pipelines.families.stable_diffusion import StableDiffusionPipeline
+from sdcore.pipelines.families.stable_diffusion_2 import StableDiffusion2Pipeline
+from sdcore.pipelines.families.stable_diffusion_xl import StableDiffusionXLPipeline
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.pictures import encode
+from sdcore.pipelines.pipeline import DiffusionPipeline
 from sdcore.pipelines.request import Request
 from sdcore.pipelines.start import Start, first_noise, from_noise, from_picture, shrunk_mask
 from sdcore.schedulers import Scheduler
 
-__all__ = ["StableDiffusionInpaintPipeline"]
+__all__ = [
+    "StableDiffusion2InpaintPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionXLInpaintPipeline",
+]
 
 
-class StableDiffusionInpaintPipeline(StableDiffusionPipeline, families=("sd1-inpaint",)):
+class _Inpainting(DiffusionPipeline):
     """Nine channels into the UNet: latents, mask, latents of the picture without what is masked.
 
     With no `image` or no mask everything is to be painted.
@@ -36,3 +43,27 @@ class StableDiffusionInpaintPipeline(StableDiffusionPipeline, families=("sd1-inp
             else from_picture(picture, fresh, scheduler)
         )
         return Start(latents, channels=np.concatenate([shrunk, around], axis=1))
+
+
+class StableDiffusionInpaintPipeline(
+    _Inpainting, StableDiffusionPipeline, families=("sd1-inpaint",)
+):
+    """Stable Diffusion 1.x."""
+
+
+class StableDiffusion2InpaintPipeline(
+    _Inpainting, StableDiffusion2Pipeline, families=("sd2-inpaint",)
+):
+    """Stable Diffusion 2.x."""
+
+
+class StableDiffusionXLInpaintPipeline(
+    _Inpainting, StableDiffusionXLPipeline, families=("sdxl-inpaint",)
+):
+    """SDXL."""
+
+    extra_arguments = tuple(
+        name
+        for name in StableDiffusionXLPipeline.extra_arguments
+        if not name.startswith("denoising")
+    )
