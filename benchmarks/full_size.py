@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+import sdcore
+from sdcore import _core
 from sdcore.checkpoint import safetensors
 from sdcore.checkpoint.names import unet, vae
 from sdcore.models.clip import CLIPTextConfig, build_clip
@@ -87,3 +89,22 @@ def make_checkpoint(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         safetensors.save(path, original_names(diffusers_weights()))
     return path
+
+
+def quantized(source: Path, type: str) -> Path:
+    """The same checkpoint as a GGUF whose linear layers are of this type, written beside it."""
+    path = source.with_name(f"{source.stem}-{type}.gguf")
+    if not path.is_file():
+        tensors, _ = safetensors.read(_core.MappedFile(str(source)))
+        stored = {name: _quantized(name, tensor, type) for name, tensor in tensors.items()}
+        sdcore.gguf.write(path, {"general.architecture": "sd1"}, stored)
+    return path
+
+
+def _quantized(name: str, tensor: _core.Tensor, type: str) -> _core.Tensor:
+    shape = [size for size in tensor.shape if size != 1]
+    block = next(int(str(t["block_size"])) for t in sdcore.types() if t["name"] == type)
+    plain = name.startswith("first_stage_model.") or "embed" in name or len(shape) != 2
+    if plain or shape[1] % block:
+        return tensor
+    return sdcore.quantize(tensor.to_float().reshape(shape), type)
