@@ -148,3 +148,61 @@ def test_the_command_draws_with_pocket_when_no_model_is_given(
         cli.main(words)
     assert stopped.value.code == 2
     assert "no model given: name one with -m" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["lcm", "style"])
+def test_loras_are_what_was_trained(trained, monkeypatch, kind):
+    with monkeypatch.context() as patch:
+        patch.setitem(config.UNET, "block_out_channels", (16, 32, 32))
+        run(
+            "train_lora",
+            patch,
+            kind,
+            "--out",
+            trained,
+            "--steps",
+            2,
+            "--batch",
+            2,
+            "--device",
+            "cpu",
+        )
+        train_lora = importlib.import_module("train_lora")
+        unet = train_lora.UNet2DConditionModel(**config.UNET).eval()
+    packed = checkpoint.open(trained / "pocket.gguf").component("unet").tensors
+    unet.load_state_dict({name: torch.tensor(t.to_float()) for name, t in packed.items()})
+    random = np.random.default_rng(0)
+    x = random.standard_normal((1, 4, 16, 16)).astype(np.float32)
+    c = random.standard_normal((1, 77, 128)).astype(np.float32)
+    inputs = torch.from_numpy(x), torch.tensor([300]), torch.from_numpy(c)
+    with torch.no_grad():
+        plain = unet(*inputs).sample.numpy()
+        unet.load_lora_adapter(str(trained / f"{kind}.safetensors"), prefix="unet")
+        reference = unet(*inputs).sample.numpy()
+    pipe = sdcore.DiffusionPipeline.open(trained / "pocket.gguf", dtype="f32")
+    pipe.load_lora_weights(trained / f"{kind}.safetensors")
+    out = pipe.unet(x, 300, c)
+    changed = np.linalg.norm(reference - plain)
+    assert changed > 0
+    assert np.linalg.norm(out - reference) <= 2e-3 * np.linalg.norm(reference)
+
+
+def test_a_consistency_model_knows_a_clean_picture(trained):
+    """At timestep 0 the answer is the input, and of a perfect teacher's steps all answers agree."""
+    train_lora = importlib.import_module("train_lora")
+    noise = train_lora.Noise("cpu")
+    x0, eps = torch.randn(2, 3, 4, 16, 16).unbind(0)
+    t = torch.tensor([999, 499, 19])
+
+    def perfect(x, at, _context):
+        copies = len(x) // 3
+        a, s = noise.at(at)
+        v = a * eps.repeat(copies, 1, 1, 1) - s * x0.repeat(copies, 1, 1, 1)
+        return train_lora.argparse.Namespace(sample=v)
+
+    loss = train_lora.Consistency(perfect, perfect, noise, torch.zeros(77, 128))
+    c = torch.zeros(3, 77, 128)
+    torch.testing.assert_close(loss.answer(x0, c, torch.zeros(3, dtype=torch.long)), x0)
+    x = noise.add(x0, eps, t)
+    torch.testing.assert_close(loss.step(x, c, t, t - 19), noise.add(x0, eps, t - 19))
+    torch.testing.assert_close(loss.answer(x, c, t), x0, rtol=1e-3, atol=1e-3)

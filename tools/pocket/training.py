@@ -48,9 +48,11 @@ class Run:
         self.path = args.out / f"{name}.pt"
         self.args, self.step, self.seconds = args, 0, 0.0
         self.nets = nn.ModuleDict(nets).to(args.device)
-        self.parameters = list(self.nets.parameters())
         self.workers = ThreadPoolExecutor(args.workers)
         self.average = copy.deepcopy(self.nets).eval().requires_grad_(False)
+        pairs = zip(self.nets.parameters(), self.average.parameters(), strict=True)
+        trained = [(now, mean) for now, mean in pairs if now.requires_grad]
+        self.parameters, self.means = (list(side) for side in zip(*trained, strict=True))
         self.optimizers: list[torch.optim.Optimizer] = []
 
     def optimize(self, *optimizers: torch.optim.Optimizer) -> None:
@@ -119,7 +121,7 @@ class Run:
             optimizer.step()
         decay = min(0.995, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for mean, now in zip(self.average.parameters(), self.parameters, strict=True):
+            for mean, now in zip(self.means, self.parameters, strict=True):
                 mean.lerp_(now, 1 - decay)
         return sum(part * share for (part, _), share in zip(done, shares, strict=True))
 
