@@ -57,6 +57,15 @@ struct Scalar {
     fraction = clamped - k;
     return k;
   }
+  using Bits = uint32_t;  // a vector of anything of 32 bits
+  SDCORE_SIMD Bits load_bits(const void* p) {
+    Bits x;
+    std::memcpy(&x, p, sizeof(x));
+    return x;
+  }
+  SDCORE_SIMD void store_bits(void* p, Bits x) { std::memcpy(p, &x, sizeof(x)); }
+  // Rows become columns.
+  SDCORE_SIMD void transpose(Bits (&)[width]) {}
   SDCORE_SIMD float sum(F a) { return a; }
   SDCORE_SIMD float max_lane(F a) { return a; }
 };

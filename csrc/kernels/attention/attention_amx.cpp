@@ -232,33 +232,6 @@ void softmax(const float* scores, int64_t count, float scale, float* top, float*
 
 // --- packing ---
 
-// Transposes 16 x 16 numbers of 32 bits.
-void transpose(__m512i (&r)[16]) {
-  __m512i t[16];
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4) {
-    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  for (int i = 0; i < 4; ++i) {
-    t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-    t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-    t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-    t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-  }
-  for (int i = 0; i < 4; ++i) {
-    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-    r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-    r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
-  }
-}
-
 // The first n of 32 bf16, zeros for the others; n may be out of range either way.
 __m512i load32(const bf16* p, int64_t n) {
   if (n >= 32) return _mm512_loadu_si512(p);
@@ -296,7 +269,7 @@ void pack_values(const bf16* from, int64_t stride, int64_t count, const Sizes& s
       };
       rows[r] = _mm512_or_si512(key(2 * r), _mm512_slli_epi32(key(2 * r + 1), 16));
     }
-    transpose(rows);
+    V::transpose(rows);
     for (int64_t r = 0; r < 16; ++r) {
       _mm512_store_si512(to + band * kTileElements + r * 32, rows[r]);
     }
@@ -310,7 +283,7 @@ void pack_queries(const bf16* from, int64_t stride, int64_t count, const Sizes& 
     for (int64_t r = 0; r < 16; ++r) {
       rows[r] = load32(from + r * stride + step * 32, r < count ? s.d - step * 32 : 0);
     }
-    transpose(rows);
+    V::transpose(rows);
     for (int64_t r = 0; r < 16; ++r) {
       _mm512_store_si512(to + step * kTileElements + r * 32, rows[r]);
     }
@@ -327,7 +300,7 @@ void unpack(const float* from, const float* sum, int64_t count, int64_t d, bf16*
       const F x = V::load(from + (channel + r) * kLanes);
       rows[r] = _mm512_castps_si512(V::mul(x, inverse));
     }
-    transpose(rows);
+    V::transpose(rows);
     const int64_t channels = std::min<int64_t>(16, d - channel);
     for (int64_t query = 0; query < std::min(count, kLanes); ++query) {
       V::store_n(to + query * stride + channel, _mm512_castsi512_ps(rows[query]), channels);

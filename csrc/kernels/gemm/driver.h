@@ -28,16 +28,23 @@ struct Driver {
     return k * Kernel::panel + n;
   }
 
-  // As below, where the pairs of a row lie together.
+  // As below, for a whole step of floats, or of pairs, that lie together in each row: squares of
+  // them are transposed in registers.
   template <class T>
-  static void interleave_pairs(const T* rows, int64_t row_stride, T* out) {
-    for (int64_t half = 0; half < Kernel::panel; half += 16) {
-      for (int64_t k = 0; k < kStep; k += 2) {
+  static void interleave_whole(const T* rows, int64_t row_stride, T* out) {
+    constexpr int64_t unit = 4 / sizeof(T), side = V::width;
+    for (int64_t n = 0; n < Kernel::panel; n += side) {
+      for (int64_t k = 0; k < kStep; k += side * unit) {
+        typename V::Bits square[side];
 #pragma GCC unroll 16
-        for (int64_t n = 0; n < 16; ++n) {
-          std::memcpy(out + n * 2, rows + (half + n) * row_stride + k, 4);
+        for (int64_t i = 0; i < side; ++i) {
+          square[i] = V::load_bits(rows + (n + i) * row_stride + k);
         }
-        out += 32;
+        V::transpose(square);
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < side; ++i) {
+          V::store_bits(out + place(k + i * unit, n), square[i]);
+        }
       }
     }
   }
@@ -46,8 +53,10 @@ struct Driver {
   template <class T>
   static void interleave(const T* rows, int64_t row_stride, int64_t stride, int64_t channels,
                          T* out) {
+    if constexpr (sizeof(T) == (Kernel::pairs ? 2 : 4)) {
+      if (stride == 1 && channels == kStep) return interleave_whole(rows, row_stride, out);
+    }
     if constexpr (Kernel::pairs) {
-      if (stride == 1 && channels == kStep) return interleave_pairs(rows, row_stride, out);
       for (int64_t k = 0; k < kStep; k += 2) {
         for (int64_t n = 0; n < Kernel::panel; ++n) {
           const T* from = rows + n * row_stride + k * stride;
