@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
         small = ("--out", out, "--steps", 2, "--batch", 4, "--device", "cpu")
         run("tokens", patch, "--out", out, "--steps", 300)
         run("train_vae", patch, *small)
-        run("train_text", patch, *small)
+        run("train_text", patch, *small, "--loaders", 1)
         run("cache", patch, "--out", out, "--steps", 8, "--shard", 8, "--batch", 4)
         run("train_unet", patch, *small, "--workers", 2)
         run("pack", patch, "--out", out, "--to", out / "pocket.gguf")
@@ -93,6 +93,19 @@ def test_training_goes_on_from_the_packed_model(trained, tmp_path, monkeypatch):
     run("train_vae", monkeypatch, *small)
     run("train_text", monkeypatch, *small)
     assert (tmp_path / "merges.txt").read_text() == (trained / "merges.txt").read_text()
+
+
+def test_a_seed_gives_the_same_batches():
+    train_vae = importlib.import_module("train_vae")
+    args = training.arguments("", steps=1, batch=2, rate=0).parse_args([])
+    for loaders in (0, 2):
+        args.loaders = loaders
+        first, again, later = (
+            next(training.batches(lambda random: train_vae.crops(2, random), args, step))
+            for step in (0, 0, 7)
+        )
+        assert torch.equal(first, again)
+        assert not torch.equal(first, later)
 
 
 def test_muon_is_pytorch_s():

@@ -7,9 +7,13 @@ Run again, it adds pictures that are not in the cache yet.
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from torch.utils.data import Dataset
+from transformers import CLIPTextModel
 
 import captions
 import config
@@ -17,7 +21,7 @@ import tokens
 import world
 from train_text import text_encoder, trained
 from train_vae import to_tensor
-from training import arguments, averages
+from training import arguments, averages, load
 
 CAPTIONS = 2  # of each picture
 
@@ -36,35 +40,46 @@ def main() -> None:
     encoder.eval().to(args.device)
     folder = args.out / "cache"
     folder.mkdir(exist_ok=True)
-    for shard in range(args.steps // args.shard):
-        path = folder / f"{shard:04}.pt"
-        if path.exists():
-            continue
-        random = np.random.default_rng([args.seed, shard])
-        parts = [
-            make(vae, encoder, tokenizer, random, args.batch)
-            for _ in range(args.shard // args.batch)
-        ]
-        fresh = path.with_suffix(".new")
+    paths = [folder / f"{shard:04}.pt" for shard in range(args.steps // args.shard)]
+    missing = [shard for shard, path in enumerate(paths) if not path.exists()]
+    for shard, pictures, ids in load(Shards(missing, tokenizer, args), args):
+        pieces = zip(pictures.split(args.batch), ids.split(args.batch), strict=True)
+        parts = [encode(vae, encoder, *piece) for piece in pieces]
+        fresh = paths[shard].with_suffix(".new")
         torch.save({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, fresh)
-        fresh.replace(path)
-        print(path, flush=True)
+        fresh.replace(paths[shard])
+        print(paths[shard], flush=True)
+
+
+class Shards(Dataset):
+    """Number, pictures [n, h, w, 3] uint8 and token ids [n, captions, tokens] of a shard."""
+
+    def __init__(
+        self, numbers: list[int], tokenizer: tokens.CLIPTokenizer, args: argparse.Namespace
+    ) -> None:
+        self.numbers, self.tokenizer, self.args = numbers, tokenizer, args
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> tuple[int, torch.Tensor, torch.Tensor]:
+        random = np.random.default_rng([self.args.seed, self.numbers[index]])
+        scenes = [world.sample(random) for _ in range(self.args.shard)]
+        pictures = np.stack([world.render(scene) for scene in scenes])
+        texts = [captions.caption(s, random) for s in scenes for _ in range(CAPTIONS)]
+        ids = self.tokenizer(texts, config.TOKENS).reshape(len(scenes), CAPTIONS, -1)
+        return self.numbers[index], torch.from_numpy(pictures), torch.from_numpy(ids)
 
 
 @torch.no_grad()
-def make(
-    vae, encoder, tokenizer, random: np.random.Generator, count: int
+def encode(
+    vae: AutoencoderKL, encoder: CLIPTextModel, pictures: torch.Tensor, ids: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    scenes = [world.sample(random) for _ in range(count)]
-    x = to_tensor(np.stack([world.render(s) for s in scenes])).to(vae.device)
-    latents = vae.encode(x).latent_dist.mode()
-    texts = [captions.caption(s, random) for s in scenes for _ in range(CAPTIONS)]
-    ids = torch.from_numpy(tokenizer(texts, config.TOKENS)).long().to(vae.device)
-    hidden = encoder(ids).last_hidden_state.unflatten(0, (count, CAPTIONS))
+    latents = vae.encode(to_tensor(pictures.to(vae.device))).latent_dist.mode()
+    hidden = encoder(ids.flatten(0, 1).long().to(vae.device)).last_hidden_state
     return {
         "latents": latents.half().cpu(),
-        "ids": ids.cpu().short(),
-        "hidden": hidden.half().cpu(),
+        "hidden": hidden.unflatten(0, ids.shape[:2]).half().cpu(),
     }
 
 

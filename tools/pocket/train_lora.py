@@ -112,14 +112,18 @@ def styled(args: argparse.Namespace, scale: float, random: np.random.Generator) 
     encoder, tokenizer = load_encoder(args.out)
     vae = AutoencoderKL(**config.VAE).eval().requires_grad_(False)
     vae.load_state_dict(averages(args.out, "vae"))
+    encoder.to(args.device)
+    vae.to(args.device)
     while True:
         scenes = [world.sample(random) for _ in range(args.batch)]
         pictures = np.stack([pastel(world.render(scene)) for scene in scenes])
         texts = [captions.caption(s, random) * (random.uniform() > NO_CAPTION) for s in scenes]
         with torch.no_grad():
-            x = vae.encode(to_tensor(pictures)).latent_dist.mode() * scale
-            c = encoder(torch.from_numpy(tokenizer(texts, config.TOKENS)).long()).last_hidden_state
-        yield x, c, torch.randn_like(x), torch.from_numpy(random.integers(0, 1000, args.batch))
+            ids = torch.from_numpy(tokenizer(texts, config.TOKENS)).long().to(args.device)
+            c = encoder(ids).last_hidden_state
+            x = vae.encode(to_tensor(pictures).to(args.device)).latent_dist.mode() * scale
+        t = torch.from_numpy(random.integers(0, 1000, args.batch))
+        yield x, c, torch.randn_like(x), t
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ is an encoder whose output says what a denoiser wants to know, before there is a
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ import captions
 import config
 import tokens
 import world
-from training import Run, arguments, averages
+from training import Run, arguments, averages, batches
 
 CELLS = 8
 SEEN_TOKENS = 40  # no caption is longer; the encoder is causal, so what follows changes nothing
@@ -78,12 +78,11 @@ def labels(scene: world.Scene) -> np.ndarray:
     return np.array(rows)[world.layout(scene, CELLS).ravel()].T
 
 
-def batches(
-    tokenizer: tokens.CLIPTokenizer, args: argparse.Namespace, seed: int
+def examples(
+    tokenizer: tokens.CLIPTokenizer, batch: int, random: np.random.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    random = np.random.default_rng(seed)
     while True:
-        scenes = [world.sample(random) for _ in range(args.batch)]
+        scenes = [world.sample(random) for _ in range(batch)]
         texts = [captions.caption(s, random) * (random.uniform() > NO_CAPTION) for s in scenes]
         ids = tokenizer(texts, SEEN_TOKENS)
         yield torch.from_numpy(ids).long(), torch.from_numpy(np.stack([labels(s) for s in scenes]))
@@ -106,7 +105,7 @@ def main() -> None:
     run.optimize(torch.optim.AdamW(run.nets.parameters(), args.rate, betas=(0.9, 0.98)))
     print(f"{sum(p.numel() for p in encoder.parameters()) / 1e6:.2f} M parameters", flush=True)
     total, right = 0.0, torch.zeros(3)
-    source = batches(tokenizer, args, args.seed + run.step)
+    source = batches(partial(examples, tokenizer, args.batch), args, run.step)
 
     def loss(ids: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         outputs = run.nets["head"](encoder(ids).last_hidden_state)

@@ -8,6 +8,7 @@ The loss is L1 on pixels and on their differences (which keeps edges), and a lig
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,13 +17,13 @@ from diffusers import AutoencoderKL
 
 import config
 import world
-from training import Run, arguments, optimizers
+from training import Run, arguments, batches, optimizers
 
 CROP = 64
 KL = 2e-6  # a sum over a latent's numbers, against means over pixels
 
 
-def crops(random: np.random.Generator, batch: int) -> Iterator[torch.Tensor]:
+def crops(batch: int, random: np.random.Generator) -> Iterator[torch.Tensor]:
     """Batches of crops [batch, 3, 64, 64] in -1..1; a picture serves two batches."""
     while True:
         pictures = [world.render(world.sample(random)) for _ in range(batch)]
@@ -34,9 +35,9 @@ def crops(random: np.random.Generator, batch: int) -> Iterator[torch.Tensor]:
             yield to_tensor(np.stack(cut))
 
 
-def to_tensor(pictures: np.ndarray) -> torch.Tensor:
+def to_tensor(pictures: np.ndarray | torch.Tensor) -> torch.Tensor:
     """[n, h, w, 3] uint8 to [n, 3, h, w] in -1..1."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().contiguous().div_(127.5).sub_(1.0)
+    return torch.as_tensor(pictures).permute(0, 3, 1, 2).float().contiguous().div_(127.5).sub_(1.0)
 
 
 def distance(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -62,7 +63,7 @@ def main() -> None:
     vae = run.nets["vae"]
     run.optimize(*optimizers([vae], args.rate, ("conv_in", "conv_out", "quant")))
     print(f"{sum(p.numel() for p in vae.parameters()) / 1e6:.2f} M parameters", flush=True)
-    source = crops(np.random.default_rng(args.seed + run.step), args.batch)
+    source = batches(partial(crops, args.batch), args, run.step)
     total = 0.0
 
     def loss(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:

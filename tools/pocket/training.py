@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 SAVE_EVERY = 60.0  # seconds
 
@@ -30,8 +32,35 @@ def arguments(about: str, steps: int, batch: int, rate: float) -> argparse.Argum
         help="threads that share a batch; on a busy machine more of these, with one --threads, "
         "wait less for each other",
     )
+    parser.add_argument(
+        "--loaders", type=int, default=0, help="processes that make pictures and captions ahead"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser
+
+
+class Source(IterableDataset):
+    """Batches by `make` from random numbers of the seed, the step and the process."""
+
+    def __init__(self, make: Callable[[np.random.Generator], Iterator], *seeds: int) -> None:
+        self.make, self.seeds = make, seeds
+
+    def __iter__(self) -> Iterator:
+        worker = get_worker_info()
+        seeds = self.seeds if worker is None else (*self.seeds, worker.id)
+        return self.make(np.random.default_rng(seeds))
+
+
+def batches(
+    make: Callable[[np.random.Generator], Iterator], args: argparse.Namespace, step: int
+) -> Iterator:
+    """What `make` gives, without end; made ahead by `--loaders` processes."""
+    return iter(load(Source(make, args.seed, step), args))
+
+
+def load(data: Dataset, args: argparse.Namespace) -> DataLoader:
+    """The items of `data` as they are."""
+    return DataLoader(data, batch_size=None, num_workers=args.loaders)
 
 
 class Run:
