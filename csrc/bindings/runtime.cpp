@@ -121,6 +121,8 @@ void init_runtime(py::module_& m) {
           "prepare",
           [](Network& network, const InputShapes& shapes) { (void)network.executable(shapes); },
           py::arg("shapes"), py::call_guard<py::gil_scoped_release>())
+      .def("release", &Network::release, py::call_guard<py::gil_scoped_release>(),
+           "Gives back the memory of prepared weights until the next run.")
       .def(
           "with_graph",
           [](const Network& network, const Graph& graph) {

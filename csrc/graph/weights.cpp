@@ -41,6 +41,13 @@ PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape,
   return packed;
 }
 
+void WeightStore::release() {
+  if (base_) base_->release();
+  const std::lock_guard lock(mutex_);
+  matrices_.clear();  // vectors_ are small, and executables hold their addresses
+  for (const auto& [name, tensor] : tensors_) tensor.release();
+}
+
 const float* WeightStore::vector(const std::string& name, const Shape& shape) {
   if (WeightStore* other = elsewhere(name)) return other->vector(name, shape);
   const std::lock_guard lock(mutex_);

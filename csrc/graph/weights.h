@@ -28,6 +28,9 @@ class WeightStore {
   PackedWeightPtr matrix(const std::string& name, const Shape& shape, DType dtype,
                          const KernelContext& kernels);
   const float* vector(const std::string& name, const Shape& shape);
+  // Gives back the memory of what was prepared, but for what somebody still holds, and of mapped
+  // files. Nothing is lost: it is made again when it is wanted.
+  void release();
   // As stored, under the wanted shape.
   Tensor shaped(std::string_view name, const Shape& shape) const;
 

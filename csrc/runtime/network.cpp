@@ -33,6 +33,14 @@ std::shared_ptr<const Executable> Network::executable(const InputShapes& shapes)
   return made;
 }
 
+void Network::release() {
+  {
+    const std::lock_guard lock(mutex_);
+    executables_.clear();
+  }
+  weights_->release();
+}
+
 void Network::run(const InputShapes& shapes, const InputArrays& inputs, const OutputArrays& outputs,
                   const Observer& observer) {
   const auto made = executable(shapes);

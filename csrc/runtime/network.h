@@ -31,6 +31,9 @@ class Network {
   // Makes and caches the executable for these sizes, preparing weights that are not yet prepared.
   std::shared_ptr<const Executable> executable(const InputShapes& shapes);
 
+  // Gives back memory that only the next run needs; see WeightStore::release. Safe during a run.
+  void release();
+
   // `outputs` must have room for the shapes that executable(shapes)->plan() tells.
   void run(const InputShapes& shapes, const InputArrays& inputs, const OutputArrays& outputs,
            const Observer& observer = {});

@@ -97,6 +97,15 @@ class Model(ABC):
         weights = component.weights(graph.weights)
         return cls(config, make_network(graph, weights, options or RunOptions()))
 
+    @property
+    def networks(self) -> Sequence[_core.Network]:
+        return (self.network,)
+
+    def release(self) -> None:
+        """Gives back the memory of prepared weights until the next run."""
+        for network in self.networks:
+            network.release()
+
     def with_network(self: M, network: _core.Network) -> M:
         """The same model with other weights."""
         other = copy.copy(self)

@@ -118,6 +118,10 @@ class CLIPTextModel(Model):
         super().__init__(config, network)
         self._networks: dict[tuple[int, bool, bool], _core.Network] = {}
 
+    @property
+    def networks(self) -> Sequence[_core.Network]:
+        return (self.network, *self._networks.values())
+
     def with_network(self, network: _core.Network) -> CLIPTextModel:
         other = super().with_network(network)
         other._networks = {}

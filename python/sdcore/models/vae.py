@@ -150,6 +150,15 @@ class AutoencoderKL:
         return cls(config, *networks)
 
     @property
+    def networks(self) -> Sequence[_core.Network]:
+        return (self.encoder, self.decoder)
+
+    def release(self) -> None:
+        """Gives back the memory of prepared weights until the next run."""
+        for network in self.networks:
+            network.release()
+
+    @property
     def scale_factor(self) -> int:
         """Pixels a latent, along each side."""
         return int(2 ** (len(self.config.block_out_channels) - 1))

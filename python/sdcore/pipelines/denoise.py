@@ -46,6 +46,7 @@ def denoise(
     """Yields after each row; a step's `latents`, replaced or not, are what the next begins with."""
     guidance = pipe.guidance(request)
     conditioning = pipe.condition(guidance.asked(request), request)
+    pipe.needs_only(pipe.denoiser)
     latents, rows = start.latents, pipe.rows(scheduler, request)
     for index, row in enumerate(rows):
         x = scheduler.scale_model_input(latents, row.timestep)

@@ -27,6 +27,7 @@ from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.guidance import Guidance
 from sdcore.pipelines.hires import drawn_twice
 from sdcore.pipelines.loading import Parts, PathLike, check_device, find_model, load_parts
+from sdcore.pipelines.memory import is_tight
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.pictures import decode, to_pil
 from sdcore.pipelines.request import Arguments, Prompt, Request, make_request
@@ -80,6 +81,8 @@ class DiffusionPipeline(LoraMixin):
         for name, part in {**parts.networks, **parts.tokenizers}.items():
             setattr(self, name, part)
         self._begin_adapters(FAMILIES[self.family].title, parts.networks)
+        # Whether parts give back their memory as soon as the next one runs.
+        self.unload = is_tight(self)
 
     # -- opening ----------------------------------------
 
@@ -150,12 +153,20 @@ class DiffusionPipeline(LoraMixin):
     # -- planning ----------------------------------------
 
     @classmethod
-    @abstractmethod
     def graphs(
         cls, configs: Mapping[str, Any], width: int, height: int
     ) -> dict[str, tuple[_core.Graph, Shapes]]:
         """What a guided picture of such latents runs before the VAE, by component, and the sizes of
         the inputs; `configs` are those of the networks."""
+        raise UnsupportedModelError(f"[plan] {cls.__name__} cannot be planned")
+
+    def needs_only(self, part: Any) -> None:
+        """Gives back the memory of all other parts, where there is not enough for all of them. They
+        are prepared again when they are wanted."""
+        if self.unload:
+            for name in self.networks:
+                if (other := getattr(self, name)) is not part:
+                    other.release()
 
     # -- what the model asks for ----------------------------------------
 
@@ -263,6 +274,8 @@ class DiffusionPipeline(LoraMixin):
 
     def _finish(self, request: Request, latents: Array) -> PipelineOutput:
         images: Any = latents
+        if request.output_type != "latent":
+            self.needs_only(self.vae)
         if request.output_type == "np":
             images = decode(self.vae, latents)
         elif request.output_type == "pil":

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from sdcore.errors import InvalidArgumentError
 from sdcore.models.base import RunOptions
 from sdcore.models.vae import build_decoder
-from sdcore.pipelines.pipeline import DiffusionPipeline
 
 if TYPE_CHECKING:
     from sdcore import _core
     from sdcore.checkpoint import Checkpoint
     from sdcore.checkpoint.tensor import Tensor
+    from sdcore.pipelines.pipeline import DiffusionPipeline
 
-__all__ = ["plan", "planned_graphs"]
+__all__ = ["plan", "planned_graphs", "weight_bytes"]
 
 Shapes = Mapping[str, Sequence[int]]
 _BYTES = {"f32": 4, "bf16": 2}
@@ -25,6 +25,8 @@ _BYTES = {"f32": 4, "bf16": 2}
 def plan(opened: Checkpoint, width: int, height: int, dtype: str) -> dict[str, Any]:
     """A guided picture: the arena, the multiply-adds (as two operations each), the ops and the
     bytes of weights of every network."""
+    from sdcore.pipelines.pipeline import DiffusionPipeline
+
     assert opened.kind is not None  # open_model saw to it
     family = DiffusionPipeline.registry[opened.kind.family]
     components = {name: opened.component(name) for name in family.networks}
@@ -36,7 +38,7 @@ def plan(opened: Checkpoint, width: int, height: int, dtype: str) -> dict[str, A
     planned = {
         name: {
             **_planned(graph, shapes, resolved),
-            "weight_bytes": _weight_bytes(graph, components[name].tensors, resolved),
+            "weight_bytes": weight_bytes(graph, components[name].tensors, resolved),
         }
         for name, (graph, shapes) in planned_graphs(family, configs, width, height).items()
     }
@@ -76,7 +78,7 @@ def _planned(graph: _core.Graph, shapes: Shapes, dtype: str) -> dict[str, Any]:
     }
 
 
-def _weight_bytes(graph: _core.Graph, tensors: Mapping[str, Tensor], dtype: str) -> int:
+def weight_bytes(graph: _core.Graph, tensors: Mapping[str, Tensor], dtype: str) -> int:
     """Quantized linear layers stay as they are stored; all else becomes `dtype`."""
     total = 0
     for name, shape in graph.weights.items():

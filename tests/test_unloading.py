@@ -1,0 +1,81 @@
+"""Parts that give their memory back when there is too little for all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sdcore
+import tiny_models
+from sdcore import _core
+from sdcore.graph import Builder, nn
+from sdcore.pipelines import memory
+
+
+def resident() -> int:
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * 4096
+
+
+def test_prepared_weights_are_given_back_and_made_again() -> None:
+    width, b = 4096, Builder()
+    b.output("y", nn.linear(b.weights.wide, b.input("x"), width, width, bias=False))
+    weight = np.random.default_rng(0).standard_normal((width, width), dtype=np.float32)
+    network = _core.Network(b.graph, {"wide.weight": _core.Tensor.from_array(weight)})
+    x = np.ones((1, width), np.float32)
+    before = network.run({"x": x})["y"]
+    full = resident()
+    network.release()
+    assert full - resident() > 0.9 * weight.nbytes
+    assert np.array_equal(network.run({"x": x})["y"], before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.save_folder(tiny_models.PLAIN, tmp_path_factory.mktemp("model") / "plain")
+
+
+def test_only_the_part_that_runs_is_kept_where_memory_is_tight(
+    folder: Path, monkeypatch: Any
+) -> None:
+    arguments = {"height": 64, "width": 48, "num_inference_steps": 2, "seed": 1}
+    plenty = sdcore.DiffusionPipeline.open(folder)
+    assert not plenty.unload
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    tight = sdcore.DiffusionPipeline.open(folder)
+    assert tight.unload
+    released: list[str] = []
+    for name in tight.networks:
+        part = getattr(tight, name)
+        monkeypatch.setattr(
+            part,
+            "release",
+            lambda part=part, name=name: (released.append(name), type(part).release(part)),
+        )
+    pictures = [pipe("a cat", **arguments).images[0].tobytes() for pipe in (plenty, tight)]
+    assert pictures[0] == pictures[1]
+    assert released == ["text_encoder", "vae", "text_encoder", "unet"]
+    assert tight("a cat", **arguments).images[0].tobytes() == pictures[0]
+
+
+def test_what_is_available_is_the_least_that_anything_says(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 900 kB\nMemAvailable:     500 kB\n")
+    monkeypatch.setattr(memory, "_MEMINFO", meminfo)
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    assert memory.available() == 500 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1\n")
+    assert memory.available() == 500 * 1024
+    (tmp_path / "memory.max").write_text("300000\n")
+    (tmp_path / "memory.current").write_text("250000\n")
+    (tmp_path / "memory.stat").write_text("anon 7\ninactive_file 20000\n")
+    assert memory.available() == 70000
+    meminfo.unlink()
+    (tmp_path / "memory.max").unlink()
+    assert memory.available() is None
