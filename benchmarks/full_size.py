@@ -102,9 +102,9 @@ def quantized(source: Path, type: str) -> Path:
 
 
 def _quantized(name: str, tensor: _core.Tensor, type: str) -> _core.Tensor:
-    shape = [size for size in tensor.shape if size != 1]
-    block = next(int(str(t["block_size"])) for t in sdcore.types() if t["name"] == type)
-    plain = name.startswith("first_stage_model.") or "embed" in name or len(shape) != 2
-    if plain or shape[1] % block:
+    """As other programs do: convolutions, 1x1 ones too, embeddings and the VAE stay as they are."""
+    plain = name.startswith("first_stage_model.") or "embedding.weight" in name
+    block = next(int(str(t["block_size"])) for t in _core.types() if t["name"] == type)
+    if plain or len(tensor.shape) != 2 or tensor.shape[1] % block:
         return tensor
-    return sdcore.quantize(tensor.to_float().reshape(shape), type)
+    return sdcore.quantize(tensor, type)
