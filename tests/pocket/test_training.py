@@ -2,6 +2,7 @@
 with, and go on from that file. Two steps each: what is shown is that the stages fit together."""
 
 import importlib
+import shutil
 
 import numpy as np
 import pytest
@@ -66,11 +67,38 @@ def test_the_packed_networks_are_those_that_were_trained(trained):
     with torch.no_grad():
         close(pipe.vae.decode(x), vae.decode(torch.from_numpy(x)).sample)
 
+    cached = torch.load(trained / "cache" / "0000.pt", weights_only=True)["latents"].float()
+    assert pipe.vae.config.scaling_factor * cached.std().item() == pytest.approx(1, rel=1e-4)
+
 
 def close(out, reference):
     """Within the rounding of weights to float16."""
     reference = reference.numpy()
     assert np.linalg.norm(out - reference) <= 2e-3 * np.linalg.norm(reference)
+
+
+def test_training_learns(trained, tmp_path, monkeypatch):
+    """The loss of fixed noise falls by a third in 60 steps on eight pictures."""
+    train_unet = importlib.import_module("train_unet")
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    x, c, noise, t = next(
+        train_unet.Cache(tmp_path / "cache").batches(
+            32, torch.zeros(77, 128), np.random.default_rng(0)
+        )
+    )
+    scheduler = train_unet.DDIMScheduler.from_config(config.SCHEDULER)
+
+    def loss():
+        unet = train_unet.UNet2DConditionModel(**config.UNET).eval()
+        unet.load_state_dict(training.averages(tmp_path, "unet"))
+        with torch.no_grad():
+            out = unet(scheduler.add_noise(x, noise, t), t, c).sample
+        return (out - scheduler.get_velocity(x, noise, t)).square().mean().item()
+
+    before = loss()
+    small = ("--out", tmp_path, "--batch", 8, "--device", "cpu")
+    run("train_unet", monkeypatch, *small, "--steps", 60)
+    assert loss() < 0.67 * before
 
 
 def test_training_goes_on_from_its_checkpoint(trained, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Stage 3: pictures as latents and captions as hidden states, so that stage 4 need not make them.
+"""Stage 4: pictures as latents and captions as hidden states, so that stage 5 need not make them.
 
     python tools/pocket/cache.py
 

@@ -1,4 +1,4 @@
-"""Stage 5: the averaged weights of all stages, and the tokenizer, as one GGUF file.
+"""Stage 6: the averaged weights of all stages, and the tokenizer, as one GGUF file.
 
     python tools/pocket/pack.py
 

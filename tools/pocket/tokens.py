@@ -1,4 +1,4 @@
-"""The tokenizer: a small byte-pair encoding in CLIP's form, learned from captions of the world.
+"""Stage 1: the tokenizer, a byte-pair encoding in CLIP's form, learned from captions.
 
     python tools/pocket/tokens.py
 

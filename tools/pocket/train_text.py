@@ -1,4 +1,4 @@
-"""Stage 2: the CLIP text encoder, taught to say where in the picture what will be.
+"""Stage 3: the CLIP text encoder, taught to say where in the picture what will be.
 
     python tools/pocket/train_text.py
 

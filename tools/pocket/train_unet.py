@@ -1,4 +1,4 @@
-"""Stage 4: the UNet, on cached latents and texts.
+"""Stage 5: the UNet, on cached latents and texts.
 
     python tools/pocket/train_unet.py
 
@@ -26,7 +26,7 @@ Batch = tuple[torch.Tensor, ...]
 
 
 class Cache:
-    """What stage 3 wrote, in memory; `scale` brings latents to a deviation of one."""
+    """What stage 4 wrote, in memory; `scale` brings latents to a deviation of one."""
 
     def __init__(self, folder: Path) -> None:
         shards = [torch.load(p, weights_only=True, mmap=True) for p in sorted(folder.glob("*.pt"))]
@@ -52,7 +52,7 @@ class Cache:
 
 
 def load_encoder(out: Path):
-    """The text encoder of stage 2 and its tokenizer."""
+    """The text encoder of stage 3 and its tokenizer."""
     tokenizer = tokens.load(out)
     encoder = text_encoder(tokenizer).eval().requires_grad_(False)
     encoder.load_state_dict(trained(out))

@@ -1,4 +1,4 @@
-"""Stage 1: the AutoencoderKL, on crops of pictures.
+"""Stage 2: the AutoencoderKL, on crops of pictures.
 
     python tools/pocket/train_vae.py
 
