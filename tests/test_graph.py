@@ -320,3 +320,24 @@ def test_run_with_squares_sums_what_comes_into_linear_layers(dtype: str) -> None
         assert (
             np.linalg.norm(sums - want) / np.linalg.norm(want) < {"f32": 1e-5, "bf16": 2e-2}[dtype]
         )
+
+
+def test_what_is_read_last_is_written_over_and_nothing_else():
+    x = np.random.default_rng(5).standard_normal((1, 6, 5, 32)).astype(np.float32)
+    wide = x.repeat(2, 1).repeat(2, 2)
+    silu = wide / (1 + np.exp(-wide.astype(np.float64)))
+
+    def run(again):
+        b = Builder()
+        y = nn.upsample(b.input("x"))
+        z = nn.silu(y)
+        b.output("out", z * y if again else z)
+        network = _core.Network(b.graph, {}, dtype="f32")
+        out = network.run({"x": x})["out"]
+        return out, b.graph.plan({"x": list(x.shape)}, "f32")["arena_bytes"]
+
+    out, arena = run(again=False)
+    np.testing.assert_allclose(out, silu, rtol=1e-5, atol=1e-6)
+    assert arena < wide.nbytes * 1.5  # one image, and the small x
+    out, _ = run(again=True)
+    np.testing.assert_allclose(out, silu * wide, rtol=1e-5, atol=1e-6)

@@ -98,7 +98,9 @@ struct Op {
   bool is_view = false;      // the output is the first input's memory under other sizes
   bool is_concat = false;    // the output is its inputs side by side: producers write in place
   bool writes_halo = false;  // may write into a buffer with a border
-  bool wants_halo = false;   // reads faster from one
+  // Whether the step reads its first input faster from one; null: never.
+  bool (*wants_halo)(const Lowering&) = nullptr;
+  bool in_place = false;  // may write its output over its first input
   bool fuses_activation = false;
   bool fuses_add = false;  // residual and image bias
   // Multiply-adds counted as two, for profiles; null means none worth counting.

@@ -29,6 +29,7 @@ class Planner {
     place_concats();
     place_views();
     make_views();
+    write_in_place();
     assign_offsets();
   }
 
@@ -95,7 +96,8 @@ class Planner {
     for (const int index : uses_.readers_of(node.output)) {
       const Node& reader = graph().nodes[static_cast<size_t>(index)];
       if (reader.op->is_view || reader.op->is_concat) return 0;
-      if (reader.op->wants_halo && reader.inputs[0] == node.output) {
+      if (reader.op->wants_halo && reader.inputs[0] == node.output &&
+          reader.op->wants_halo(lowering(reader))) {
         const auto padding = reader.attrs.find("padding");
         if (padding == reader.attrs.end()) continue;
         for (const int64_t p : std::get<std::vector<int64_t>>(padding->second)) {
@@ -142,12 +144,44 @@ class Planner {
     v.stride_n = v.h * v.stride_h;
   }
 
+  ValueId root_of(ValueId id) { return place(id).root == kAbsent ? id : place(id).root; }
+
+  // Where a node is the last to read its first input, and may, it writes over it.
+  void write_in_place() {
+    const int steps = static_cast<int>(graph().nodes.size());
+    std::vector<int> last(graph().values.size(), -1);  // node that reads a root last
+    const auto last_of = [&](ValueId id) -> int& { return last[static_cast<size_t>(root_of(id))]; };
+    for (int step = 0; step < steps; ++step) {
+      for_each_input(graph().nodes[static_cast<size_t>(step)],
+                     [&](ValueId id) { last_of(id) = step; });
+    }
+    for (const auto& [name, id] : graph().outputs) last_of(id) = steps;
+    for (int step = 0; step < steps; ++step) {
+      const Node& node = graph().nodes[static_cast<size_t>(step)];
+      if (!node.op->in_place || !may_overwrite(node) || last_of(node.inputs[0]) != step) continue;
+      const ValueId root = root_of(node.inputs[0]);
+      last[static_cast<size_t>(root)] = last_of(node.output);
+      for (Place& other : places_) {
+        if (other.root == node.output) other.root = root;
+      }
+      place(node.output) = {root, 0};
+    }
+  }
+
+  // Whether the output lies exactly as the first input does, in memory that is this plan's own.
+  bool may_overwrite(const Node& node) {
+    const ValueId in = node.inputs[0], root = root_of(in);
+    if (place(node.output).root != kAbsent || place(in).channel != 0) return false;
+    if (uses_.producer_of(root) < 0 || node.fused.residual == in) return false;
+    const View &from = view(in), &to = view(node.output), &whole = view(root);
+    return from.dtype == to.dtype && from.n == to.n && from.h == to.h && from.w == to.w &&
+           from.c == to.c && from.stride_n == to.stride_n && from.stride_h == to.stride_h &&
+           from.stride_w == to.stride_w && whole.c == from.c && whole.halo == 0 && to.halo == 0;
+  }
+
   void assign_offsets() {
     const int steps = static_cast<int>(graph().nodes.size());
     std::vector<Interval> intervals(graph().values.size());  // by root value, then one a node
-    const auto root_of = [&](ValueId id) {
-      return place(id).root == kAbsent ? id : place(id).root;
-    };
     for (Interval& interval : intervals) interval = {steps, -1, 0};
     const auto touch = [&](ValueId id, int step) {
       if (graph().value(id).kind == Value::Kind::weight) return;
@@ -187,15 +221,16 @@ class Planner {
   }
 
   void append_workspaces(std::vector<Interval>& intervals) {
-    // A pool of one thread: sizes of workspaces depend on the level alone.
-    ThreadPool pool(1);
-    const KernelContext kernels{pool, isa_};
     for (int step = 0; step < static_cast<int>(graph().nodes.size()); ++step) {
       const Node& node = graph().nodes[static_cast<size_t>(step)];
-      const Lowering lowering(graph(), node, plan_.views, dtype_, 0, nullptr, kernels);
-      const size_t bytes = node.op->workspace ? node.op->workspace(lowering) : 0;
+      const size_t bytes = node.op->workspace ? node.op->workspace(lowering(node)) : 0;
       intervals.push_back({step, step, static_cast<int64_t>(bytes)});
     }
+  }
+
+  // What an op may ask before there are weights and memory.
+  Lowering lowering(const Node& node) {
+    return {plan_.graph, node, plan_.views, dtype_, 0, nullptr, kernels_};
   }
 
   Plan& plan_;
@@ -203,6 +238,9 @@ class Planner {
   const DType dtype_;
   const Isa isa_;
   std::vector<Place> places_;
+  // A pool of one thread: sizes of workspaces depend on the level alone.
+  ThreadPool pool_{1};
+  const KernelContext kernels_{pool_, isa_};
 };
 
 }  // namespace

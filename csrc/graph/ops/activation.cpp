@@ -34,6 +34,7 @@ const Op op_activation = {
     .infer = [](const Node&, std::span<const TensorType> in) { return in[0]; },
     .lower = lower,
     .writes_halo = true,
+    .in_place = true,
 };
 
 }  // namespace sdcore

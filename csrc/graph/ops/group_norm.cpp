@@ -72,6 +72,7 @@ const Op op_group_norm = {
     .workspace = workspace,
     .lower = lower,
     .writes_halo = true,
+    .in_place = true,
     .fuses_activation = true,
 };
 

@@ -83,6 +83,8 @@ size_t conv2d_workspace(const Conv2dArgs& args, Isa isa) {
   return align_up(static_cast<size_t>(padded.n * padded.stride_n * dtype_size(padded.dtype)));
 }
 
+bool conv2d_wants_halo(const Conv2dArgs& args, Isa isa) { return !winograd::suits(args, isa); }
+
 void conv2d(const Conv2dArgs& args, const KernelContext& context) {
   check(args, context);
   if (args.out.pixels() == 0) return;

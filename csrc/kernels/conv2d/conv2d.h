@@ -19,6 +19,8 @@ struct Conv2dArgs {
 
 // Bytes of workspace for these views (only shapes, dtype, strides and halo are looked at).
 size_t conv2d_workspace(const Conv2dArgs& args, Isa isa);
+// Whether an input with a halo spares a copy.
+bool conv2d_wants_halo(const Conv2dArgs& args, Isa isa);
 void conv2d(const Conv2dArgs& args, const KernelContext& context);
 
 }  // namespace sdcore

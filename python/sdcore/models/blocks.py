@@ -20,12 +20,13 @@ def resnet(
     temb_channels: int = 0,
 ) -> Value:
     """ResnetBlock2D. `temb` is the time embedding after its activation, `[n, temb_channels]`."""
+    # First, so that the norm, which then reads x last, may write over it.
+    shortcut = x if c_in == c_out else nn.conv2d(w.conv_shortcut, x, c_in, c_out, kernel=1)
     h = nn.activation(nn.group_norm(w.norm1, x, c_in, groups, eps), act)
     h = nn.conv2d(w.conv1, h, c_in, c_out)
     if temb is not None:
         h = h + nn.linear(w.time_emb_proj, temb, temb_channels, c_out)
     h = nn.activation(nn.group_norm(w.norm2, h, c_out, groups, eps), act)
-    shortcut = x if c_in == c_out else nn.conv2d(w.conv_shortcut, x, c_in, c_out, kernel=1)
     return nn.conv2d(w.conv2, h, c_out, c_out) + shortcut
 
 
