@@ -62,17 +62,19 @@ def test_guidance():
         _core.guide(uncond, cond[..., 0], 7.5)
 
 
-def row(timestep, x0_from, terms, noise=0.0, clip=np.inf, input_scale=1.0):
+def row(timestep, x0_from, terms, noise=0.0, clip=np.inf, input_scale=1.0, quantile=0.0):
     terms = [_core.StepTerm(*term) for term in terms]
-    return _core.StepRow(timestep, input_scale, *x0_from, clip, terms, noise)
+    draws = noise != 0
+    return _core.StepRow(timestep, input_scale, *x0_from, clip, quantile, terms, noise, draws)
 
 
 def random_rows(rng, count, depth):
     """Rows that look back as far as there is something to look back at, some of them noisy."""
     rows = []
     for i in range(count):
-        terms = rng.uniform(-0.5, 0.5, (min(i, depth) + 1, 3))
+        terms = rng.uniform(-0.5, 0.5, (min(i, depth) + 1, 4))
         terms[rng.random(terms.shape) < 0.3] = 0
+        terms[[age for age in range(len(terms)) if (i - age) % 2 == 0 or age == 0], 3] = 0
         clip = 1.0 if i % 3 == 2 else np.inf
         rows.append((count - i, tuple(rng.uniform(-1, 1, 2)), terms, 0.3 * (i % 2), clip))
     return rows
@@ -83,7 +85,7 @@ def reference_run(rows, x, outputs, noises):
     past, states = [], []
     for (_, (a, b), terms, noise, clip), m, z in zip(rows, outputs, noises, strict=True):
         x0 = np.clip(a * x + b * m, -clip, clip)
-        past.insert(0, (x, x0, m))
+        past.insert(0, (x, x0, m, z))
         x = sum(np.tensordot(w, np.stack(p), 1) for w, p in zip(terms, past, strict=False))
         x = x + noise * z
         states.append((x, x0))
@@ -100,9 +102,24 @@ def test_rows_mean_what_the_header_says(depth, shape):
     sampler = _core.Sampler([row(*r) for r in rows])
     for i, (expected, x0) in enumerate(reference_run(rows, x.astype(float), outputs, noises)):
         x = sampler.step(i, x, outputs[i], noises[i])
-        # Each step rounds at most 3 (depth + 1) + 2 products and sums of terms of size about 1.
-        assert np.abs(x - expected).max() < 9 * (3 * depth + 5) * 2**-23
-        np.testing.assert_allclose(sampler.x0, x0.ravel(), atol=9 * (3 * depth + 5) * 2**-23)
+        # Each step rounds at most 4 (depth + 1) + 2 products and sums of terms of size about 1.
+        assert np.abs(x - expected).max() < 9 * (4 * depth + 6) * 2**-23
+        np.testing.assert_allclose(sampler.x0, x0.ravel(), atol=9 * (4 * depth + 6) * 2**-23)
+
+
+@pytest.mark.parametrize("quantile", [0.01, 0.5, 0.9, 0.995, 1.0])
+@pytest.mark.parametrize("clip", [1.0, 1.7, np.inf])
+def test_thresholds_are_each_images_own(quantile, clip):
+    """Saharia et al. 2022, Imagen, section 2.3."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((3, 4, 5, 7), np.float32) * np.float32([0.1, 1, 9])[:, None, None, None]
+    sampler = _core.Sampler([row(1, (1, 0), [(0, 1, 0)], clip=clip, quantile=quantile)])
+    sizes = np.quantile(np.abs(x.astype(float)).reshape(3, -1), quantile, axis=1)
+    sizes = np.clip(sizes, 1, clip).reshape(3, 1, 1, 1)
+    expected = np.clip(x, -sizes, sizes) / sizes
+    np.testing.assert_allclose(sampler.step(0, x, x), expected, rtol=3 * 2**-23)
+    x[1] = np.nan
+    np.testing.assert_allclose(sampler.step(0, x, x)[[0, 2]], expected[[0, 2]], rtol=3 * 2**-23)
 
 
 def test_a_sample_does_not_depend_on_its_batch():
@@ -150,6 +167,14 @@ GOOD_TERMS = [(1, 0, 0)]
         ([row(1, (1, 0), GOOD_TERMS), row(5, (np.inf, 0), GOOD_TERMS)], r"row 1 \(timestep 5\)"),
         ([row(1, (1, 0), [(np.nan, 0, 0)])], "not a finite number"),
         ([row(1, (1, 0), GOOD_TERMS, clip=0)], "clip must be positive, got 0"),
+        ([row(1, (1, 0), GOOD_TERMS, quantile=1.5)], r"the quantile must lie in \[0, 1\], got 1.5"),
+        ([row(1, (1, 0), GOOD_TERMS, quantile=np.nan)], "not a finite number"),
+        ([row(1, (1, 0), [(1, 0, 0, 1)], noise=1.0)], "row 0 weighs noise that no row draws"),
+        (
+            [row(2, (1, 0), GOOD_TERMS), row(1, (1, 0), [(1, 0, 0), (0, 0, 0, 1)], noise=1.0)],
+            "row 1 weighs noise that no row draws",
+        ),
+        ([row(1, (1, 0), [(1, 0, 0), (0, 0, 0, 1)], noise=1.0)], "row 0 weighs noise"),
     ],
 )
 def test_a_table_that_cannot_be_applied_is_refused(rows, message):

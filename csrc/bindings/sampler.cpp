@@ -40,9 +40,10 @@ Array step(Sampler& self, int64_t index, const Array& x, const Array& model_outp
   Array out = empty_like(x);
   const float* z = noise ? noise->data() : nullptr;
   float* result = out.mutable_data();
+  const int64_t images = x.ndim() > 1 && x.size() > 0 ? x.shape(0) : 1;
   {
     const py::gil_scoped_release release;
-    self.step(index, x.data(), model_output.data(), z, x.size(), result);
+    self.step(index, x.data(), model_output.data(), z, x.size(), images, result);
   }
   return out;
 }
@@ -63,12 +64,13 @@ Array randn(TorchRandom& self, const std::vector<py::ssize_t>& shape) {
 
 void init_sampler(py::module_& m) {
   py::class_<StepTerm>(m, "StepTerm")
-      .def(py::init<float, float, float>(), py::arg("x") = 0.0f, py::arg("x0") = 0.0f,
-           py::arg("m") = 0.0f);
+      .def(py::init<float, float, float, float>(), py::arg("x") = 0.0f, py::arg("x0") = 0.0f,
+           py::arg("m") = 0.0f, py::arg("z") = 0.0f);
   py::class_<StepRow>(m, "StepRow")
-      .def(py::init<float, float, float, float, float, std::vector<StepTerm>, float>(),
+      .def(py::init<float, float, float, float, float, float, std::vector<StepTerm>, float, bool>(),
            py::arg("timestep"), py::arg("input_scale"), py::arg("x0_from_x"), py::arg("x0_from_m"),
-           py::arg("clip"), py::arg("terms"), py::arg("noise"));
+           py::arg("clip"), py::arg("quantile"), py::arg("terms"), py::arg("noise"),
+           py::arg("draws"));
   py::class_<Sampler>(m, "Sampler")
       .def(py::init([](std::vector<StepRow> rows, float init_noise_sigma) {
              return Sampler(StepTable{std::move(rows), init_noise_sigma});

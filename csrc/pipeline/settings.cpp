@@ -9,10 +9,11 @@
 namespace sdcore {
 namespace {
 
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr std::string_view kTable = "sdcore.table.";
 constexpr std::string_view kRows = ".rows";
-constexpr size_t kRowHead = 6;      // values before the terms
+constexpr size_t kRowHead = 8;      // values before the terms
+constexpr size_t kTerm = 4;         // values of a term
 constexpr uint32_t kMaxTerms = 64;  // no method looks further back
 
 // A special token is looked for in the raw prompt when it is a control token of GGUF, and in the
@@ -57,13 +58,17 @@ StepRow read_row(const float* values, size_t terms) {
   row.x0_from_x = values[2];
   row.x0_from_m = values[3];
   row.clip = values[4];
-  row.noise = values[5];
+  row.quantile = values[5];
+  row.noise = values[6];
+  row.draws = values[7] != 0;
   for (size_t i = 0; i < terms; ++i) {
-    const float* term = values + kRowHead + 3 * i;
-    row.terms.push_back({term[0], term[1], term[2]});
+    const float* term = values + kRowHead + kTerm * i;
+    row.terms.push_back({term[0], term[1], term[2], term[3]});
   }
   // A row that says it looks back can only follow that many others.
-  const auto is_zero = [](const StepTerm& t) { return t.x == 0 && t.x0 == 0 && t.m == 0; };
+  const auto is_zero = [](const StepTerm& t) {
+    return t.x == 0 && t.x0 == 0 && t.m == 0 && t.z == 0;
+  };
   while (row.terms.size() > 1 && is_zero(row.terms.back())) row.terms.pop_back();
   return row;
 }
@@ -71,7 +76,7 @@ StepRow read_row(const float* values, size_t terms) {
 StepTable read_table(const gguf::Metadata& metadata, const std::string& prefix) {
   const auto terms = static_cast<size_t>(get_size(metadata, prefix + ".terms", kMaxTerms));
   const auto& values = get_array<float>(metadata, prefix + std::string(kRows));
-  const size_t width = kRowHead + 3 * terms;
+  const size_t width = kRowHead + kTerm * terms;
   require(!values.empty() && values.size() % width == 0, ErrorKind::checkpoint, "[model] ", prefix,
           kRows, " must hold rows of ", width, " numbers, got ", values.size(), " numbers");
   StepTable table;

@@ -1,6 +1,6 @@
 // What an exported file says about its pipeline beside the networks, in the GGUF metadata.
 //
-//   sdcore.pipeline.version               u32, 1
+//   sdcore.pipeline.version               u32, 2
 //   sdcore.latent.channels, .pixels       u32: channels of a latent, pixels along its side
 //   sdcore.latent.scale, .shift           f32: the VAE decodes latent / scale + shift
 //   sdcore.default.width, .height         u32
@@ -11,8 +11,9 @@
 //   sdcore.table.<steps>.init_noise_sigma f32
 //   sdcore.table.<steps>.terms            u32: terms in every row
 //   sdcore.table.<steps>.rows             f32 array, row after row: timestep, input_scale,
-//                                         x0_from_x, x0_from_m, clip, noise, then x, x0, m of each
-//                                         term; zero terms at the end of a row are none
+//                                         x0_from_x, x0_from_m, clip, quantile, noise, draws (0 or
+//                                         1), then x, x0, m, z of each term; zero terms at the end
+//                                         of a row are none
 //   tokenizer.ggml.*                      the vocabulary
 #pragma once
 

@@ -177,8 +177,9 @@ FloatArray TextToImage::sample(const ImageRequest& request, const Job& job) cons
   for (int64_t i = 0; i < total; ++i) {
     const StepRow& row = job.table->rows[static_cast<size_t>(i)];
     const std::vector<float> out = predict(job, context, row, x);
-    if (row.noise != 0.0f) draw(noise, job, z.data());
-    sampler.step(i, x.data(), out.data(), z.data(), static_cast<int64_t>(x.size()), x.data());
+    if (row.draws) draw(noise, job, z.data());
+    sampler.step(i, x.data(), out.data(), z.data(), static_cast<int64_t>(x.size()), job.count,
+                 x.data());
     require(!request.on_step || request.on_step(i + 1, total), ErrorKind::cancelled,
             "[generate] stopped by the caller after step ", i + 1, " of ", total);
   }

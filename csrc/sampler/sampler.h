@@ -21,23 +21,24 @@ class Sampler {
 
   const StepTable& table() const { return table_; }
 
-  // One step with row `index`: n elements of x and the model's output become the next x in `out`,
-  // which may be `x`. `noise` may be null when the row takes none. Steps whose rows look back must
+  // One step with row `index`: n elements of x, those of `images` images one after another, and the
+  // model's output become the next x in `out`, which may be `x`. `noise` may be null when the row
+  // draws none. Steps whose rows look back must
   // follow one another; a row that does not continue the last one starts a new run, as img2img does
   // in the middle of the table.
   void step(int64_t index, const float* x, const float* model_output, const float* noise, int64_t n,
-            float* out);
+            int64_t images, float* out);
 
   // What the last step took the clean image to be: the preview.
   const std::vector<float>& x0() const { return x0_; }
 
  private:
   struct Past {
-    std::vector<float> x, x0, model;
+    std::vector<float> x, x0, model, noise;
   };
 
   void begin(int64_t index, int64_t n);
-  void remember(const float* x, const float* model_output, int64_t n);
+  void remember(const float* x, const float* model_output, const float* noise, int64_t n);
 
   StepTable table_;
   int64_t depth_ = 0;       // how many steps back any row looks

@@ -115,7 +115,7 @@ class ClipTokenizer:
     def decode(self, ids: Sequence[int], /) -> bytes: ...
 
 class StepTerm:
-    def __init__(self, x: float = 0.0, x0: float = 0.0, m: float = 0.0) -> None: ...
+    def __init__(self, x: float = 0.0, x0: float = 0.0, m: float = 0.0, z: float = 0.0) -> None: ...
 
 class StepRow:
     def __init__(
@@ -125,8 +125,10 @@ class StepRow:
         x0_from_x: float,
         x0_from_m: float,
         clip: float,
+        quantile: float,
         terms: Sequence[StepTerm],
         noise: float,
+        draws: bool,
     ) -> None: ...
 
 class Sampler:

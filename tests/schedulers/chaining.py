@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import importlib
 import inspect
 import sys
 from types import SimpleNamespace
@@ -29,8 +30,14 @@ class ExactTable:
 
     def step(self, i, x, m, z):
         row = self.rows[i]
-        x0 = np.clip(row.x0_from.x * x + row.x0_from.m * m, -row.clip, row.clip)
-        self.past.insert(0, (x, x0, m))
+        x0 = row.x0_from.x * x + row.x0_from.m * m
+        size = row.clip
+        if row.quantile:
+            per_image = np.abs(x0).reshape(len(x0), -1)
+            size = np.quantile(per_image, row.quantile, axis=1).clip(1)
+            size = np.minimum(size, row.clip).reshape(-1, 1, 1, 1)
+        x0 = np.clip(x0, -size, size) / (size if row.quantile else 1)
+        self.past.insert(0, (x, x0, m, z))
         out = row.noise * z
         for term, known in zip(row.terms, self.past, strict=False):
             out = out + sum(weight * value for weight, value in zip(term, known, strict=False))
@@ -46,14 +53,33 @@ def chain(name, config, steps, monkeypatch, options=None, **step_options):
     in_float64(reference)
     reference.set_timesteps(steps, **options)
     ours.set_timesteps(steps, **options, **step_options)
-    np.testing.assert_allclose(ours.timesteps, reference.timesteps.numpy(), 1e-6, 1e-6)
+    # Some are found from a level, which diffusers rounds first.
+    np.testing.assert_allclose(ours.timesteps, reference.timesteps.numpy(), rtol=1e-6, atol=1e-4)
     initial = float(getattr(reference, "init_noise_sigma", 1.0))
     np.testing.assert_allclose(ours.init_noise_sigma, initial, rtol=1e-6)
     compare(reference, ours, steps, monkeypatch, **step_options)
 
 
-def compare(reference, ours, seed, monkeypatch, **step_options):
+class Brownian:
+    """The noise of diffusers' samplers that ask for that of an interval: what is drawn anew, after
+    what was drawn for the first part of it."""
+
+    def __init__(self, draw):
+        self.draw, self.start = draw, None
+
+    def __call__(self, start, end):
+        fresh = torch.from_numpy(self.draw())
+        if start != self.start:
+            self.start, self.middle, self.drawn = start, end, fresh
+            return fresh
+        share = (start - self.middle) / (start - end)
+        return share.sqrt() * self.drawn + (1 - share).sqrt() * fresh
+
+
+def compare(reference, ours, seed, monkeypatch, begin=0, **step_options):
     in_float64(reference)
+    if hasattr(reference, "noise_sampler"):
+        reference.noise_sampler = Brownian(lambda: noise)
     rng = np.random.default_rng(seed)
     noise = draw(rng)
     module = sys.modules[type(reference).__module__]
@@ -67,7 +93,8 @@ def compare(reference, ours, seed, monkeypatch, **step_options):
         for key, value in step_options.items()
         if key in inspect.signature(reference.step).parameters
     }
-    for i, (t, row) in enumerate(zip(reference.timesteps, ours.table.rows, strict=True)):
+    timesteps = reference.timesteps[begin:]
+    for i, (t, row) in enumerate(zip(timesteps, ours.table.rows, strict=True)):
         m = draw(rng)
         if hasattr(reference, "scale_model_input"):
             scaled = reference.scale_model_input(expected, t).numpy()
@@ -116,7 +143,12 @@ def _no_timesteps(self, *_):
 
 def reference_class(name, monkeypatch):
     """diffusers' class, with stand-ins for what it asks SciPy for."""
-    kind = getattr(diffusers, name)
+    if name == "DPMSolverSDEScheduler":
+        monkeypatch.setitem(sys.modules, "torchsde", SimpleNamespace())
+        kind = importlib.import_module("diffusers.schedulers.scheduling_dpmsolver_sde")
+        kind = kind.DPMSolverSDEScheduler
+    else:
+        kind = getattr(diffusers, name)
     if name == "LMSDiscreteScheduler":
         kind = scheduling_lms_discrete.LMSDiscreteScheduler
         stand_in = SimpleNamespace(quad=_quad)
@@ -160,3 +192,19 @@ def in_float64(reference):
     for field in ("sigmas", "sigmas_interpol", "alphas_cumprod", "final_alpha_cumprod"):
         if hasattr(reference, field):
             setattr(reference, field, getattr(reference, field).double())
+    if "clip_denoised" in reference.config and len(reference.sigmas):
+        reference.sigmas[-1] = reference.config.sigma_min  # else a rounding's root is noise
+    if hasattr(reference, "sigmas_down"):
+        _ancestral_in_float64(reference)
+
+
+def _ancestral_in_float64(reference):
+    """The levels of DPM2 a, which diffusers has from differences of rounded squares."""
+    levels = torch.cat([reference.sigmas[:1], reference.sigmas[1:-1:2]])
+    following = torch.cat([levels[1:], torch.zeros(1)])
+    down = torch.where(levels > 0, following**2 / levels, 0.0)
+    up = (following**2 - down**2).clamp(min=0).sqrt()
+    halfway = (levels * down).sqrt()
+    for field, values in (("down", down), ("up", up), ("interpol", halfway)):
+        twice = [values[:1], values[1:].repeat_interleave(2), values[-1:]]
+        setattr(reference, f"sigmas_{field}", torch.cat(twice))

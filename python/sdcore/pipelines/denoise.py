@@ -51,7 +51,7 @@ def denoise(
     for index, row in enumerate(rows):
         x = scheduler.scale_model_input(latents, row.timestep)
         out = guidance.predict(partial(_predict, pipe, row.timestep, conditioning, start), x)
-        z = noise.draw(latents.shape[1:]) if row.noise else None
+        z = noise.draw(latents.shape[1:]) if row.draws else None
         latents = scheduler.step(out, row.timestep, latents, z)
         if start.kept is not None:
             following = rows[index + 1].timestep if index + 1 < len(rows) else None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
-VERSION = 1
+VERSION = 2
 
 
 def export(
@@ -113,7 +113,9 @@ def _table(key: str, table: Table) -> dict[str, Any]:
 
 def _row(row: Row, terms: int) -> NDArray[np.float32]:
     padded = [*row.terms, *[Term()] * (terms - len(row.terms))]
-    head = (row.timestep, row.input_scale, row.x0_from.x, row.x0_from.m, row.clip, row.noise)
+    x0 = row.x0_from.x, row.x0_from.m
+    bounds, noise = (row.clip, row.quantile), (row.noise, row.draws)
+    head = (row.timestep, row.input_scale, *x0, *bounds, *noise)
     return np.array([*head, *np.ravel(padded)], np.float32)
 
 

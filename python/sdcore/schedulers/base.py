@@ -1,6 +1,7 @@
 """What all schedulers share: the configuration, the table of steps, and applying it. A scheduler
 itself is one pure function from a configuration to a table, in a file of its own."""
 
+import inspect
 import json
 import math
 from abc import ABC, abstractmethod
@@ -24,11 +25,13 @@ AnyScheduler = TypeVar("AnyScheduler", bound="Scheduler")
 
 
 class Term(NamedTuple):
-    """Weights of what one step knew: its x, its (clipped) x0, and the model's output m."""
+    """Weights of what one step knew: its x, its (clipped) x0, the model's output m, and the noise z
+    that it drew."""
 
     x: float = 0.0
     x0: float = 0.0
     m: float = 0.0
+    z: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,13 @@ class Row:
     """What follows one evaluation m of the model, at `input_scale` * x and `timestep`:
 
     x0 = x0_from.x * x + x0_from.m * m, clipped to ±clip
-    x' = Σ over ages j of (terms[j].x * x + terms[j].x0 * x0 + terms[j].m * m) + noise * z
+    x' = Σ over ages j of (terms[j].x * x + terms[j].x0 * x0 + terms[j].m * m + terms[j].z * z)
+         + noise * z
 
-    where age 0 is this step and age j what the step j before it knew.
+    where age 0 is this step, whose z has its weight in `noise` alone, and age j what the step j
+    before it knew. With a `quantile`, each image's x0 is clipped to that quantile of its size, at
+    least 1 and at most `clip`, and divided by it. `always_draws` has z drawn even where it is not
+    used, so that later steps get the numbers that diffusers gives them.
     """
 
     timestep: int | float
@@ -47,6 +54,13 @@ class Row:
     noise: float = 0.0
     clip: float = math.inf
     input_scale: float = 1.0
+    quantile: float = 0.0
+    always_draws: bool = False
+
+    @property
+    def draws(self) -> bool:
+        """Whether a z is drawn."""
+        return self.always_draws or self.noise != 0
 
 
 @dataclass(frozen=True)
@@ -55,8 +69,15 @@ class Table:
 
     rows: tuple[Row, ...]
     init_noise_sigma: float = 1.0
-    # Noise over signal in what each row is given; for schedulers that place their own levels.
+    # Noise over signal in what each row is given, and the signal where it is not 1; for schedulers
+    # that place their own levels.
     sigmas: tuple[float, ...] = ()
+    signals: tuple[float, ...] = ()
+
+    def after(self, rows: int) -> "Table":
+        """The same without its first rows."""
+        levels = self.sigmas[rows:], self.signals[rows:]
+        return Table(self.rows[rows:], self.init_noise_sigma, *levels)
 
     @cached_property
     def timesteps(self) -> NDArray[Any]:
@@ -109,27 +130,25 @@ def number(config: Config, field: str) -> float:
     return float(value)
 
 
-def first_step(config: Config) -> int:
-    """How many steps a run leaves out at its noisy end; `set_timesteps` puts it there."""
-    return int(config.get("begin", 0))
-
-
 class Scheduler(ABC):
     """A configuration, and once `set_timesteps` was called the table of a run. The interface is
     diffusers', on NumPy arrays; `step` does its arithmetic in the core."""
 
     registry: ClassVar[dict[str, type["Scheduler"]]] = {}
     defaults: ClassVar[Mapping[str, Any]] = {}
+    rows_a_step: ClassVar[int] = 1
     make_table: ClassVar[Callable[..., Table]]
 
     def __init_subclass__(
         cls,
         table: Callable[..., Table] | None = None,
         defaults: Mapping[str, Any] | None = None,
+        rows_a_step: int = 1,
     ) -> None:
         """`table` is the scheduler itself: a function of (config, number of steps, options of its
         own). `defaults` are the values of fields that a configuration leaves out."""
         super().__init_subclass__()
+        cls.rows_a_step = rows_a_step
         cls.defaults = {**cls.defaults, **(defaults or {})}
         if table is not None:
             cls.make_table = staticmethod(table)
@@ -159,12 +178,7 @@ class Scheduler(ABC):
     def set_timesteps(self, num_inference_steps: int, *, begin: int = 0, **options: Any) -> None:
         """Builds the table of a run; `options` are the scheduler's own, such as DDIM's eta. The
         first `begin` steps are left out, for a run that starts from a noisy picture."""
-        if begin and not 0 < begin < num_inference_steps:
-            raise InvalidArgumentError(
-                f"[scheduler] begin must be from 0 to {num_inference_steps - 1}, got {begin}"
-            )
-        config = Config({**self.config.given, "begin": begin}, self.defaults)
-        self._table = type(self).make_table(config, num_inference_steps, **options)
+        self._table = self._make(num_inference_steps, begin, options)
         self._sampler = _core.Sampler(
             [
                 _core.StepRow(
@@ -173,14 +187,28 @@ class Scheduler(ABC):
                     row.x0_from.x,
                     row.x0_from.m,
                     row.clip,
+                    row.quantile,
                     [_core.StepTerm(*term) for term in row.terms],
                     row.noise,
+                    row.draws,
                 )
                 for row in self._table.rows
             ],
             self._table.init_noise_sigma,
         )
         self._next = 0
+
+    def _make(self, steps: int, begin: int, options: Mapping[str, Any]) -> Table:
+        if not begin:
+            return type(self).make_table(self.config, steps, **options)
+        if not 0 < begin < steps:
+            raise InvalidArgumentError(
+                f"[scheduler] begin must be from 0 to {steps - 1}, got {begin}"
+            )
+        if "begin" in inspect.signature(self.make_table).parameters:  # what looks back begins anew
+            return type(self).make_table(self.config, steps, begin=begin, **options)
+        table = type(self).make_table(self.config, steps, **options)
+        return table.after(begin * self.rows_a_step)
 
     @property
     def table(self) -> Table:

@@ -16,14 +16,15 @@ FLAGS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_
 
 def curve(config: Config, steps: int, top: float, bottom: float) -> Levels | None:
     """The curve that one of `FLAGS` asks for; None where none does."""
-    asked = [flag for flag in FLAGS if config[flag]]
-    if len(asked) > 1:
-        raise InvalidArgumentError(f"[scheduler] {' and '.join(asked)} are both True; choose one")
     curves = {
         "use_karras_sigmas": karras,
         "use_exponential_sigmas": exponential,
         "use_beta_sigmas": beta,
+        "use_lu_lambdas": exponential,  # Lu et al. 2022, DPM-Solver: even in lambda = -log(sigma)
     }
+    asked = [flag for flag in curves if config.get(flag)]
+    if len(asked) > 1:
+        raise InvalidArgumentError(f"[scheduler] {' and '.join(asked)} are both True; choose one")
     return curves[asked[0]](steps, top, bottom) if asked else None
 
 
@@ -37,6 +38,12 @@ def karras(steps: int, top: float, bottom: float, rho: float = 7.0) -> Levels:
 def exponential(steps: int, top: float, bottom: float) -> Levels:
     """Even in the logarithm."""
     return np.exp(np.linspace(math.log(top), math.log(bottom), steps))
+
+
+def shifted(levels: Levels, shift: float) -> Levels:
+    """Esser et al. 2024, equation 23: larger pictures need more noise to be as hidden."""
+    moved: Levels = shift * levels / (1 + (shift - 1) * levels)
+    return moved
 
 
 def beta(steps: int, top: float, bottom: float, shape: float = 0.6) -> Levels:

@@ -7,10 +7,10 @@ from sdcore.schedulers.base import Config, Row, Table, Term
 from sdcore.schedulers.discrete import (
     DiscreteScheduler,
     alphas_cumprod,
-    clip_bound,
+    bounds,
     posterior_variance,
     prediction,
-    run_timesteps,
+    spaced_timesteps,
 )
 
 
@@ -18,8 +18,8 @@ def ddim_table(config: Config, steps: int, *, eta: float = 0.0) -> Table:
     """eta = 0 is deterministic, eta = 1 adds as much noise as DDPM."""
     if not 0 <= eta <= 1:
         raise InvalidArgumentError(f"[ddim] eta must lie in [0, 1], got {eta}")
-    timesteps = run_timesteps(config, steps)
-    alphas, clip = alphas_cumprod(config).astype(float), clip_bound(config)
+    timesteps = spaced_timesteps(config, steps)
+    alphas, limits = alphas_cumprod(config).astype(float), bounds(config)
     final = 1.0 if config.set_alpha_to_one else alphas[0]
     # The step back is this even where the spacing is uneven: diffusers' convention.
     stride = config.num_train_timesteps // steps
@@ -32,7 +32,7 @@ def ddim_table(config: Config, steps: int, *, eta: float = 0.0) -> Table:
         x0, eps = prediction(config, t, alpha)
         # eps comes from the unclipped x0, so clipping does not change the direction.
         term = Term(x=direction * eps.x, x0=math.sqrt(alpha_prev), m=direction * eps.m)
-        rows.append(Row(t, x0_from=x0, terms=(term,), noise=std, clip=clip))
+        rows.append(Row(t, x0_from=x0, terms=(term,), noise=std, **limits))
     return Table(tuple(rows))
 
 

@@ -7,17 +7,17 @@ from sdcore.schedulers.base import Config, Row, Table, Term, choice
 from sdcore.schedulers.discrete import (
     DiscreteScheduler,
     alphas_cumprod,
-    clip_bound,
+    bounds,
     posterior_variance,
     prediction,
-    run_timesteps,
+    spaced_timesteps,
 )
 
 
 def ddpm_table(config: Config, steps: int) -> Table:
     """The ancestral sampler: each step draws from the posterior of the level before."""
-    timesteps = run_timesteps(config, steps)
-    alphas, clip = alphas_cumprod(config).astype(float), clip_bound(config)
+    timesteps = spaced_timesteps(config, steps)
+    alphas, limits = alphas_cumprod(config).astype(float), bounds(config)
     large = _takes_large_variance(config)
 
     rows = []
@@ -33,7 +33,7 @@ def ddpm_table(config: Config, steps: int) -> Table:
         posterior = max(posterior_variance(alpha, alpha_prev), 1e-20)
         noise = math.sqrt(beta_step if large else posterior) if t > 0 else 0.0
         x0, _ = prediction(config, t, alpha)
-        rows.append(Row(t, x0_from=x0, terms=(term,), noise=noise, clip=clip))
+        rows.append(Row(t, x0_from=x0, terms=(term,), noise=noise, **limits))
     return Table(tuple(rows))
 
 

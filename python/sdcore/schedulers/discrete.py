@@ -4,13 +4,13 @@ follows from them is not rounded."""
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.schedulers.base import Array, Config, Scheduler, Term, choice, first_step, number
+from sdcore.schedulers.base import Array, Config, Scheduler, Term, choice, number
 
 DEFAULTS = {
     "num_train_timesteps": 1000,
@@ -25,6 +25,8 @@ DEFAULTS = {
     "clip_sample": True,
     "clip_sample_range": 1.0,
     "thresholding": False,
+    "dynamic_thresholding_ratio": 0.995,
+    "sample_max_value": 1.0,
 }
 
 
@@ -107,28 +109,24 @@ def _cumulative_product(values: Array) -> Array:
     return np.cumprod(values, dtype=np.float64).astype(np.float32)
 
 
-def spaced_timesteps(config: Config, steps: int, *, left_out: int = 0) -> list[int]:
+def spaced_timesteps(config: Config, steps: int, *, left_out: int = 0, cut: int = 0) -> list[int]:
     """The training timesteps of a run of so many steps, from noisy to clean (Lin et al. 2023,
     table 2)."""
-    return [int(t) for t in spaced(config, steps, left_out=left_out).round()]
+    return [int(t) for t in spaced(config, steps, left_out=left_out, cut=cut).round()]
 
 
-def run_timesteps(config: Config, steps: int) -> list[int]:
-    """Those of them that a run makes: all, or from where it begins."""
-    return spaced_timesteps(config, steps)[first_step(config) :]
-
-
-def spaced(config: Config, steps: int, *, left_out: int = 0) -> NDArray[np.float64]:
+def spaced(config: Config, steps: int, *, left_out: int = 0, cut: int = 0) -> NDArray[np.float64]:
     """The same before rounding. Some methods space `left_out` more steps at the clean end and leave
-    them out."""
+    them out, or do without the noisiest `cut` timesteps."""
     check_steps(config, steps)
     total, points = _train_timesteps(config), steps + left_out
+    top = total - cut
     offset = number(config, "steps_offset")
     spacings: dict[str, Callable[[], NDArray[Any]]] = {
-        "leading": lambda: np.arange(points)[::-1] * (total // points) + offset,
-        "linspace": lambda: np.linspace(0, total - 1, points)[::-1],
+        "leading": lambda: np.arange(points)[::-1] * (top // points) + offset,
+        "linspace": lambda: np.linspace(0, top - 1, points)[::-1],
         # Rounding can leave arange one number too long, past the last step.
-        "trailing": lambda: np.round(np.arange(total, 0, -total / steps)) - 1,
+        "trailing": lambda: np.round(np.arange(top, 0, -total / steps)) - 1,
     }
     timesteps = choice(config, "timestep_spacing", spacings)()[:steps].astype(np.float64)
     if timesteps[0] >= total or timesteps[-1] < 0:
@@ -157,7 +155,11 @@ class Prediction(NamedTuple):
 
 def prediction(config: Config, t: float, alpha: float) -> Prediction:
     """What the model's output at timestep t means, where x = sqrt(alpha) x0 + sqrt(1-alpha) eps."""
-    signal, sigma = math.sqrt(alpha), math.sqrt(1 - alpha)
+    return meaning(config, t, math.sqrt(alpha), math.sqrt(1 - alpha))
+
+
+def meaning(config: Config, t: float, signal: float, sigma: float) -> Prediction:
+    """The same where x = signal * x0 + sigma * eps."""
     if signal == 0 and config.prediction_type == "epsilon":
         raise InvalidArgumentError(
             f"[scheduler] timestep {t} is only noise (rescale_betas_zero_snr), and knowing the "
@@ -169,17 +171,33 @@ def prediction(config: Config, t: float, alpha: float) -> Prediction:
         "sample": lambda: Prediction(Term(m=1), Term(x=1 / sigma, m=-signal / sigma)),
         "v_prediction": lambda: Prediction(Term(x=signal, m=-sigma), Term(x=sigma, m=signal)),
     }
+    if config.get("use_flow_sigmas"):
+        flow = Prediction(Term(x=1, m=-sigma), Term(x=1, m=signal))
+        kinds["flow_prediction"] = lambda: flow
     return choice(config, "prediction_type", kinds)()
 
 
-def clip_bound(config: Config) -> float:
-    """What x0 is clipped to, ±."""
+class Bounds(TypedDict):
+    """How far x0 may go: fields of a row."""
+
+    clip: float
+    quantile: float
+
+
+def bounds(config: Config, *, clips: bool = True) -> Bounds:
+    """Those that the configuration asks for; some classes know thresholding alone."""
     if config.thresholding:
-        raise InvalidArgumentError(
-            "[scheduler] thresholding=True is not supported; set thresholding=False "
-            "(clip_sample=True clips to a fixed range)"
-        )
-    return number(config, "clip_sample_range") if config.clip_sample else math.inf
+        ratio = number(config, "dynamic_thresholding_ratio")
+        if not 0 < ratio <= 1:
+            raise InvalidArgumentError(
+                f"[scheduler] dynamic_thresholding_ratio must lie above 0 and up to 1, got {ratio}"
+            )
+        return {"clip": number(config, "sample_max_value"), "quantile": ratio}
+    clipped = clips and config.clip_sample
+    return {
+        "clip": number(config, "clip_sample_range") if clipped else math.inf,
+        "quantile": 0.0,
+    }
 
 
 def posterior_variance(alpha: float, alpha_prev: float) -> float:

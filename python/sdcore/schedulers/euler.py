@@ -1,7 +1,10 @@
 """Euler's method: Karras et al. 2022, algorithm 2 without churn."""
 
+import itertools
+import math
+
 from sdcore.errors import InvalidArgumentError
-from sdcore.schedulers.base import Config, Row, Table
+from sdcore.schedulers.base import Config, Row, Table, choice
 from sdcore.schedulers.sigmas import (
     SigmaScheduler,
     denoised,
@@ -17,7 +20,11 @@ def euler_table(config: Config, steps: int) -> Table:
     _check(config)
     levels = walk(config, steps, final=final_level(config))
     rows = []
-    for t, sigma, following in zip(*levels, levels.sigmas[1:], strict=False):
+    for t, (sigma, following) in zip(
+        levels.timesteps, itertools.pairwise(levels.sigmas), strict=True
+    ):
+        if config.timestep_type == "continuous" and config.prediction_type == "v_prediction":
+            t = math.log(sigma) / 4  # Karras et al. 2022, table 1
         x0 = denoised(config, t, sigma)
         term = moved(slope(x0, sigma), following - sigma)
         rows.append(Row(t, x0, (term,), input_scale=input_scale(sigma)))
@@ -30,10 +37,7 @@ def _check(config: Config) -> None:
             f"[euler] interpolation_type {config.interpolation_type!r} is not supported; "
             "use 'linear'"
         )
-    if config.timestep_type != "discrete":
-        raise InvalidArgumentError(
-            f"[euler] timestep_type {config.timestep_type!r} is not supported; use 'discrete'"
-        )
+    choice(config, "timestep_type", {"discrete": False, "continuous": True})
 
 
 class EulerDiscreteScheduler(

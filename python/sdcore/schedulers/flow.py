@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.schedulers.base import Array, Config, Scheduler, Term, choice, first_step, number
-from sdcore.schedulers.curves import FLAGS, curve
+from sdcore.schedulers.base import Array, Config, Scheduler, Term, choice, number
+from sdcore.schedulers.curves import FLAGS, curve, shifted
 from sdcore.schedulers.discrete import check_steps
 
 DEFAULTS = {
@@ -54,8 +54,7 @@ def flow_levels(
             f"{', '.join(f'{level:g}' for level in rounded)}; use another shift"
         )
     timesteps = rounded * np.float32(config.num_train_timesteps)
-    begin = first_step(config)
-    return timesteps.tolist()[begin:], [*rounded.tolist(), 0.0][begin:]
+    return timesteps.tolist(), [*rounded.tolist(), 0.0]
 
 
 def velocity_x0(sigma: float) -> Term:
@@ -84,7 +83,6 @@ def _given(sigmas: Sequence[float], steps: int) -> Values:
 
 
 def _shifted(config: Config, levels: Values, mu: float | None) -> Values:
-    """Esser et al. 2024, equation 23: larger pictures need more noise to be as hidden."""
     if not config.use_dynamic_shifting:
         shift = _shift(config)
     elif mu is None:
@@ -95,8 +93,7 @@ def _shifted(config: Config, levels: Values, mu: float | None) -> Values:
     else:
         kinds = {"exponential": math.exp(mu), "linear": mu}
         shift = choice(config, "time_shift_type", kinds)
-    shifted: Values = shift * levels / (1 + (shift - 1) * levels)
-    return shifted
+    return shifted(levels, shift)
 
 
 def _shift(config: Config) -> float:

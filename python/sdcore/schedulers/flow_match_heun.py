@@ -22,5 +22,5 @@ def flow_match_heun_table(config: Config, steps: int) -> Table:
     return Table(tuple(rows), sigmas=tuple(at))
 
 
-class FlowMatchHeunDiscreteScheduler(FlowScheduler, table=flow_match_heun_table):
+class FlowMatchHeunDiscreteScheduler(FlowScheduler, table=flow_match_heun_table, rows_a_step=2):
     """Second order, two evaluations a step."""

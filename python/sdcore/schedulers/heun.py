@@ -1,9 +1,9 @@
 """Heun's method: Karras et al. 2022, algorithm 1."""
 
 import itertools
+import math
 
-from sdcore.schedulers.base import Config, Row, Table, Term
-from sdcore.schedulers.discrete import clip_bound
+from sdcore.schedulers.base import Config, Row, Table, Term, number
 from sdcore.schedulers.sigmas import SigmaScheduler, denoised, input_scale, moved, slope, walk
 
 _DEFAULTS = {"beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
@@ -12,8 +12,9 @@ _DEFAULTS = {"beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
 def heun_table(config: Config, steps: int) -> Table:
     """Two rows a step: to the next level, and again from the beginning with the mean of the slopes
     at both ends."""
-    levels, clip = walk(config, steps), clip_bound(config)
-    timesteps, sigmas = levels
+    levels = walk(config, steps)
+    clip = number(config, "clip_sample_range") if config.clip_sample else math.inf
+    timesteps, sigmas = levels.timesteps, levels.sigmas
 
     def along(i: int) -> Term:
         if config.clip_sample:
@@ -36,5 +37,5 @@ def heun_table(config: Config, steps: int) -> Table:
     return Table(tuple(rows), levels.init_noise_sigma(config), tuple(at))
 
 
-class HeunDiscreteScheduler(SigmaScheduler, table=heun_table, defaults=_DEFAULTS):
+class HeunDiscreteScheduler(SigmaScheduler, table=heun_table, rows_a_step=2, defaults=_DEFAULTS):
     """Second order, two evaluations a step."""

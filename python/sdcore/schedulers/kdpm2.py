@@ -42,5 +42,5 @@ def kdpm2_table(config: Config, steps: int) -> Table:
     return Table(tuple(rows), levels.init_noise_sigma(config), tuple(at))
 
 
-class KDPM2DiscreteScheduler(SigmaScheduler, table=kdpm2_table, defaults=_DEFAULTS):
+class KDPM2DiscreteScheduler(SigmaScheduler, table=kdpm2_table, rows_a_step=2, defaults=_DEFAULTS):
     """Second order, two evaluations a step."""

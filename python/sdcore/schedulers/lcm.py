@@ -5,12 +5,12 @@ import math
 import numpy as np
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.schedulers.base import Config, Row, Table, Term, first_step, number
+from sdcore.schedulers.base import Config, Row, Table, Term, number
 from sdcore.schedulers.discrete import (
     DiscreteScheduler,
     alphas_cumprod,
+    bounds,
     check_steps,
-    clip_bound,
     prediction,
 )
 
@@ -30,8 +30,8 @@ _DEFAULTS = {
 def lcm_table(config: Config, steps: int, *, original_inference_steps: int | None = None) -> Table:
     """Each step guesses the image and takes it back to the next level with new noise."""
     original = original_inference_steps or config.original_inference_steps
-    timesteps = _timesteps(config, steps, original)
-    alphas, clip = alphas_cumprod(config).astype(float), clip_bound(config)
+    timesteps = distilled_timesteps(config, steps, original, "lcm")
+    alphas, limits = alphas_cumprod(config).astype(float), bounds(config)
     scaling = number(config, "timestep_scaling")
 
     rows = []
@@ -42,22 +42,22 @@ def lcm_table(config: Config, steps: int, *, original_inference_steps: int | Non
         kept, taken = (_SIGMA_DATA / distance) ** 2, t * scaling / distance
         alpha = 1.0 if following is None else alphas[following]
         term = Term(x=math.sqrt(alpha) * kept, x0=math.sqrt(alpha) * taken)
-        rows.append(Row(t, x0, (term,), math.sqrt(1 - alpha), clip))
+        rows.append(Row(t, x0, (term,), math.sqrt(1 - alpha), **limits))
     return Table(tuple(rows))
 
 
-def _timesteps(config: Config, steps: int, original: int) -> list[int]:
+def distilled_timesteps(config: Config, steps: int, original: int, place: str) -> list[int]:
     """Some of the timesteps that the model was distilled on."""
     check_steps(config, steps)
     total = config.num_train_timesteps
     if not steps <= original <= total:
         raise InvalidArgumentError(
-            f"[lcm] original_inference_steps must be from {steps}, the number of steps, to "
+            f"[{place}] original_inference_steps must be from {steps}, the number of steps, to "
             f"{total}, got {original}"
         )
     distilled = np.arange(original, 0, -1) * (total // original) - 1
     chosen = np.floor(np.linspace(0, original, steps, endpoint=False)).astype(int)
-    return [int(t) for t in distilled[chosen][first_step(config) :]]
+    return [int(t) for t in distilled[chosen]]
 
 
 class LCMScheduler(DiscreteScheduler, table=lcm_table, defaults=_DEFAULTS):

@@ -9,17 +9,18 @@ from sdcore.schedulers.base import Config, Row, Table, Term
 from sdcore.schedulers.sigmas import SigmaScheduler, denoised, input_scale, moved, slope, walk
 
 
-def lms_table(config: Config, steps: int, *, order: int = 4) -> Table:
+def lms_table(config: Config, steps: int, *, order: int = 4, begin: int = 0) -> Table:
     """Integrates the polynomial through the last `order` slopes."""
     if order not in (1, 2, 3, 4):
         raise InvalidArgumentError(f"[lms] order must be from 1 to 4, got {order!r}")
     levels = walk(config, steps)
     rows: list[Row] = []
     slopes: list[Term] = []
-    for i, (t, sigma) in enumerate(zip(*levels, strict=False)):
+    for i, t in enumerate(levels.timesteps[begin:], begin):
+        sigma = levels.sigmas[i]
         x0 = denoised(config, t, sigma)
         slopes.insert(0, slope(x0, sigma))
-        known = levels.sigmas[max(i - order + 1, 0) : i + 1][::-1]
+        known = levels.sigmas[max(i - order + 1, begin) : i + 1][::-1]
         terms = [
             moved(along, weight, begin=1 if age == 0 else 0)
             for age, (along, weight) in enumerate(
@@ -27,7 +28,7 @@ def lms_table(config: Config, steps: int, *, order: int = 4) -> Table:
             )
         ]
         rows.append(Row(t, x0, tuple(terms), input_scale=input_scale(sigma)))
-    return Table(tuple(rows), levels.init_noise_sigma(config), tuple(levels.sigmas[:-1]))
+    return Table(tuple(rows), levels.init_noise_sigma(config), tuple(levels.sigmas[begin:-1]))
 
 
 def _weights(known: list[float], start: float, end: float) -> list[float]:

@@ -10,41 +10,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.schedulers.base import Array, Config, Term, choice, first_step, number
+from sdcore.schedulers.base import Array, Config, Row, Table, Term, choice, number
 from sdcore.schedulers.curves import FLAGS, Levels, curve
 from sdcore.schedulers.discrete import (
     DiscreteScheduler,
+    Prediction,
     alphas_cumprod,
+    meaning,
     prediction,
     spaced,
     spaced_timesteps,
 )
+from sdcore.schedulers.placements import placed
 
 DEFAULTS = {
     "timestep_spacing": "linspace",
     **FLAGS,
+    "sigma_schedule": None,
     "sigma_min": None,
     "sigma_max": None,
 }
 
 
 class SigmaScheduler(DiscreteScheduler, defaults=DEFAULTS):
-    """A scheduler whose sample is x0 + sigma * eps."""
+    """A scheduler whose sample is signal * (x0 + sigma * eps)."""
 
     def noise_level(self, t: NDArray[Any]) -> tuple[Array, Array]:
         # The level of a row is its own, whatever timestep stands beside it.
         rows = [self._index(float(one)) for one in t]
-        sigma = np.array([self.table.sigmas[row] for row in rows], np.float32)
-        return np.ones_like(sigma), sigma
-
-
-class ScaledSigmaScheduler(SigmaScheduler):
-    """A scheduler whose sample is (x0 + sigma * eps) / sqrt(1 + sigma²), as in training."""
-
-    def noise_level(self, t: NDArray[Any]) -> tuple[Array, Array]:
-        _, sigma = super().noise_level(t)
-        signal: Array = np.sqrt(1 / (1 + sigma**2))
-        return signal, sigma * signal
+        signals = self.table.signals or [1.0] * len(self.table.rows)
+        signal = np.array([signals[row] for row in rows], np.float32)
+        return signal, signal * np.array([self.table.sigmas[row] for row in rows], np.float32)
 
 
 class Walk(NamedTuple):
@@ -52,6 +48,7 @@ class Walk(NamedTuple):
 
     timesteps: list[float]
     sigmas: list[float]
+    signals: list[float]
 
     def init_noise_sigma(self, config: Config) -> float:
         """What the first noise is multiplied by. Below pure noise a rest of the image is in it,
@@ -59,31 +56,64 @@ class Walk(NamedTuple):
         top = max(self.sigmas)
         return math.hypot(top, 1) if config.timestep_spacing == "leading" else top
 
+    def meaning(self, config: Config, i: int) -> Prediction:
+        """Of the model's output at step i, where it is given x as it is."""
+        signal = self.signals[i]
+        return meaning(config, self.timesteps[i], signal, signal * self.sigmas[i])
+
+    def table(self, rows: list[Row], begin: int = 0) -> Table:
+        """Rows of one evaluation a step, from the step `begin` on, of samples in this scale."""
+        levels = self.sigmas[begin:-1], self.signals[begin:-1]
+        return Table(tuple(rows), 1.0, *map(tuple, levels))
+
 
 def walk(config: Config, steps: int, *, final: float = 0.0) -> Walk:
     """Levels of a sampler on x0 + sigma * eps: those at the spaced timesteps, or a curve between
-    the first and the last of them; then `final`."""
+    the first and the last of them, or those that `sigma_schedule` names; then `final`."""
     training = training_sigmas(config)
     timesteps = spaced(config, steps).astype(np.float32).tolist()
-    sigmas = np.interp(timesteps, np.arange(len(training)), training)
-    curve = _curve(config, steps, float(sigmas[0]), float(sigmas[-1]))
-    if curve is not None:
-        sigmas, timesteps = curve, _timesteps_of(curve, training)
-    return _walk(config, timesteps, sigmas, final)
+    sigmas: Levels = np.interp(timesteps, np.arange(len(training)), training)
+    along = _curve(config, steps, float(sigmas[0]), float(sigmas[-1]))
+    named = placed(config, steps, training)
+    chosen = named if named is not None else along
+    if chosen is not None:
+        sigmas, timesteps = chosen, _timesteps_of(chosen, training)
+    return _walk(timesteps, sigmas, final, lambda _: 1.0)
 
 
-def scaled_walk(config: Config, steps: int, *, whole: Callable[[float], int] = round) -> Walk:
+def scaled_walk(
+    config: Config,
+    steps: int,
+    *,
+    whole: Callable[[float], int] = round,
+    final: float | None = None,
+    cut: int = 0,
+) -> Walk:
     """Levels of a sampler in the scale of training: whole timesteps, spaced with one more below
-    them, or a curve over all of training's levels. `whole` is how Karras' curve comes to timesteps
-    that the model knows; the other is cut, by diffusers' convention."""
+    them, or a curve over all of training's levels, or those that `sigma_schedule` names; then
+    `final`, or the last level again. `whole` is how Karras' curve comes to timesteps that the model
+    knows; the others are cut, by diffusers' convention."""
     training = training_sigmas(config)
-    timesteps: list[Any] = spaced_timesteps(config, steps, left_out=1)
-    sigmas = np.interp(timesteps, np.arange(len(training)), training)
-    curve = _curve(config, steps, float(training[-1]), float(training[0]))
-    if curve is not None:
-        whole = whole if config.use_karras_sigmas else int
-        sigmas, timesteps = curve, [whole(t) for t in _timesteps_of(curve, training)]
-    return _walk(config, timesteps, sigmas, final_level(config))
+    timesteps: list[Any] = spaced_timesteps(config, steps, left_out=1, cut=cut)
+    sigmas: Levels = np.interp(timesteps, np.arange(len(training)), training)
+    along = _curve(config, steps, float(training[-1]), float(training[0]))
+    named = placed(config, steps, training)
+    if named is not None:
+        sigmas, timesteps = named, _timesteps_of(named, training)
+    elif along is not None:
+        whole = whole if config.use_karras_sigmas or config.get("use_lu_lambdas") else int
+        sigmas, timesteps = along, [whole(t) for t in _timesteps_of(along, training)]
+    elif final is None:
+        final = float(training[0])
+    return _walk(timesteps, sigmas, sigmas[-1] if final is None else final, input_scale)
+
+
+def flow_walk(config: Config, steps: int, levels: Levels, final: float) -> Walk:
+    """Levels of flow matching, x = (1 - level) * x0 + level * eps, in the terms of the others."""
+    timesteps: list[float] = [int(level * config.num_train_timesteps) for level in levels]
+    rounded = np.append(levels, final).astype(np.float32).astype(float)
+    signals = 1 - rounded
+    return Walk(timesteps, (rounded / signals).tolist(), signals.tolist())
 
 
 def final_level(config: Config) -> float:
@@ -92,15 +122,16 @@ def final_level(config: Config) -> float:
     return choice(config, "final_sigmas_type", {"zero": 0.0, "sigma_min": lowest})
 
 
-def _walk(config: Config, timesteps: list[float], sigmas: NDArray[Any], final: float) -> Walk:
+def _walk(
+    timesteps: list[float], sigmas: Levels, final: float, signal: Callable[[float], float]
+) -> Walk:
     levels = [float(sigma) for sigma in np.append(sigmas, final).astype(np.float32)]
     if any(a <= b for a, b in itertools.pairwise(levels[:-1])):
         raise InvalidArgumentError(
             f"[scheduler] {len(timesteps)} steps give noise levels that do not fall from each to "
             "the next; use fewer steps or another timestep_spacing"
         )
-    begin = first_step(config)
-    return Walk(timesteps[begin:], levels[begin:])
+    return Walk(timesteps, levels, [signal(level) for level in levels])
 
 
 def training_sigmas(config: Config) -> Levels:
@@ -120,7 +151,7 @@ def _curve(config: Config, steps: int, top: float, bottom: float) -> Levels | No
     return curve(config, steps, top, bottom)
 
 
-def _timesteps_of(sigmas: NDArray[Any], training: Levels) -> list[float]:
+def _timesteps_of(sigmas: Levels, training: Levels) -> list[float]:
     return [timestep_of(sigma, training) for sigma in sigmas]
 
 
@@ -149,6 +180,12 @@ def denoised(config: Config, t: float, sigma: float) -> Term:
 def slope(x0: Term, sigma: float) -> Term:
     """dx/dsigma = (x - x0) / sigma, of x and m: exact where x0 is not clipped."""
     return Term(x=(1 - x0.x) / sigma, m=-x0.m / sigma)
+
+
+def ancestral(sigma: float, following: float) -> tuple[float, float]:
+    """The level that a noisy step goes down to, and the noise that brings it up to `following`:
+    the posterior's, as in DDPM."""
+    return following**2 / sigma, following * math.sqrt(1 - (following / sigma) ** 2)
 
 
 def moved(along: Term, distance: float, begin: float = 1.0) -> Term:

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.schedulers.base import Config, Row, Table, Term, choice
-from sdcore.schedulers.discrete import clip_bound, prediction
-from sdcore.schedulers.sigmas import ScaledSigmaScheduler, Walk, input_scale, scaled_walk
+from sdcore.schedulers.base import Config, Row, Table, Term, choice, number
+from sdcore.schedulers.curves import shifted
+from sdcore.schedulers.discrete import bounds
+from sdcore.schedulers.sigmas import SigmaScheduler, Walk, final_level, flow_walk, scaled_walk
 
 _DEFAULTS = {
     "solver_order": 2,
@@ -23,40 +24,58 @@ _DEFAULTS = {
     "disable_corrector": (),
     "final_sigmas_type": "zero",
     "use_flow_sigmas": False,
-    "clip_sample": False,  # no field of this class: x0 is as the model says
+    "flow_shift": 1.0,
+    "use_dynamic_shifting": False,
+    "shift_terminal": None,
 }
 
 
-def unipc_table(config: Config, steps: int) -> Table:
-    levels = scaled_walk(config, steps)
+def unipc_table(config: Config, steps: int, *, begin: int = 0) -> Table:
     _check(config)
+    levels = _walk(config, steps)
     rows = []
-    for i, (t, sigma) in enumerate(zip(*levels, strict=False)):
-        x0, _ = prediction(config, t, input_scale(sigma) ** 2)
-        rows.append(Row(t, x0, _terms(config, levels, i)))
-    return Table(tuple(rows), sigmas=tuple(levels.sigmas[:-1]))
+    for i, t in enumerate(levels.timesteps[begin:], begin):
+        x0, _ = levels.meaning(config, i)
+        terms = _terms(config, levels, i, i - begin)
+        rows.append(Row(t, x0, terms, **bounds(config, clips=False)))
+    return levels.table(rows, begin)
 
 
-def _terms(config: Config, levels: Walk, i: int) -> tuple[Term, ...]:
-    sigma, following = levels.sigmas[i : i + 2]
-    kept = following / sigma * input_scale(following) / input_scale(sigma)
+def _walk(config: Config, steps: int) -> Walk:
+    final = 0.0 if final_level(config) == 0 else None
+    if not config.use_flow_sigmas:
+        return scaled_walk(config, steps, final=final)
+    if config.use_karras_sigmas:
+        sigmas = np.array(scaled_walk(config, steps, final=0.0).sigmas[:-1])
+        levels = sigmas / (sigmas + 1)
+    else:
+        even = np.linspace(1, 1 / config.num_train_timesteps, steps + 1)[:-1]
+        levels = shifted(even, number(config, "flow_shift"))
+        levels[0] = min(levels[0], 1 - 1e-6)  # lambda is infinite at 1; diffusers' stand-in
+    return flow_walk(config, steps, levels, levels[-1] if final is None else final)
+
+
+def _terms(config: Config, levels: Walk, i: int, known: int) -> tuple[Term, ...]:
+    kept = levels.sigmas[i + 1] / levels.sigmas[i] * levels.signals[i + 1] / levels.signals[i]
     weights = np.zeros(config.solver_order + 1)
-    predicted = _weights(config, levels, i, corrected=False)
+    predicted = _weights(config, levels, i, known, corrected=False)
     weights[: len(predicted)] = predicted
-    if i > 0 and i - 1 not in config.disable_corrector:
-        better = _weights(config, levels, i - 1, corrected=True)
-        better[1:] -= _weights(config, levels, i - 1, corrected=False)
+    if known > 0 and i - 1 not in config.disable_corrector:
+        better = _weights(config, levels, i - 1, known - 1, corrected=True)
+        better[1:] -= _weights(config, levels, i - 1, known - 1, corrected=False)
         weights[: len(better)] += kept * better
     depth = max(int(np.flatnonzero(weights).max(initial=0)) + 1, 1)
     first, *others = (Term(x0=float(weight)) for weight in weights[:depth])
     return (first._replace(x=kept), *others)
 
 
-def _weights(config: Config, levels: Walk, i: int, *, corrected: bool) -> NDArray[np.float64]:
+def _weights(
+    config: Config, levels: Walk, i: int, known: int, *, corrected: bool
+) -> NDArray[np.float64]:
     """What each x0 has in step i, newest first; the corrector's first is x0 at the step's end."""
-    order = _order(config, levels, i)
+    order = _order(config, levels, i, known)
     sigma, following = levels.sigmas[i : i + 2]
-    signal, phi = input_scale(following), following / sigma - 1  # expm1(-h)
+    signal, phi = levels.signals[i + 1], following / sigma - 1  # expm1(-h)
     if following == 0 or following == sigma:
         return np.array([-signal * phi])  # the slopes do not matter
     h = math.log(sigma / following)
@@ -86,9 +105,9 @@ def _rhos(places: list[float], h: float, size: float, corrected: bool) -> NDArra
     return np.linalg.solve(powers, moments)
 
 
-def _order(config: Config, levels: Walk, i: int) -> int:
+def _order(config: Config, levels: Walk, i: int, known: int) -> int:
     left = len(levels.timesteps) - i if config.lower_order_final else config.solver_order
-    return int(min(config.solver_order, left, i + 1))
+    return int(min(config.solver_order, left, known + 1))
 
 
 def _check(config: Config) -> None:
@@ -98,10 +117,10 @@ def _check(config: Config) -> None:
         )
     if not config.predict_x0:
         raise InvalidArgumentError("[unipc] predict_x0=False is not supported; set predict_x0=True")
-    if config.use_flow_sigmas:
-        raise InvalidArgumentError("[unipc] use_flow_sigmas=True is not supported; set it False")
-    clip_bound(config)  # refuses thresholding
+    for field in ("use_dynamic_shifting", "shift_terminal"):
+        if config[field]:
+            raise InvalidArgumentError(f"[unipc] {field} is not supported; leave it out")
 
 
-class UniPCMultistepScheduler(ScaledSigmaScheduler, table=unipc_table, defaults=_DEFAULTS):
+class UniPCMultistepScheduler(SigmaScheduler, table=unipc_table, defaults=_DEFAULTS):
     """Second order or third, one evaluation a step."""
