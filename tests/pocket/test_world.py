@@ -1,5 +1,7 @@
 """The pocket model's world: scenes, their pictures and their captions agree with each other."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -69,6 +71,16 @@ def test_the_layout_names_what_the_picture_shows():
             if i == 0 or scene.things[i - 1].texture == "plain":
                 # Only smooth edges have a colour between two.
                 assert (picture[cells == i] == color).all(-1).mean() > 0.8
+
+
+def test_what_is_inside_does_not_stick_out():
+    inside = [s for s in scenes(150, kind="two") if s.relation == "inside"]
+    assert len({s.objects[1].shape for s in inside}) > 2
+    for scene in inside:
+        outer = scene.things[0]
+        alone = world.layout(dataclasses.replace(scene, things=(outer,)), cells=world.SIZE)
+        both = world.layout(scene, cells=world.SIZE)
+        assert (alone[both == 2] == 1).all(), scene.key
 
 
 def test_captions_say_each_object():

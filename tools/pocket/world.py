@@ -245,9 +245,11 @@ def _inside(random: np.random.Generator, background: str) -> Scene:
         if np.abs(apart).sum() > 150:
             break
     rb = random.uniform(42, 48)
-    ra = rb * random.uniform(0.38, 0.44)
+    ra = rb * random.uniform(0.34, 0.4)
     x, y = 64 + random.uniform(-5, 5, 2)
-    return Scene("two", (a, b), "inside", background, (_thing(b, x, y, rb), _thing(a, x, y, ra)))
+    room = y - 0.14 * rb if b.shape == "heart" else y  # a heart is widest above its middle
+    things = _thing(b, x, y, rb), _thing(a, x, room, ra)
+    return Scene("two", (a, b), "inside", background, things)
 
 
 def _three(random: np.random.Generator) -> Scene:
