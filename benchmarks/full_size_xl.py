@@ -1,6 +1,6 @@
 """Full-size SDXL: a step of its UNet beside PyTorch, and the memory of a whole picture.
 
-    python benchmarks/full_size_xl.py step q8_0 q4_K     # sdcore's weights; PyTorch has bf16
+    python benchmarks/full_size_xl.py step q8_0 q4_K     # sdcore's weights; PyTorch has floats
     python benchmarks/full_size_xl.py memory q4_K
 
 Weights are random numbers of the size that keeps activations, made once and kept in a temporary
@@ -118,39 +118,43 @@ def make(type: str) -> Path:
     return path
 
 
-def _inputs() -> dict[str, Any]:
+def _inputs(side: int) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     return {
-        "sample": rng.standard_normal((1, 4, 128, 128), dtype=np.float32),
+        "sample": rng.standard_normal((1, 4, side // 8, side // 8), dtype=np.float32),
         "encoder_hidden_states": rng.standard_normal((1, 77, 2048), dtype=np.float32),
         "text_embeds": rng.standard_normal((1, 1280), dtype=np.float32),
-        "time_ids": np.array([[1024, 1024, 0, 0, 1024, 1024]], np.float32),
+        "time_ids": np.array([[side, side, 0, 0, side, side]], np.float32),
     }
 
 
-def sdcore_side(type: str, threads: int) -> Callable[[], Any]:
+def sdcore_side(type: str, dtype: str, side: int, threads: int) -> Callable[[], Any]:
     component = checkpoint.open(make(type)).component("unet")
-    unet = UNet2DConditionModel.from_component(component, RunOptions("bf16", threads=threads))
-    given = _inputs()
+    unet = UNet2DConditionModel.from_component(component, RunOptions(dtype, threads=threads))
+    given = _inputs(side)
     conditions = {key: given[key] for key in ("text_embeds", "time_ids")}
     return lambda: unet(given["sample"], 500, given["encoder_hidden_states"], **conditions)
 
 
-def torch_side(threads: int) -> Callable[[], Any]:
-    """diffusers' UNet in bfloat16, channels last, as PyTorch is fastest."""
+def torch_side(dtype: str, side: int, threads: int) -> Callable[[], Any]:
+    """diffusers' UNet, channels last, as PyTorch is fastest."""
     import torch
     from diffusers import UNet2DConditionModel as TorchUNet
 
     torch.set_num_threads(threads)
+    kind = {"bf16": torch.bfloat16, "f32": torch.float32}[dtype]
     fields = {key: value for key, value in vars(UNET).items() if value is not None}
     with torch.device("meta"):
         unet = TorchUNet(**fields)
-    unet = unet.to(torch.bfloat16).to_empty(device="cpu").eval()
+    unet = unet.to(kind).to_empty(device="cpu").eval()
+    pool = torch.randn(_POOL).to(kind)
     with torch.no_grad():
         for parameter in unet.parameters():
-            parameter.normal_(0, 1 / math.sqrt(max(1, parameter[0].numel())))
+            values = pool.repeat(-(-parameter.numel() // _POOL))[: parameter.numel()]
+            scale = 1 / math.sqrt(max(1, parameter[0].numel()))
+            parameter.copy_(values.view_as(parameter) * scale)
     unet = unet.to(memory_format=torch.channels_last)
-    given = {key: torch.from_numpy(value).bfloat16() for key, value in _inputs().items()}
+    given = {key: torch.from_numpy(value).to(kind) for key, value in _inputs(side).items()}
     added = {key: given[key] for key in ("text_embeds", "time_ids")}
 
     def run() -> Any:
@@ -162,36 +166,38 @@ def torch_side(threads: int) -> Callable[[], Any]:
     return run
 
 
-def step(types: Sequence[str], threads: int, rounds: int) -> None:
-    sides = {f"sdcore bf16, {type} weights": sdcore_side(type, threads) for type in types}
-    sides["PyTorch bf16"] = torch_side(threads)
+def step(types: Sequence[str], dtype: str, side: int, threads: int, rounds: int) -> None:
+    peer = f"PyTorch {dtype}"
+    sides = {f"sdcore {dtype}, {t} weights": sdcore_side(t, dtype, side, threads) for t in types}
+    sides[peer] = torch_side(dtype, side, threads)
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds + 1):  # the first warms up
-        for name, side in sides.items():
+        for name, run in sides.items():
             start = time.perf_counter()
-            side()
+            run()
             if turn:
                 times[name].append(time.perf_counter() - start)
-    peer = float(np.median(times["PyTorch bf16"]))
-    print(f"| SDXL UNet step, 1024x1024, {threads} threads | seconds | vs PyTorch |")
+    medians = {name: float(np.median(seconds)) for name, seconds in times.items()}
+    print(f"| SDXL UNet step, {side}x{side}, {threads} threads | seconds | vs PyTorch |")
     print("| --- | --- | --- |")
-    for name, seconds in times.items():
-        median = float(np.median(seconds))
-        print(f"| {name} | {median:.2f} | {peer / median:.2f}× |")
+    for name, median in medians.items():
+        print(f"| {name} | {median:.2f} | {medians[peer] / median:.2f}× |")
 
 
-def memory(type: str, threads: int, steps: int) -> None:
-    """Draws a 1024x1024 picture in a process of its own and prints the most that it held."""
+def memory(type: str, dtype: str, side: int, threads: int, steps: int) -> None:
+    """Draws a picture in a process of its own and prints the most that it held."""
     code = (
         "import sdcore, time; t = time.perf_counter();"
-        f"pipe = sdcore.DiffusionPipeline.open({str(make(type))!r}, threads={threads});"
+        f"pipe = sdcore.DiffusionPipeline.open({str(make(type))!r}, dtype={dtype!r},"
+        f" threads={threads});"
         "print(f'model open after {time.perf_counter() - t:.2f} s');"
-        f"pipe('a lighthouse at dusk', num_inference_steps={steps}, seed=0);"
+        f"pipe('a lighthouse at dusk', width={side}, height={side},"
+        f" num_inference_steps={steps}, seed=0);"
         f"print(f'picture in {steps} guided steps after {{time.perf_counter() - t:.1f}} s')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    print(f"peak memory of a 1024x1024 picture from {type} weights: {peak / 1e9:.2f} GB")
+    print(f"peak memory of a {side}x{side} picture, {type} and {dtype}: {peak / 1e9:.2f} GB")
 
 
 def main() -> None:
@@ -201,16 +207,18 @@ def main() -> None:
     parser.add_argument("what", choices=("make", "step", "memory"))
     parser.add_argument("types", nargs="+", help="of the weights: q8_0, q4_K, f16 …")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--size", type=int, default=1024, help="pixels a side")
+    parser.add_argument("--dtype", choices=("f32", "bf16"), default="bf16")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1)
     args = parser.parse_args()
     if args.what == "step":
-        step(args.types, args.threads, args.rounds)
+        step(args.types, args.dtype, args.size, args.threads, args.rounds)
     for type in args.types if args.what != "step" else ():
         if args.what == "make":
             print(make(type))
         else:
-            memory(type, args.threads, args.steps)
+            memory(type, args.dtype, args.size, args.threads, args.steps)
 
 
 if __name__ == "__main__":
