@@ -283,3 +283,13 @@ def test_a_text_encoder_of_another_model_is_refused(saved: Any) -> None:
     _, folder = saved["xl"]
     with pytest.raises(sdcore.UnsupportedModelError, match=r"takes texts of 192.*gives 256"):
         opened(folder, text_encoder=saved["sd2"][1] / "text_encoder")
+
+
+def test_a_schedule_of_another_kind_than_any_that_is_built_is_refused(
+    saved: Any, tmp_path: Path
+) -> None:
+    config = '{"_class_name": "NewFlowScheduler", "shift": 3.0}'
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(config)
+    with pytest.raises(sdcore.UnsupportedModelError, match="drawn with NewFlowScheduler"):
+        opened(saved["xl"][1], config=tmp_path)

@@ -14,7 +14,7 @@ from typing import Any
 
 from sdcore import checkpoint
 from sdcore.checkpoint import Checkpoint, Component
-from sdcore.errors import CheckpointError, InvalidArgumentError
+from sdcore.errors import CheckpointError, InvalidArgumentError, UnsupportedModelError
 from sdcore.models.base import Loadable, RunOptions
 from sdcore.schedulers import Scheduler
 from sdcore.tokenizer import EOS, CLIPTokenizer
@@ -134,6 +134,11 @@ def _scheduler(source: Checkpoint, config: PathLike | None) -> Scheduler:
             fields = _read_json(json_file)
     name = fields.get("_class_name", "DDIMScheduler")
     if name not in Scheduler.registry:
+        if "beta_schedule" not in fields:  # DDIM would draw noise
+            raise UnsupportedModelError(
+                f"[pipeline] '{source.path}' is drawn with {name}, which is not built; give "
+                "config= a folder with a scheduler/scheduler_config.json of another"
+            )
         log.info("[pipeline] the model asks for %s, which is not built yet: using DDIM", name)
         name = "DDIMScheduler"
         # What the class in the file does not have is DDIM's to ask for: latents are never clipped.
