@@ -12,6 +12,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    EDMDPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     LatentConsistencyModelPipeline,
     LCMScheduler,
@@ -66,8 +67,7 @@ def vae(**more: Any) -> AutoencoderKL:
             block_out_channels=VAE_CHANNELS,
             down_block_types=("DownEncoderBlock2D",) * 2,
             up_block_types=("UpDecoderBlock2D",) * 2,
-            scaling_factor=0.13025,
-            **more,
+            **{"scaling_factor": 0.13025, **more},
         ),
     )
 
@@ -150,6 +150,17 @@ def xl(folder: Path, scheduler: Any = None, **vae_config: Any) -> StableDiffusio
 def xl_inpaint(folder: Path) -> StableDiffusionXLInpaintPipeline:
     parts = xl(folder).components | {"unet": base_unet(9)}
     return StableDiffusionXLInpaintPipeline(**parts, add_watermarker=False)
+
+
+PLAYGROUND_LATENTS = {
+    "latents_mean": (-1.6574, 1.886, -1.383, 2.5155),
+    "latents_std": (8.4927, 5.9022, 6.5498, 5.2299),
+}
+
+
+def playground(folder: Path) -> StableDiffusionXLPipeline:
+    edm = EDMDPMSolverMultistepScheduler()  # the published config is the class's defaults
+    return xl(folder, edm, **PLAYGROUND_LATENTS, scaling_factor=0.5)
 
 
 def refiner(folder: Path) -> StableDiffusionXLImg2ImgPipeline:

@@ -43,7 +43,7 @@ def ours(pipe: Any, prompt: str = PROMPT, **arguments: Any) -> np.ndarray:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, Path]]:
     """diffusers' pipelines, and the folders in which they saved themselves."""
     found = {}
-    for name in ("xl", "refiner", "sd2"):
+    for name in ("xl", "refiner", "playground", "sd2"):
         folder = tmp_path_factory.mktemp(name)
         pipe = getattr(tiny_xl, name)(folder / "tokenizers")
         pipe.save_pretrained(folder / "model")
@@ -163,17 +163,35 @@ def test_sd2_is_diffusers(saved: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["xl", "refiner", "sd2"])
+def test_playground_is_diffusers(saved: Any) -> None:
+    pipe, folder = saved["playground"]
+    mine = opened(folder)
+    assert mine.default_guidance == 3.0
+    latents = theirs(pipe, negative_prompt=NEGATIVE, guidance_scale=3.0)
+    assert error(ours(mine, negative_prompt=NEGATIVE), latents) <= SAMPLED_F32
+    arguments = {**ARGS, "latents": noise(pipe), "output_type": "np", "guidance_scale": 3.0}
+    ref = pipe(PROMPT, **arguments).images
+    picture = mine(PROMPT, **ARGS, seed=5, output_type="np").images
+    assert error(picture, ref) <= SAMPLED_F32
+
+
+@pytest.mark.parametrize("name", ["xl", "refiner", "playground", "sd2"])
 def test_a_single_file_draws_what_its_folder_draws(saved: Any, tmp_path: Path, name: str) -> None:
     """OpenCLIP's names, fused and turned tensors and all; no config but what shapes say."""
     pipe, folder = saved[name]
     facts = {"modelspec.prediction_type": "v"} if name == "sd2" else {}
-    path = tiny_xl.save_original(pipe, tmp_path / "model.safetensors", **facts)
+    markers = {"edm_mean": torch.zeros(4), "edm_std": torch.ones(4)} if name == "playground" else {}
+    path = tiny_xl.save_original(pipe, tmp_path / "model.safetensors", markers, **facts)
     vocabularies = _vocabularies(folder, tmp_path / "vocabularies")
     single = opened(path, config=vocabularies)
-    assert single.family == {"xl": "sdxl", "refiner": "sdxl-refiner", "sd2": "sd2"}[name]
+    families = {"xl": "sdxl", "refiner": "sdxl-refiner", "playground": "playground-v2.5"}
+    assert single.family == families.get(name, name)
     arguments = {"negative_prompt": NEGATIVE, "num_inference_steps": 2}
-    assert np.array_equal(ours(single, **arguments), ours(opened(folder), **arguments))
+    latents = ours(single, **arguments)
+    assert np.array_equal(latents, ours(opened(folder), **arguments))
+    pictures = [pipe.vae.decode(pipe.vae.unscale(latents)) for pipe in (single, opened(folder))]
+    # SD 2.x has another scale than the tiny model's VAE.
+    assert np.array_equal(*pictures) == (name != "sd2")
 
 
 def _vocabularies(folder: Path, into: Path) -> Path:
@@ -247,14 +265,11 @@ def test_turbo_is_known_by_its_schedule(saved: Any, tmp_path: Path) -> None:
     assert error(ours(turbo, num_inference_steps=1), ref) <= SAMPLED_F32
 
 
-def test_latents_have_a_mean_and_a_deviation_by_channel(saved: Any, tmp_path: Path) -> None:
-    """Playground v2.5's."""
-    facts = {"latents_mean": [-1.5, 1.0, 0.5, 2.0], "latents_std": [8.0, 2.0, 4.0, 3.0]}
-    tiny_xl.vae(**{k: tuple(v) for k, v in facts.items()}).save_pretrained(tmp_path / "vae")
-    vae = opened(saved["xl"][1], vae=tmp_path / "vae").vae
+def test_latents_have_a_mean_and_a_deviation_by_channel(saved: Any) -> None:
+    vae = opened(saved["playground"][1]).vae
     x = np.random.default_rng(0).standard_normal((2, 4, 3, 5), dtype=np.float32)
-    mean, std = (np.array(facts[key])[:, None, None] for key in ("latents_mean", "latents_std"))
-    assert error(vae.unscale(x), x.astype(float) * std / 0.13025 + mean) <= 1e-6
+    mean, std = (np.array(v)[:, None, None] for v in tiny_xl.PLAYGROUND_LATENTS.values())
+    assert error(vae.unscale(x), x.astype(float) * std / 0.5 + mean) <= 1e-6
     assert error(vae.scale(vae.unscale(x)), x) <= 1e-5
 
 
