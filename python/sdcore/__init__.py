@@ -2,6 +2,7 @@
 
 from sdcore import gguf, ops
 from sdcore._core import __version__, cpu_features
+from sdcore.checkpoint.conversion import convert
 from sdcore.errors import (
     CancelledError,
     CheckpointError,
@@ -72,6 +73,7 @@ __all__ = [
     "UnsupportedModelError",
     "__version__",
     "backends",
+    "convert",
     "cpu_features",
     "dequantize",
     "gguf",

@@ -158,6 +158,33 @@ class CLIPTokenizer:
             "tokenizer.ggml.padding_token_id": self.pad_token_id,
         }
 
+    def save_folder(self, path: str | PathLike[str]) -> None:
+        """What `from_folder` and transformers' CLIPTokenizer read."""
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        roles = {
+            "bos_token": self.tokens[self.bos_token_id],
+            "eos_token": self.tokens[self.eos_token_id],
+            "unk_token": self.tokens[self.unk_token_id],
+            "pad_token": self.tokens[self.pad_token_id],
+        }
+        more = [
+            {"content": text, "normalized": ignore_case, "__type": "AddedToken"}
+            for text, ignore_case in self.special.items()
+            if text not in roles.values()
+        ]
+        config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **roles}
+        files: dict[str, Any] = {
+            "vocab.json": {token: i for i, token in enumerate(self.tokens) if token},
+            "special_tokens_map.json": roles,
+            "tokenizer_config.json": config | ({"additional_special_tokens": more} if more else {}),
+        }
+        for name, value in files.items():
+            text = json.dumps(value, ensure_ascii=False)
+            (folder / name).write_text(text, encoding="utf-8")
+        merges = "\n".join(["#version: 0.2", *self.merges]) + "\n"
+        (folder / "merges.txt").write_text(merges, encoding="utf-8")
+
     def __call__(self, text: str | Sequence[str], max_length: int = 77) -> NDArray[np.int32]:
         """Ids [number of prompts, max_length]: begin, prompt, end, padding. A prompt that is too
         long is cut before the end token, and a warning tells which part."""

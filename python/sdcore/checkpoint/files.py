@@ -17,6 +17,7 @@ from sdcore.errors import CheckpointError, FileError
 
 # Keys of a file's metadata, before the name of a part or a tensor.
 CONFIG_KEY = "sdcore.config."  # its config, as JSON
+TOKENIZER_KEY = "tokenizer.ggml."  # its vocabulary
 FOLDED_KEY = "comfy.gguf.orig_shape."  # its shape, where the tensor was folded for quantization
 
 # DiffusionPipeline.export names tensors after their graphs, and a VAE is two.
@@ -55,6 +56,8 @@ def read_file(path: Path) -> Contents:
         read = torch_zip.read if format == "torch zip" else torch_legacy.read
         tensors, metadata = read(file)
         format = "pickle"
+    if format != "gguf":
+        metadata = {key: _parsed(key, value, path) for key, value in metadata.items()}
     return Contents(format, tensors, metadata, _configs(metadata, path))
 
 
@@ -80,6 +83,18 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"[checkpoint] '{path}' is not a JSON object")
     return value
+
+
+def _parsed(key: str, value: Any, path: Path) -> Any:
+    """A vocabulary is lists, which only GGUF has: elsewhere they are written as JSON."""
+    if not key.startswith(TOKENIZER_KEY) or not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"[checkpoint] '{path}': metadata '{key}' is not JSON: {error}"
+        ) from error
 
 
 def _configs(metadata: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:

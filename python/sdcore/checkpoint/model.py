@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -47,11 +48,12 @@ class Component:
 class Checkpoint:
     def __init__(self, path: Path, contents: Contents) -> None:
         self.path = path
+        self._contents = contents
         self.format = contents.format  # "safetensors", "gguf", "pickle" or "diffusers"
         self.metadata = contents.metadata  # of a folder: its model_index.json
         self.tensors = contents.tensors  # as named in the file; in a folder, after their part
         self.tokenizer_paths = contents.tokenizers
-        self._configs = contents.configs
+        self.configs = contents.configs  # those that it comes with
 
     def __repr__(self) -> str:
         return f"<Checkpoint {self.path} ({self.format}): {self.title}>"
@@ -72,6 +74,11 @@ class Checkpoint:
             log.info("[checkpoint] '%s': passed over %s", self.path, counted(left))
         return parts, left
 
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The parts as they lie in the file; nothing is said about what they mean."""
+        return self._found[0]
+
     @cached_property
     def components(self) -> dict[str, Component]:
         return {name: self._component(part) for name, part in self._found[0].items()}
@@ -85,11 +92,15 @@ class Checkpoint:
     @cached_property
     def scheduler_config(self) -> dict[str, Any]:
         """The one it comes with, or the one that every file of its kind implies."""
-        if own := self._configs.get("scheduler"):
+        if own := self.configs.get("scheduler"):
             return own
         family = self.kind.family if self.kind else ""
         unet = self._found[0].get("unet")
         return infer_scheduler(family, self.tensors, self.metadata, unet.tensors if unet else {})
+
+    def replaced(self, **changes: Any) -> Checkpoint:
+        """The same with other `tensors`, `metadata` or `configs`."""
+        return Checkpoint(self.path, dataclasses.replace(self._contents, **changes))
 
     def summary(self) -> Summary:
         parts, left = self._found
@@ -104,7 +115,7 @@ class Checkpoint:
             )
         if part.component == "vae":
             tensors = {name: _linear(name, tensor) for name, tensor in tensors.items()}
-        config = self._configs.get(part.component)
+        config = self.configs.get(part.component)
         if config is None:
             assert self.kind is not None
             config = infer_config(part.component, tensors, self.kind.family, part.naming)

@@ -94,6 +94,10 @@ _WEIGHTLESS = re.compile(
 )
 
 
+def is_weightless(name: str) -> bool:
+    return bool(_WEIGHTLESS.search(name))
+
+
 def find_parts(
     tensors: Mapping[str, Tensor], wanted: Iterable[str]
 ) -> tuple[dict[str, Part], list[str]]:
@@ -110,7 +114,7 @@ def find_parts(
     for part in parts.values():
         inside = {name for name in tensors if name.startswith(part.prefix)}
         taken |= inside.difference(part.unknown)
-    left = [name for name in tensors if name not in taken and not _WEIGHTLESS.search(name)]
+    left = [name for name in tensors if name not in taken and not is_weightless(name)]
     return parts, left
 
 
@@ -127,7 +131,7 @@ def _part(component: str, prefix: str, naming: Naming, tensors: Mapping[str, Ten
     inner = {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
-        if name.startswith(prefix) and not _WEIGHTLESS.search(name)
+        if name.startswith(prefix) and not is_weightless(name)
     }
     table = naming.table(inner)
     known, unknown = table.apply(inner)

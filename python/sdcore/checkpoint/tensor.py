@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -60,7 +61,11 @@ def reshaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def transposed(tensor: Tensor) -> Tensor:
-    return _remade(tensor, tensor.to_float().T)
+    return TurnedTensor(tensor)
+
+
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    return StackedTensor(tensors)
 
 
 def _remade(tensor: Tensor, values: Floats) -> Tensor:
@@ -144,6 +149,95 @@ class FoldedTensor:
 
     def rows(self, begin: int, end: int) -> Tensor:
         return self.to_core().rows(begin, end)
+
+
+class RemadeTensor:
+    """Elements that lie otherwise than in the file, so that they must be copied, which is put off
+    until somebody needs them. A subclass says how in `data`."""
+
+    def __init__(self, type: str, shape: tuple[int, ...], name: str = "") -> None:
+        self.type = type
+        self.shape = shape
+        self.name = name
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * SIZES[self.type]
+
+    @property
+    def data(self) -> Any:
+        raise NotImplementedError
+
+    def release(self) -> None:
+        raise NotImplementedError
+
+    def to_core(self) -> Tensor:
+        data = np.ascontiguousarray(self.data).view(np.uint8).reshape(-1)
+        if self.type in CORE_SIZES:
+            tensor: Tensor = _core.Tensor.from_bytes(data, self.type, self.shape)
+            return tensor
+        carrier = _core.Tensor.from_bytes(data, "i8", [data.size])
+        return ForeignTensor(self.name, self.type, self.shape, carrier).to_core()
+
+    def to_float(self) -> Floats:
+        return self.to_core().to_float()
+
+    def reshape(self, shape: Sequence[int]) -> Tensor:
+        return self.to_core().reshape(shape)
+
+    def rows(self, begin: int, end: int) -> Tensor:
+        return self.to_core().rows(begin, end)
+
+
+class TurnedTensor(RemadeTensor):
+    """A matrix the other way round: blocks, which run along rows, become f16."""
+
+    def __init__(self, stored: Tensor) -> None:
+        super().__init__(stored.type if stored.type in SIZES else "f16", tuple(stored.shape[::-1]))
+        self._stored = stored
+
+    @property
+    def data(self) -> Any:
+        if self._stored.type not in SIZES:
+            return np.ascontiguousarray(self._stored.to_float().T, np.float16)
+        elements = np.frombuffer(self._stored.data, f"V{SIZES[self.type]}")
+        return np.ascontiguousarray(elements.reshape(self._stored.shape).T).view(np.uint8)
+
+    def release(self) -> None:
+        self._stored.release()
+
+
+class StackedTensor(RemadeTensor):
+    """Tensors one below the other, in the type of all of them or one that holds them all."""
+
+    def __init__(self, pieces: Sequence[Tensor]) -> None:
+        shape = (sum(piece.shape[0] for piece in pieces), *pieces[0].shape[1:])
+        types = {piece.type for piece in pieces}
+        wide = types & {"f64", "f32", "bf16"}
+        super().__init__(types.pop() if len(types) == 1 else "f32" if wide else "f16", shape)
+        self._pieces = pieces
+
+    @property
+    def nbytes(self) -> int:
+        same = self._pieces[0].type == self.type
+        return sum(piece.nbytes for piece in self._pieces) if same else super().nbytes
+
+    @property
+    def data(self) -> Any:
+        if all(piece.type == self.type for piece in self._pieces):
+            return np.concatenate([np.frombuffer(piece.data, np.uint8) for piece in self._pieces])
+        values = np.concatenate([piece.to_float() for piece in self._pieces])
+        return values.astype(np.float32 if self.type == "f32" else np.float16)
+
+    def release(self) -> None:
+        for piece in self._pieces:
+            piece.release()
+
+    def to_core(self) -> Tensor:
+        if self.type in SIZES:
+            return super().to_core()
+        tensor: Tensor = _core.Tensor.from_bytes(self.data, self.type, self.shape)
+        return tensor
 
 
 def core_tensor(tensor: Any) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcore import _core
-from sdcore.checkpoint.tensor import CORE_SIZES, SIZES, Floats, ForeignTensor, Tensor
+from sdcore.checkpoint.tensor import CORE_SIZES, SIZES, ForeignTensor, RemadeTensor, Tensor
 from sdcore.checkpoint.unpickler import Known, Opaque, Stateful
 from sdcore.errors import CheckpointError, UnsupportedModelError
 
@@ -307,15 +307,11 @@ def _tensor(file: Any, name: str, stored: Stored, find: Callable[[Storage], Bloc
     return CopiedTensor(name, stored, block, begin)
 
 
-class CopiedTensor:
-    """Stored with other strides, in the other byte order or compressed, so that its elements must
-    be copied, which is put off until somebody needs them."""
+class CopiedTensor(RemadeTensor):
+    """Stored with other strides, in the other byte order or compressed."""
 
     def __init__(self, name: str, stored: Stored, block: Block, begin: int) -> None:
-        self.shape = stored.shape
-        self.type = stored.dtype
-        self.nbytes = stored.elements * SIZES[stored.dtype]
-        self._name = name
+        super().__init__(stored.dtype, stored.shape, name)
         self._stored = stored
         self._block = block
         self._begin = begin
@@ -326,14 +322,6 @@ class CopiedTensor:
 
     def release(self) -> None:
         """The storage may be that of other tensors too."""
-
-    def to_core(self) -> Tensor:
-        type = self.type if self.type in CORE_SIZES else "i8"
-        shape = self.shape if self.type in CORE_SIZES else [self.nbytes]
-        tensor: Tensor = _core.Tensor.from_bytes(self.data, type, shape)
-        if self.type in CORE_SIZES:
-            return tensor
-        return ForeignTensor(self._name, self.type, self.shape, tensor).to_core()
 
     def _elements(self) -> npt.NDArray[Any]:
         """As unsigned numbers, which have every size and no arithmetic."""
@@ -348,12 +336,3 @@ class CopiedTensor:
             data, stored.shape, [stride * size for stride in stored.strides], writeable=False
         )
         return np.ascontiguousarray(view, dtype.newbyteorder("=")).reshape(stored.shape)
-
-    def to_float(self) -> Floats:
-        return self.to_core().to_float()
-
-    def reshape(self, shape: Any) -> Tensor:
-        return self.to_core().reshape(shape)
-
-    def rows(self, begin: int, end: int) -> Tensor:
-        return self.to_core().rows(begin, end)

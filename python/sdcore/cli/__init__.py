@@ -15,15 +15,16 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from sdcore import __version__
-from sdcore.cli import bench, img2img, info, txt2img
+from sdcore.cli import bench, convert, img2img, info, txt2img
 from sdcore.errors import SDCoreError
 
 __all__ = ["main"]
 
-_COMMANDS = (txt2img, img2img, info, bench)
+_COMMANDS = (txt2img, img2img, convert, info, bench)
 _EXAMPLES = """\
 examples:
   sdcore txt2img -m model.safetensors "a red circle"
+  sdcore convert model.safetensors model.gguf
   sdcore info model.safetensors
 """
 

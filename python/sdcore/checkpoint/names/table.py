@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from sdcore.checkpoint.tensor import Tensor, row_range, transposed
+from sdcore.checkpoint.tensor import Tensor, row_range, stacked, transposed
+from sdcore.errors import CheckpointError
 
 Row = tuple[str, str]
 
@@ -56,6 +57,25 @@ class NameTable:
             else:
                 known[new] = transposed(tensor) if new in self._transposed else tensor
         return known, unknown
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """The way back: the tensors under original names, and the names that no row knows."""
+        restored: dict[str, Tensor] = {}
+        unknown: list[str] = []
+        for name, tensor in tensors.items():
+            original = self.to_original(name)
+            if original is None:
+                unknown.append(name)
+            elif pieces := self._fused.get(original):
+                if missing := [piece for piece in pieces if piece not in tensors]:
+                    raise CheckpointError(
+                        f"[checkpoint] '{original}' is made of {len(pieces)} tensors, and these "
+                        f"are not there: {', '.join(missing)}"
+                    )
+                restored[original] = stacked([tensors[piece] for piece in pieces])
+            else:
+                restored[original] = transposed(tensor) if name in self._transposed else tensor
+        return restored, unknown
 
 
 def _rename(name: str, rows: Mapping[str, str]) -> str | None:

@@ -1,0 +1,133 @@
+"""Writing diffusers' folders, as from_pretrained of diffusers and transformers opens them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sdcore.checkpoint import safetensors
+from sdcore.checkpoint.layouts import Folder, layout_of
+from sdcore.checkpoint.model import Checkpoint, Component
+from sdcore.checkpoint.output import Outgoing, Progress, whole_folder
+from sdcore.checkpoint.sidecars import own_tokenizer, public
+from sdcore.checkpoint.tensor import Tensor
+from sdcore.errors import UnsupportedModelError
+from sdcore.tokenizer import CLIPTokenizer
+
+# The version of diffusers that these folders are written after.
+_VERSION = "0.42.0"
+_TRANSFORMERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.")
+
+
+def folder_tensors(opened: Checkpoint) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each part under diffusers' names, those that its class has."""
+    if len(opened.components) != 1:
+        _folder(opened)  # which refuses what has none
+    return {name: _of_class(part) for name, part in opened.components.items()}
+
+
+def write_folder(
+    opened: Checkpoint,
+    path: Path,
+    parts: Mapping[str, Sequence[Outgoing]],
+    progress: Progress | None = None,
+) -> None:
+    """A part alone goes into the folder itself, with its config."""
+    with whole_folder(path) as folder:
+        if len(parts) == 1:
+            for name, tensors in parts.items():
+                _write_part(folder, opened.component(name), tensors, progress)
+            return
+        layout = _folder(opened)
+        for name, tensors in parts.items():
+            _write_part(folder / name, opened.component(name), tensors, progress)
+        _write_tokenizers(folder, opened, layout)
+        scheduler = public(opened.scheduler_config)
+        _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+        index = _index(opened, layout, set(parts))
+        _copy_others(folder, opened, index)
+        _write_json(folder / "model_index.json", index)
+
+
+def _folder(opened: Checkpoint) -> Folder:
+    layout = layout_of(opened.kind.family) if opened.kind else None
+    if layout is None or not opened.components:
+        raise UnsupportedModelError(
+            f"[convert] '{opened.path}' holds {opened.title}, which sdcore cannot write as a "
+            "diffusers folder: name a file, such as model.safetensors"
+        )
+    return layout.folder
+
+
+def _of_class(part: Component) -> dict[str, Tensor]:
+    """Without what an original text encoder has more: layers after the last that is run, and a
+    projection where nothing is pooled."""
+    layers = part.config.get("num_hidden_layers")
+    if layers is None:
+        return part.tensors
+    projects = "CLIPTextModelWithProjection" in (part.config.get("architectures") or ())
+
+    def belongs(name: str) -> bool:
+        match = _LAYER.match(name)
+        return int(match[1]) < layers if match else projects or name != "text_projection.weight"
+
+    return {name: tensor for name, tensor in part.tensors.items() if belongs(name)}
+
+
+def _write_part(
+    folder: Path, part: Component, tensors: Sequence[Outgoing], progress: Progress | None
+) -> None:
+    folder.mkdir(exist_ok=True)
+    config = public(part.config)
+    is_text = part.name.startswith("text_encoder")
+    if is_text:
+        config = {"model_type": "clip_text_model"} | config
+    _write_json(folder / "config.json", config)
+    stem = "model" if is_text else "diffusion_pytorch_model"
+    safetensors.write(folder / f"{stem}.safetensors", tensors, {"format": "pt"}, progress)
+
+
+def _write_tokenizers(folder: Path, opened: Checkpoint, layout: Folder) -> None:
+    if opened.format == "diffusers":
+        for name in layout.tokenizers:
+            if (opened.path / name).is_dir():
+                shutil.copytree(opened.path / name, folder / name)
+        return
+    own = own_tokenizer(opened)
+    for name, pad in layout.tokenizers.items():
+        tokenizer = own if own is not None else CLIPTokenizer.default(pad=pad)
+        tokenizer.save_folder(folder / name)
+
+
+def _index(opened: Checkpoint, layout: Folder, there: set[str]) -> dict[str, Any]:
+    source = opened.metadata if opened.format == "diffusers" else {}
+    if source:
+        return dict(source)
+    index: dict[str, Any] = {"_class_name": layout.pipeline, "_diffusers_version": _VERSION}
+    for name, cls in layout.components.items():
+        library = "transformers" if cls in _TRANSFORMERS else "diffusers"
+        index[name] = [library, cls] if name in there else [None, None]
+    for name in layout.tokenizers:
+        index[name] = ["transformers", "CLIPTokenizer"]
+    index["scheduler"] = ["diffusers", opened.scheduler_config["_class_name"]]
+    return index | {name: [None, None] for name in layout.absent} | layout.options
+
+
+def _copy_others(folder: Path, opened: Checkpoint, index: Mapping[str, Any]) -> None:
+    """What a pipeline has beside the networks: safety checker, feature extractor."""
+    if opened.format != "diffusers":
+        return
+    for name in index:
+        source, target = opened.path / name, folder / name
+        if not name.startswith("_") and source.is_dir() and not target.exists():
+            shutil.copytree(source, target)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -1,0 +1,69 @@
+"""`sdcore convert`: any model file or folder into another kind."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+NAME = "convert"
+HELP = "write a model file or folder as another kind"
+EXAMPLES = """\
+examples:
+  sdcore convert model.ckpt model.safetensors --half
+  sdcore convert model.safetensors folder          # as diffusers has it
+  sdcore convert folder model.gguf
+  sdcore convert model.safetensors unet.gguf --comfyui
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from sdcore.checkpoint.conversion import DTYPES, FORMATS, PREDICTION_TYPES
+
+    add = parser.add_argument
+    add("source", metavar="IN", help="a model file, or a diffusers folder")
+    add("target", metavar="OUT", help="its ending says the kind; without one it is a folder")
+    add("--format", choices=FORMATS, help="the kind, where the ending does not say it")
+    add("--dtype", choices=DTYPES, help="store weights so (default: as they are)")
+    add("--half", action="store_const", const="f16", dest="dtype", help="the same as --dtype f16")
+    add("--ema", action="store_true", help="take the averaged weights of a training file")
+    add("--prediction-type", choices=PREDICTION_TYPES, help="what the UNet predicts")
+    add("--image-size", type=int, metavar="PIXELS", help="the size that the model draws best")
+    add("--comfyui", action="store_true", help="the UNet alone, as ComfyUI-GGUF reads it")
+    add("--variant", metavar="NAME", help="the files of a folder to take, such as fp16")
+    add("-f", "--overwrite", action="store_true", help="replace OUT if it exists")
+    add("--quiet", action="store_true", help="no progress bar and no warnings")
+    add("-v", "--verbose", action="store_true", help="say more, with tracebacks of faults")
+
+
+def run(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from sdcore.checkpoint.conversion import convert
+
+    with tqdm(
+        desc=Path(args.target).name,
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        disable=args.quiet or not sys.stderr.isatty(),
+    ) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        path = convert(
+            args.source,
+            args.target,
+            format=args.format,
+            dtype=args.dtype,
+            ema=args.ema,
+            prediction_type=args.prediction_type,
+            image_size=args.image_size,
+            for_comfyui=args.comfyui,
+            variant=args.variant,
+            overwrite=args.overwrite,
+            progress=show,
+        )
+    print(path)

@@ -1,0 +1,104 @@
+"""Round trips of the families after SD 1, in their real topology."""
+
+from __future__ import annotations
+
+import json
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+import tiny_families
+from sdcore import checkpoint, convert
+from tiny_families import FAMILIES, Tower, sd2
+
+F16 = torch.float16
+
+
+def stored(path):
+    return {
+        (name, key): (tuple(tensor.shape), tensor.type, bytes(np.ascontiguousarray(tensor.data)))
+        for name, part in checkpoint.open(path).components.items()
+        for key, tensor in part.tensors.items()
+    }
+
+
+@pytest.fixture(params=FAMILIES, ids=lambda spec: spec.family)
+def spec(request):
+    return request.param
+
+
+def test_round_trip(tmp_path, spec):
+    """Folder, single file, GGUF, PyTorch's, and a folder again, which diffusers opens."""
+    folder = tiny_families.save_folder(spec, tmp_path / "folder", F16)
+    want = stored(folder)
+    path = folder
+    for name in ("a.safetensors", "b.gguf", "c.ckpt", "d"):
+        path = convert(path, tmp_path / name)
+        assert checkpoint.open(path).kind.family == spec.family, name
+        assert stored(path) == want, name
+    index = json.loads((folder / "model_index.json").read_text())
+    again = json.loads((path / "model_index.json").read_text())
+    ignored = {"_diffusers_version", "requires_safety_checker"}
+    assert {k: v for k, v in index.items() if v != [None, None] and k not in ignored} == {
+        k: v for k, v in again.items() if v != [None, None] and k not in ignored
+    }
+    theirs = getattr(diffusers, spec.pipeline).from_pretrained(folder, torch_dtype=F16)
+    ours = getattr(diffusers, spec.pipeline).from_pretrained(path, torch_dtype=F16)
+    for name in ("unet", "vae", *(tower[0] for tower in spec.towers)):
+        a, b = getattr(theirs, name).state_dict(), getattr(ours, name).state_dict()
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name
+
+
+def test_single_file(tmp_path, spec):
+    """Name for name and bit for bit the original layout, which from_single_file opens."""
+    folder = tiny_families.save_folder(spec, tmp_path / "folder")
+    convert(folder, tmp_path / "a.safetensors")
+    want = tiny_families.original_state(spec)
+    got = load_file(tmp_path / "a.safetensors")
+    assert got.keys() == want.keys()
+    assert all(torch.equal(got[key], want[key]) for key in want)
+    pipe = getattr(diffusers, spec.pipeline)
+    theirs = pipe.from_pretrained(folder)
+    ours = pipe.from_single_file(
+        str(tmp_path / "a.safetensors"), config=str(folder), local_files_only=True
+    )
+    for name in ("unet", "vae", *(tower[0] for tower in spec.towers)):
+        a, b = getattr(theirs, name).state_dict(), getattr(ours, name).state_dict()
+        assert [key for key in a if not torch.equal(a[key], b[key])] == [], name
+
+
+def test_an_original_file_without_configs(tmp_path, spec):
+    """Only what shapes say: the tensors come out the same, and the classes are right."""
+    state = {key: value.to(F16) for key, value in tiny_families.original_state(spec).items()}
+    save_file(state, tmp_path / "a.safetensors")
+    convert(tmp_path / "a.safetensors", tmp_path / "b")
+    folder = tiny_families.save_folder(spec, tmp_path / "folder", F16)
+    assert stored(tmp_path / "b") == stored(folder)
+    for name, tower, _ in spec.towers:
+        config = json.loads((tmp_path / "b" / name / "config.json").read_text())
+        want = json.loads((folder / name / "config.json").read_text())
+        for key in (
+            "architectures",
+            "hidden_act",
+            "hidden_size",
+            "num_hidden_layers",
+            "model_type",
+        ):
+            assert config[key] == want[key], (name, key)
+        assert tower.width == config["projection_dim"]
+
+
+def test_sd2s_last_layer_is_left_out_of_a_folder(tmp_path):
+    """ViT-H has 24 layers, of which SD 2.x runs 23; its projection is never used."""
+    state = tiny_families.original_state(sd2(Tower(64, 24, True, True)))
+    save_file(state, tmp_path / "a.safetensors")
+    convert(tmp_path / "a.safetensors", tmp_path / "b")
+    names = load_file(tmp_path / "b" / "text_encoder" / "model.safetensors").keys()
+    assert [name for name in names if ".layers.22." in name]
+    assert not [name for name in names if ".layers.23." in name or "projection" in name]
+    encoder = transformers.CLIPTextModel.from_pretrained(tmp_path / "b" / "text_encoder")
+    assert encoder.config.num_hidden_layers == 23
