@@ -15,7 +15,7 @@ from PIL import Image
 
 import sdcore
 import sdcore.pipelines
-from sdcore.cli import main
+from sdcore.cli import main, samplers
 from sdcore.cli.output import output_paths, slug
 from sdcore.errors import CheckpointError
 from sdcore.image_io import Infotext, read_png_parameters
@@ -171,6 +171,13 @@ def test_sampler(pipe, flag, name):
         ("dpm++2m", "DPM++ 2M", "DPMSolverMultistepScheduler"),
         ("DPM++ 2M SDE", "DPM++ 2M SDE", "DPMSolverMultistepScheduler"),
         ("dpm++2m_sde", "DPM++ 2M SDE", "DPMSolverMultistepScheduler"),
+        ("dpm++2s_a", "DPM++ 2S a", "DPMSolver2SAncestralScheduler"),
+        ("DPM++ 3M SDE", "DPM++ 3M SDE", "DPMSolver3MSDEScheduler"),
+        ("dpm++sde", "DPM++ SDE", "DPMSolverSDEScheduler"),
+        ("DPM2 a", "DPM2 a", "KDPM2AncestralDiscreteScheduler"),
+        ("deis", "DEIS", "DEISMultistepScheduler"),
+        ("SASolver", "SA-Solver", "SASolverScheduler"),
+        ("tcd", "TCD", "TCDScheduler"),
     ],
 )
 def test_samplers_by_their_usual_names(pipe, name, title, kind):
@@ -180,6 +187,30 @@ def test_samplers_by_their_usual_names(pipe, name, title, kind):
     assert pipe.scheduler.config.beta_start == 0.0005
     pipe.scheduler.set_timesteps(3)
     assert parameters_of("x.png").settings["Sampler"] == title
+
+
+@pytest.mark.parametrize(
+    ("schedule", "title"),
+    [
+        ("exponential", "Exponential"),
+        ("beta", "Beta"),
+        ("sgm_uniform", "SGM Uniform"),
+        ("simple", "Simple"),
+        ("ddim_uniform", None),
+        ("ays", "Align Your Steps"),
+        ("kl_optimal", "KL Optimal"),
+    ],
+)
+@pytest.mark.parametrize("name", ["euler", "dpm++2m", "dpm++3m_sde", "sa_solver"])
+def test_schedules_by_their_usual_names(name, schedule, title):
+    given = get("EulerDiscreteScheduler")(beta_start=0.0005, use_karras_sigmas=True)
+    made = samplers.make(given, name, schedule)
+    made.set_timesteps(4)
+    plain = samplers.make(given, name, "normal")
+    plain.set_timesteps(4)
+    assert made.table.sigmas != plain.table.sigmas
+    assert (samplers.schedule_title(made), samplers.schedule_title(plain)) == (title, None)
+    assert samplers.schedule_title(samplers.make(given, name, None)) == "Karras"
 
 
 def test_schedule(pipe, capsys):

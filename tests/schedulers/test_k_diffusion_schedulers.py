@@ -106,7 +106,7 @@ def test_samplers_agree_with_their_formulas(steps, curve, prediction, name):
 
 
 def placed(schedule, steps, name="EulerDiscreteScheduler"):
-    scheduler = schedulers.get(name)(**SD, sigma_schedule=schedule)
+    scheduler = schedulers.get(name)(**SD, noise_schedule=schedule)
     scheduler.set_timesteps(steps)
     return scheduler
 

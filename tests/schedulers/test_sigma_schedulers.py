@@ -278,7 +278,7 @@ def test_add_noise_agrees_with_diffusers(name, monkeypatch):
         ("SASolver", {"algorithm_type": "noise_prediction"}, "use 'data_prediction'"),
         ("EDMEuler", {"sigma_min": 90.0}, "below sigma_max, got 90.0 and 80.0"),
         ("EDMDPMSolverMultistep", {"solver_order": 0}, "must be from 1 to 3, got 0"),
-        ("EulerDiscrete", {"sigma_schedule": "odd"}, "must be one of normal, sgm_uniform, .*'odd'"),
+        ("EulerDiscrete", {"noise_schedule": "odd"}, "must be one of normal, sgm_uniform, .*'odd'"),
         ("DPMSolverMultistep", {"variance_type": "learned"}, "predicts variances"),
         ("UniPCMultistep", {"solver_order": 4}, "solver_order must be from 1 to 3, got 4"),
         ("UniPCMultistep", {"predict_x0": False}, "predict_x0=False is not supported"),

@@ -11,9 +11,35 @@ from sdcore.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from sdcore.schedulers import Scheduler
 
+_PLAIN = {
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "noise_schedule": None,
+}
+# What a schedule sets, after all others are off.
 SCHEDULES: Mapping[str, Mapping[str, Any]] = {
-    "normal": {"use_karras_sigmas": False, "use_exponential_sigmas": False},
-    "karras": {"use_karras_sigmas": True, "use_exponential_sigmas": False},
+    "normal": {},
+    "karras": {"use_karras_sigmas": True},
+    "exponential": {"use_exponential_sigmas": True},
+    "beta": {"use_beta_sigmas": True},
+    "sgm_uniform": {"noise_schedule": "sgm_uniform"},
+    "simple": {"noise_schedule": "simple"},
+    "ddim_uniform": {"timestep_spacing": "leading", "steps_offset": 1},
+    "ays": {"noise_schedule": "ays"},
+    "ays_sdxl": {"noise_schedule": "ays_sdxl"},
+    "kl_optimal": {"noise_schedule": "kl_optimal"},
+}
+# As the web UI writes them into a picture.
+_SCHEDULE_TITLES = {
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "beta": "Beta",
+    "sgm_uniform": "SGM Uniform",
+    "simple": "Simple",
+    "ays": "Align Your Steps",
+    "ays_sdxl": "Align Your Steps",
+    "kl_optimal": "KL Optimal",
 }
 
 
@@ -35,13 +61,20 @@ SAMPLERS = {
     "dpm++2m_sde": Sampler(
         "DPM++ 2M SDE", "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}
     ),
+    "dpm++2s_a": Sampler("DPM++ 2S a", "DPMSolver2SAncestralScheduler"),
+    "dpm++3m_sde": Sampler("DPM++ 3M SDE", "DPMSolver3MSDEScheduler"),
+    "dpm++sde": Sampler("DPM++ SDE", "DPMSolverSDEScheduler"),
     "dpm2": Sampler("DPM2", "KDPM2DiscreteScheduler"),
+    "dpm2_a": Sampler("DPM2 a", "KDPM2AncestralDiscreteScheduler"),
+    "deis": Sampler("DEIS", "DEISMultistepScheduler"),
     "euler": Sampler("Euler", "EulerDiscreteScheduler"),
     "euler_a": Sampler("Euler a", "EulerAncestralDiscreteScheduler"),
     "heun": Sampler("Heun", "HeunDiscreteScheduler"),
     "lcm": Sampler("LCM", "LCMScheduler"),
     "lms": Sampler("LMS", "LMSDiscreteScheduler"),
     "plms": Sampler("PLMS", "PNDMScheduler", {"skip_prk_steps": True}),
+    "sa_solver": Sampler("SA-Solver", "SASolverScheduler"),
+    "tcd": Sampler("TCD", "TCDScheduler"),
     "unipc": Sampler("UniPC", "UniPCMultistepScheduler"),
 }
 
@@ -85,11 +118,24 @@ def make(scheduler: Scheduler, sampler: str | None, schedule: str | None) -> Sch
     from sdcore import schedulers
 
     found = Sampler("", type(scheduler).__name__) if sampler is None else find(sampler)
-    fields = {**found.fields, **(SCHEDULES[schedule] if schedule is not None else {})}
+    fields = dict(found.fields)
     kind = schedulers.get(found.scheduler)
-    if schedule == "karras" and "use_karras_sigmas" not in kind.defaults:
-        raise InvalidArgumentError(
-            f"[txt2img] --schedule karras is not for {found.title or found.scheduler}, which draws "
-            "at training's own levels; use --sampler euler, heun, lms, dpm2, dpm++2m or unipc"
-        )
+    if schedule is not None:
+        levels = SCHEDULES[schedule]
+        if unknown := [name for name in levels if name not in kind.defaults]:
+            raise InvalidArgumentError(
+                f"[txt2img] --schedule {schedule} is not for {found.title or found.scheduler}, "
+                f"which has no {unknown[0]}; use --sampler euler, heun, lms, dpm2, dpm++2m or unipc"
+            )
+        off = {name: value for name, value in _PLAIN.items() if name in kind.defaults}
+        fields |= {**off, **levels}
     return kind.from_config(scheduler.config, **fields)
+
+
+def schedule_title(scheduler: Scheduler) -> str | None:
+    """What the web UI calls the noise levels of this scheduler; None for its plain ones."""
+    for name, title in _SCHEDULE_TITLES.items():
+        levels = SCHEDULES[name].items()
+        if all(scheduler.config.get(key) == value for key, value in levels):
+            return title
+    return None

@@ -219,7 +219,7 @@ def _save(
     settings = {
         "Steps": used["steps"],
         "Sampler": samplers.title(pipe.scheduler),
-        "Schedule type": "Karras" if pipe.scheduler.config.get("use_karras_sigmas") else None,
+        "Schedule type": samplers.schedule_title(pipe.scheduler),
         "CFG scale": f"{used['guidance_scale']:g}",
         "Seed": out.seeds[0],
         "Size": f"{used['width']}x{used['height']}",

@@ -1,4 +1,4 @@
-"""Noise levels as other programs place them, by their names: `sigma_schedule`, a field of ours."""
+"""Noise levels as other programs place them, by their names: `noise_schedule`, a field of ours."""
 
 import math
 from collections.abc import Callable
@@ -17,9 +17,9 @@ _ALIGNED = {
 
 
 def placed(config: Config, steps: int, training: Levels) -> Levels | None:
-    """The levels that `sigma_schedule` names; None where it names none. `training` are the model's
+    """The levels that `noise_schedule` names; None where it names none. `training` are the model's
     own, rising."""
-    if config.sigma_schedule is None:
+    if config.noise_schedule is None:
         return None
     schedules: dict[str, Callable[[], Levels]] = {
         # k-diffusion: even timesteps, levels between two by their logarithm.
@@ -34,7 +34,7 @@ def placed(config: Config, steps: int, training: Levels) -> Levels | None:
         ),
         **{name: partial(_aligned, name, steps) for name in _ALIGNED},
     }
-    return choice(config, "sigma_schedule", schedules)()
+    return choice(config, "noise_schedule", schedules)()
 
 
 def _at(training: Levels, places: Levels) -> Levels:

@@ -26,7 +26,7 @@ from sdcore.schedulers.placements import placed
 DEFAULTS = {
     "timestep_spacing": "linspace",
     **FLAGS,
-    "sigma_schedule": None,
+    "noise_schedule": None,
     "sigma_min": None,
     "sigma_max": None,
 }
@@ -69,7 +69,7 @@ class Walk(NamedTuple):
 
 def walk(config: Config, steps: int, *, final: float = 0.0) -> Walk:
     """Levels of a sampler on x0 + sigma * eps: those at the spaced timesteps, or a curve between
-    the first and the last of them, or those that `sigma_schedule` names; then `final`."""
+    the first and the last of them, or those that `noise_schedule` names; then `final`."""
     training = training_sigmas(config)
     timesteps = spaced(config, steps).astype(np.float32).tolist()
     sigmas: Levels = np.interp(timesteps, np.arange(len(training)), training)
@@ -90,7 +90,7 @@ def scaled_walk(
     cut: int = 0,
 ) -> Walk:
     """Levels of a sampler in the scale of training: whole timesteps, spaced with one more below
-    them, or a curve over all of training's levels, or those that `sigma_schedule` names; then
+    them, or a curve over all of training's levels, or those that `noise_schedule` names; then
     `final`, or the last level again. `whole` is how Karras' curve comes to timesteps that the model
     knows; the others are cut, by diffusers' convention."""
     training = training_sigmas(config)
