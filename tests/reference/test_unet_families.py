@@ -15,6 +15,7 @@ import sdcore
 import tiny_xl
 from reference.common import SAMPLED_F32, error
 from sdcore import checkpoint
+from sdcore.cli import main
 from sdcore.models.base import RunOptions
 from sdcore.models.unet import UNet2DConditionModel
 from tiny_models import QuantType
@@ -81,6 +82,15 @@ def test_sdxl_is_diffusers(saved: Any, arguments: dict[str, Any]) -> None:
     mine = opened(folder)
     assert type(mine.scheduler) is sdcore.EulerDiscreteScheduler
     assert error(ours(mine, **arguments), ref) <= SAMPLED_F32
+
+
+def test_the_command_gives_sdxl_no_negative_prompt_unless_told(saved: Any, tmp_path: Path) -> None:
+    folder, path = saved["xl"][1], tmp_path / "picture.png"
+    words = ["-m", folder, PROMPT, "-W", 24, "-H", 32, "--steps", 1, "-s", 5, "-o", path]
+    assert main(["txt2img", *map(str, words)]) == 0
+    pipe = sdcore.DiffusionPipeline.open(folder)
+    drawn = pipe(PROMPT, width=24, height=32, num_inference_steps=1, seed=5).images[0]
+    assert np.array_equal(np.asarray(Image.open(path)), np.asarray(drawn))
 
 
 def test_what_is_said_to_sdxl_makes_a_difference(saved: Any) -> None:

@@ -186,7 +186,7 @@ def _draw(
     options = {name: vars(args)[name] for name in _OPTIONS if vars(args)[name] is not None}
     stream = pipe.stream(
         prompt,
-        args.negative_prompt,
+        args.negative_prompt or None,
         height=args.height,
         width=args.width,
         num_inference_steps=args.steps,
