@@ -170,6 +170,26 @@ OTHERS = {
         "ip-adapter",
         {"image_proj.proj.weight": (3072, 1024), "ip_adapter.1.to_k_ip.weight": (320, 768)},
     ),
+    "ip-adapter plus": (
+        "ip-adapter",
+        {"image_proj.latents": (1, 16, 768), "image_proj.proj_in.weight": (768, 1280)}
+        | {"ip_adapter.1.to_k_ip.weight": (320, 768)},
+    ),
+    "instantid": (
+        "instantid",
+        {"image_proj.latents": (1, 16, 1280), "image_proj.proj_in.weight": (1280, 512)}
+        | {"ip_adapter.1.to_k_ip.weight": (640, 2048)},
+    ),
+    "photomaker": (
+        "photomaker",
+        {
+            "id_encoder.vision_model.embeddings.class_embedding": (1024,),
+            "id_encoder.visual_projection_2.weight": (1280, 1024),
+            "lora_weights.unet.down_blocks.1.attentions.0.proj_in.lora_A.weight": (64, 640),
+        },
+    ),
+    "t2i-adapter": ("t2i-adapter", {"adapter.body.0.resnets.0.block1.weight": (320, 320, 3, 3)}),
+    "t2i-adapter of before diffusers": ("t2i-adapter", {"body.0.block1.weight": (320, 320, 3, 3)}),
     "embedding": ("embedding", {"emb_params": (4, 768)}),
     "sdxl embedding": ("embedding", {"clip_l": (4, 768), "clip_g": (4, 1280)}),
     "taesd": ("taesd", {"decoder.layers.1.weight": (64, 4, 3, 3)}),

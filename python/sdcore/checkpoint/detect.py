@@ -83,6 +83,9 @@ FAMILIES: dict[str, Family] = {
     "lora-sdxl": Family("a LoRA for Stable Diffusion XL", hint=_LOAD_LORA),
     "lora": Family("a LoRA", hint=_LOAD_LORA),
     "ip-adapter": Family("an IP-Adapter", hint="not a model by itself"),
+    "photomaker": Family("PhotoMaker's identity encoder", hint="not a model by itself"),
+    "instantid": Family("InstantID's image projection", hint="not a model by itself"),
+    "t2i-adapter": Family("a T2I-Adapter", hint="not a model by itself"),
     "embedding": Family("a textual-inversion embedding", hint="not a model by itself"),
     "taesd": Family("a tiny autoencoder (TAESD)", hint="not a whole model: it has no UNet"),
     "vae": Family(
@@ -117,6 +120,11 @@ RULES: tuple[tuple[str, tuple[Clue, ...]], ...] = (
     ("controlnet", (Clue(r"^control_model\."),)),
     ("controlnet", (Clue(r"(^|\.)controlnet_(cond_embedding|blocks|down_blocks)\."),)),
     ("controlnet", (Clue(r"^lora_controlnet$"),)),
+    ("photomaker", (Clue(r"^id_encoder\.(vision_model|visual_projection)"),)),
+    # InstantID's is an IP-Adapter whose resampler takes a face's 512 numbers.
+    ("instantid", (Clue(r"^image_proj\.latents$"),
+                   Clue(r"^image_proj\.proj_in\.weight$", (None, 512)))),
+    ("t2i-adapter", (Clue(r"^(adapter\.)?body\.\d+\.(resnets\.\d+\.)?block1\.weight$"),)),
     ("ip-adapter", (Clue(r"^ip_adapter\."), Clue(r"^image_proj\."))),
     ("lora-sdxl", (Clue(_LORA_CONTEXT, (None, 2048)),)),
     ("lora-sdxl", (Clue(r"^lora_te2_"),)),
