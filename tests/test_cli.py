@@ -141,8 +141,8 @@ def test_flags_reach_the_pipeline(pipe, words, expected):
 
 
 def test_model_options_reach_the_pipeline(pipe):
-    assert txt2img("x", "--dtype", "f32", "-t", 3, "--vae", "v.safetensors") == 0
-    options = {"dtype": "f32", "threads": 3, "vae": "v.safetensors"}
+    assert txt2img("x", "--dtype", "f32", "--type", "q8_0", "-t", 3, "--vae", "v.safetensors") == 0
+    options = {"dtype": "f32", "threads": 3, "vae": "v.safetensors", "quantize": "q8_0"}
     assert pipe.opened == [("model.gguf", options)]
 
 

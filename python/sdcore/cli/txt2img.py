@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .safetensors, .gguf, .ckpt, .pt, .pth or .bin file, or a diffusers folder",
     )
     add("--vae", metavar="PATH", help="a VAE to use in place of the model's own")
+    add("--type", help="quantize the model's matrices while opening it, such as q8_0 or q4_K")
 
     picture = parser.add_argument_group("picture")
     add = picture.add_argument
@@ -167,7 +168,9 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
 
     if args.sampler is not None:
         samplers.find(args.sampler)  # a wrong name is said before the model is read
-    pipe = DiffusionPipeline.open(args.model, dtype=args.dtype, threads=args.threads, vae=args.vae)
+    pipe = DiffusionPipeline.open(
+        args.model, dtype=args.dtype, threads=args.threads, vae=args.vae, quantize=args.type
+    )
     if args.sampler is not None or args.schedule is not None:
         pipe.scheduler = samplers.make(pipe.scheduler, args.sampler, args.schedule)
     adapters.apply(pipe, args)

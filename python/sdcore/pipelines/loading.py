@@ -14,6 +14,7 @@ from typing import Any
 
 from sdcore import checkpoint
 from sdcore.checkpoint import Checkpoint, Component
+from sdcore.checkpoint.quantized import quantized
 from sdcore.errors import CheckpointError, InvalidArgumentError, UnsupportedModelError
 from sdcore.models.base import Loadable, RunOptions
 from sdcore.schedulers import Scheduler
@@ -65,17 +66,21 @@ def load_parts(
     *,
     overrides: Mapping[str, PathLike | None],
     config: PathLike | None = None,
+    quantize: str | None = None,
 ) -> Parts:
     """These networks and tokenizers of a checkpoint, and its scheduler; the paths in `overrides`
     take the place of a part. `padding` are tokens that pad where the checkpoint brings no
-    vocabulary and CLIP's end of text does not."""
+    vocabulary and CLIP's end of text does not. `quantize` is the storage type that weights get."""
     kind = source.kind
     assert kind is not None  # open_model saw to it
     component = _component_reader(source, overrides, config)
     return Parts(
         family=kind.family,
         networks={
-            name: network.from_component(component(name), options)
+            name: network.from_component(
+                component(name) if quantize is None else quantized(component(name), quantize),
+                options,
+            )
             for name, network in networks.items()
         },
         tokenizers={

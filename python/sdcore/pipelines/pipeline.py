@@ -99,13 +99,17 @@ class DiffusionPipeline(LoraMixin):
         text_encoder: PathLike | None = None,
         tokenizer: PathLike | None = None,
         config: PathLike | None = None,
+        quantize: str | None = None,
     ) -> P:
         """Opens a file or a folder, whatever it is called, or "pocket", the model inside sdcore.
 
         `dtype` is "f32", "bf16", or "auto" for the fastest good one of this machine. `vae` and
         `text_encoder` are checkpoints that replace a part, `tokenizer` a folder with a vocabulary,
         `config` a diffusers folder whose configs are used in place of what the file implies.
-        Raises FileError, CheckpointError or UnsupportedModelError.
+        `quantize` is a storage type, such as "q8_0" or "q4_K", that the matrices of linear layers
+        get on the way (docs/quantization.md): less memory, and less to read at every step.
+        Raises FileError, CheckpointError, UnsupportedModelError, or InvalidArgumentError if there
+        is no such type.
         """
         check_device(device)
         source = checkpoint.open_model(find_model(path), variant)
@@ -118,6 +122,7 @@ class DiffusionPipeline(LoraMixin):
             RunOptions(dtype=dtype, threads=threads),
             overrides={"vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer},
             config=config,
+            quantize=quantize,
         )
         return family(parts)
 
