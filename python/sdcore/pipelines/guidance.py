@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ Array = NDArray[np.float32]
 @dataclass(frozen=True)
 class Guidance:
     scale: float
+    rescale: float = field(default=0.0, kw_only=True)
 
     @property
     def active(self) -> bool:
@@ -36,4 +37,14 @@ class Guidance:
         if not self.active:
             return model(x)
         negative, positive = np.split(model(np.concatenate([x, x])), 2)
-        return _core.guide(negative, positive, self.scale)
+        guided = _core.guide(negative, positive, self.scale)
+        return _rescaled(guided, positive, self.rescale) if self.rescale else guided
+
+
+def _rescaled(guided: Array, positive: Array, share: float) -> Array:
+    """Lin et al. 2023, "Common Diffusion Noise Schedules", equations 15 and 16: each image's
+    spread on its way back to what the prompt alone gives."""
+    spreads = [x.reshape(len(x), -1).std(axis=1, ddof=1) for x in (positive, guided)]
+    factors = share * (spreads[0] / spreads[1]) + (1 - share)
+    rescaled: Array = guided * factors.astype(np.float32).reshape(-1, 1, 1, 1)
+    return rescaled

@@ -206,7 +206,7 @@ class DiffusionPipeline(LoraMixin):
 
     def guidance(self, request: Request) -> Guidance:
         """How the model is asked at each step."""
-        return Guidance(request.guidance_scale)
+        return Guidance(request.guidance_scale, rescale=request.guidance_rescale)
 
     def first_step(self, request: Request) -> int:
         """How many steps a picture to begin from makes needless."""

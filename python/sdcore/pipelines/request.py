@@ -36,6 +36,7 @@ class Arguments(TypedDict, total=False):
     width: int | None
     num_inference_steps: int | None
     guidance_scale: float | None  # 1 ignores the negative prompt
+    guidance_rescale: float  # 0 to 1: how far guidance is kept from raising contrast
     num_images_per_prompt: int
     seed: int | None  # the first image's; image i uses seed + i. None draws one
     subseed: int | None  # of noise to mix in: a variation of the picture. None draws one
@@ -73,6 +74,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "width": None,
     "num_inference_steps": None,
     "guidance_scale": None,
+    "guidance_rescale": 0.0,
     "num_images_per_prompt": 1,
     "seed": None,
     "subseed": None,
@@ -137,6 +139,7 @@ class Request:
     width: int
     steps: int
     guidance_scale: float
+    guidance_rescale: float
     seeds: list[int]
     subseeds: list[int]
     subseed_strength: float
@@ -196,6 +199,7 @@ def make_request(
         width=width,
         steps=steps,
         guidance_scale=float(pipe.default_guidance if scale is None else scale),
+        guidance_rescale=_share(given["guidance_rescale"], "guidance_rescale", 0),
         seeds=_seeds(given["seed"], "seed", len(prompts)),
         subseeds=_seeds(given["subseed"], "subseed", len(prompts)),
         subseed_strength=_share(given["subseed_strength"], "subseed_strength", 0),
