@@ -214,10 +214,13 @@ Activation parse_activation(const std::string& name) {
 // Each of these fills in `call.run` from Python's arguments.
 
 void prepare_attention(Call& call, const Array& q, const Array& k, const Array& v, int heads,
-                       bool causal, std::optional<float> scale) {
+                       bool causal, std::optional<float> scale, const OptionalArray& relative,
+                       const OptionalArray& mask) {
   AttentionArgs args{call.in(q), call.in(k), call.in(v), call.out_like(q), heads, 1.0f, causal};
   const auto d = static_cast<float>(args.q.c / std::max(heads, 1));
   args.scale = scale.value_or(1.0f / std::sqrt(d));
+  if (relative) args.relative = call.in(*relative);
+  if (mask) args.mask = call.in(*mask);
   args.workspace = call.workspace(attention_workspace(args, call.context().isa));
   call.run = [args, &call] { attention(args, call.context()); };
 }
@@ -236,9 +239,17 @@ void prepare_group_norm(Call& call, const Array& x, const OptionalArray& w, cons
 }
 
 void prepare_layer_norm(Call& call, const Array& x, const OptionalArray& w, const OptionalArray& b,
-                        float eps) {
-  const LayerNormArgs args{call.in(x), call.out_like(x), call.vector(w), call.vector(b), eps};
+                        float eps, const OptionalArray& scale, const OptionalArray& shift) {
+  LayerNormArgs args{call.in(x), call.out_like(x), call.vector(w), call.vector(b), eps};
+  if (scale) args.scale = call.in(*scale);
+  if (shift) args.shift = call.in(*shift);
+  args.workspace = call.workspace(layer_norm_workspace(args));
   call.run = [args, &call] { layer_norm(args, call.context()); };
+}
+
+void prepare_rms_norm(Call& call, const Array& x, const Array& weight, float eps) {
+  const RmsNormArgs args{call.in(x), call.out_like(x), call.vector(weight), weight.size(), eps};
+  call.run = [args, &call] { rms_norm(args, call.context()); };
 }
 
 void prepare_unary(Call& call, const Array& x, const std::string& activation) {
@@ -276,6 +287,13 @@ void prepare_upsample_nearest(Call& call, const Array& x, std::pair<int64_t, int
   require(x.ndim() == 4, ErrorKind::invalid_argument, "[upsample_nearest] x must be [n, h, w, c]");
   const UpsampleArgs args{call.in(x), call.out({x.shape(0), size.first, size.second, x.shape(3)})};
   call.run = [args, &call] { upsample_nearest(args, call.context()); };
+}
+
+void prepare_depth_to_space(Call& call, const Array& x, int64_t size) {
+  require(x.ndim() == 4, ErrorKind::invalid_argument, "[depth_to_space] x must be [n, h, w, c]");
+  const DepthToSpaceArgs args{call.in(x), call.out({x.shape(0), x.shape(1) * size,
+                                                    x.shape(2) * size, x.shape(3) / size / size})};
+  call.run = [args, &call] { depth_to_space(args, call.context()); };
 }
 
 void prepare_embedding(Call& call, const Ids& ids, const py::buffer& table,
@@ -329,11 +347,12 @@ std::vector<std::string> variants(const std::string& family) {
 void init_kernels_other(py::module_& m) {
   m.def("variants", &variants, "family"_a);
   define(m, "attention", prepare_attention, "q"_a, "k"_a, "v"_a, "heads"_a, "causal"_a = false,
-         "scale"_a = py::none());
+         "scale"_a = py::none(), "relative"_a = py::none(), "mask"_a = py::none());
   define(m, "group_norm", prepare_group_norm, "x"_a, "weight"_a, "bias"_a, "groups"_a,
          "eps"_a = 1e-5f, "activation"_a = "none");
   define(m, "layer_norm", prepare_layer_norm, "x"_a, "weight"_a = py::none(), "bias"_a = py::none(),
-         "eps"_a = 1e-5f);
+         "eps"_a = 1e-5f, "scale"_a = py::none(), "shift"_a = py::none());
+  define(m, "rms_norm", prepare_rms_norm, "x"_a, "weight"_a, "eps"_a = 1e-6f);
   define(m, "unary", prepare_unary, "x"_a, "activation"_a);
   define(m, "binary", prepare_binary, "a"_a, "b"_a, "op"_a);
   define(m, "geglu", prepare_geglu, "x"_a);
@@ -341,6 +360,7 @@ void init_kernels_other(py::module_& m) {
   define(m, "timestep_embedding", prepare_timestep_embedding, "t"_a, "dim"_a,
          "flip_sin_to_cos"_a = true, "downscale_freq_shift"_a = 0.0f, "max_period"_a = 10000.0f);
   define(m, "upsample_nearest", prepare_upsample_nearest, "x"_a, "size"_a);
+  define(m, "depth_to_space", prepare_depth_to_space, "x"_a, "size"_a);
   define(m, "embedding", prepare_embedding, "ids"_a, "table"_a, "shape"_a, "type"_a);
 }
 

@@ -95,8 +95,10 @@ struct Op {
   // The step; null for ops that move nothing (is_view, is_concat).
   Step (*lower)(const Lowering&) = nullptr;
 
-  bool is_view = false;      // the output is the first input's memory under other sizes
-  bool is_concat = false;    // the output is its inputs side by side: producers write in place
+  bool is_view = false;    // the output is the first input's memory under other sizes
+  bool is_concat = false;  // the output is its inputs side by side: producers write in place
+  // Of a view that shows only some pixels of each image: the first of them.
+  int64_t (*first_pixel)(const Node&, const View& from, const View& to) = nullptr;
   bool writes_halo = false;  // may write into a buffer with a border
   // Whether the step reads its first input faster from one; null: never.
   bool (*wants_halo)(const Lowering&) = nullptr;

@@ -13,7 +13,7 @@ namespace {
 // Where a value lives: in a storage of its own, or inside that of another value.
 struct Place {
   ValueId root = kAbsent;
-  int64_t channel = 0;  // of the root at which this value begins
+  int64_t element = 0;  // of the root at which this value begins
 };
 
 class Planner {
@@ -26,8 +26,6 @@ class Planner {
         places_(plan.graph.values.size()) {}
 
   void run() {
-    place_concats();
-    place_views();
     make_views();
     write_in_place();
     assign_offsets();
@@ -44,19 +42,13 @@ class Planner {
   void place_concats() {
     for (const Node& node : graph().nodes) {
       if (!node.op->is_concat) continue;
-      int64_t channel = 0;
+      const bool by_token = node.op == &op_concat_tokens;
+      int64_t element = 0;
       for (const ValueId input : node.inputs) {
-        place(behind_views(graph(), uses_, input)) = {node.output, channel};
-        channel += type(input).shape.back();
+        const Shape& shape = type(input).shape;
+        place(behind_views(graph(), uses_, input)) = {node.output, element};
+        element += by_token ? shape[1] * shape[2] : shape.back();
       }
-    }
-  }
-
-  void place_views() {
-    for (const Node& node : graph().nodes) {
-      if (!node.op->is_view) continue;
-      const Place& of = place(node.inputs[0]);
-      place(node.output) = of.root == kAbsent ? Place{node.inputs[0], 0} : of;
     }
   }
 
@@ -109,6 +101,7 @@ class Planner {
   }
 
   void make_views() {
+    place_concats();
     plan_.views.resize(graph().values.size());
     for (size_t i = 0; i < plan_.views.size(); ++i) {
       const auto id = static_cast<ValueId>(i);
@@ -125,23 +118,34 @@ class Planner {
     }
     for (const Node& node : graph().nodes) {
       if (node.op->is_concat) {
+        const View& whole = view(node.output);
         for (const ValueId input : node.inputs) {
-          stride_like(view(behind_views(graph(), uses_, input)), view(node.output).c);
+          stride_like(view(behind_views(graph(), uses_, input)), whole);
         }
       }
     }
     for (const Node& node : graph().nodes) {
-      if (!node.op->is_view) continue;
-      const View& source = view(node.inputs[0]);
-      view(node.output).dtype = source.dtype;
-      stride_like(view(node.output), source.stride_w);
+      if (node.op->is_view) make_view_of(node);
     }
   }
 
-  static void stride_like(View& v, int64_t pixel_stride) {
-    v.stride_w = pixel_stride;
+  void make_view_of(const Node& node) {
+    const View& source = view(node.inputs[0]);
+    View& v = view(node.output);
+    v.dtype = source.dtype;
+    stride_like(v, source);
+    const Place& of = place(node.inputs[0]);
+    place(node.output) = of.root == kAbsent ? Place{node.inputs[0], 0} : of;
+    if (node.op->first_pixel) {
+      place(node.output).element += node.op->first_pixel(node, source, v) * source.stride_w;
+    }
+  }
+
+  // Pixels lie one after another as in `whole`, in images as far apart as there.
+  static void stride_like(View& v, const View& whole) {
+    v.stride_w = whole.stride_w;
     v.stride_h = v.w * v.stride_w;
-    v.stride_n = v.h * v.stride_h;
+    v.stride_n = whole.stride_n;
   }
 
   ValueId root_of(ValueId id) { return place(id).root == kAbsent ? id : place(id).root; }
@@ -171,7 +175,7 @@ class Planner {
   // Whether the output lies exactly as the first input does, in memory that is this plan's own.
   bool may_overwrite(const Node& node) {
     const ValueId in = node.inputs[0], root = root_of(in);
-    if (place(node.output).root != kAbsent || place(in).channel != 0) return false;
+    if (place(node.output).root != kAbsent || place(in).element != 0) return false;
     if (uses_.producer_of(root) < 0 || node.fused.residual == in) return false;
     const View &from = view(in), &to = view(node.output), &whole = view(root);
     return from.dtype == to.dtype && from.n == to.n && from.h == to.h && from.w == to.w &&
@@ -216,7 +220,7 @@ class Planner {
       if (intervals[root].bytes == 0) continue;
       const View& v = plan_.views[i];
       const int64_t border = v.halo * (v.stride_h + v.stride_w);
-      plan_.offsets[i] = layout.offsets[root] + (place(id).channel + border) * dtype_size(v.dtype);
+      plan_.offsets[i] = layout.offsets[root] + (place(id).element + border) * dtype_size(v.dtype);
     }
   }
 

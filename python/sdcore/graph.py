@@ -120,6 +120,16 @@ class nn:
         )
 
     @staticmethod
+    def ada_layer_norm(x: Value, scale: Value, shift: Value, eps: float = 1e-6) -> Value:
+        """A layer norm without weights, times 1 + `scale` plus `shift`, `[n, c]` each."""
+        return x.apply("layer_norm", None, None, scale, shift, eps=float(eps))
+
+    @staticmethod
+    def rms_norm(w: Scope, x: Value, size: int, eps: float = 1e-6) -> Value:
+        """Each run of `size` channels divided by its root mean square."""
+        return x.apply("rms_norm", w.weight.tensor(size), eps=float(eps))
+
+    @staticmethod
     def embedding(w: Scope, ids: Value, rows: int, channels: int) -> Value:
         return ids.apply("embedding", w.weight.tensor(rows, channels))
 
@@ -142,13 +152,76 @@ class nn:
         return x.apply("geglu")
 
     @staticmethod
-    def attention(q: Value, k: Value, v: Value, heads: int, causal: bool = False) -> Value:
-        return q.apply("attention", k, v, heads=heads, causal=causal)
+    def attention(
+        q: Value,
+        k: Value,
+        v: Value,
+        heads: int,
+        causal: bool = False,
+        scale: float = 0.0,
+        relative: Value | None = None,
+        mask: Value | None = None,
+    ) -> Value:
+        """A `scale` of 0 means 1/√(c / heads). `relative` `[1, tq + tk - 1, heads]` adds its row
+        i - j + tk - 1 to the score of query i and key j, `mask` `[n, tk]` one number a key."""
+        extra = [relative, mask] if mask is not None else [relative] if relative is not None else []
+        return q.apply("attention", k, v, *extra, heads=heads, causal=causal, scale=float(scale))
+
+    @staticmethod
+    def relative_bias(w: Scope, x: Value, buckets: int, heads: int, max_distance: int) -> Value:
+        """T5's learned bias of relative positions among the tokens of `x`, for `attention`."""
+        table = w.weight.tensor(buckets, heads)
+        return x.apply("relative_bias", table, max_distance=max_distance)
 
     @staticmethod
     def concat(*values: Value) -> Value:
         """Side by side along the channels."""
         return values[0].apply("concat", *values[1:])
+
+    @staticmethod
+    def concat_tokens(*values: Value) -> Value:
+        """One after another along the tokens."""
+        return values[0].apply("concat_tokens", *values[1:])
+
+    @staticmethod
+    def first_tokens(x: Value, like: Value) -> Value:
+        """As many tokens from the beginning as `like` has."""
+        return x.apply("slice_tokens", like)
+
+    @staticmethod
+    def last_tokens(x: Value, like: Value) -> Value:
+        """As many tokens from the end as `like` has."""
+        return x.apply("slice_tokens", like, last=True)
+
+    @staticmethod
+    def token(x: Value, index: int) -> Value:
+        """One token, `[n, 1, c]`."""
+        return x.apply("slice_tokens", begin=index)
+
+    @staticmethod
+    def split_channels(x: Value, parts: int) -> Value:
+        """`[n, parts * c]` as tokens `[n, parts, c]`."""
+        return x.apply("split_channels", parts=parts)
+
+    @staticmethod
+    def merge_tokens(x: Value) -> Value:
+        """Tokens `[n, k, c]` as one vector an image, `[n, k * c]`."""
+        return x.apply("merge_tokens")
+
+    @staticmethod
+    def depth_to_space(x: Value, size: int) -> Value:
+        """`[n, h, w, size * size * c]` to `[n, h * size, w * size, c]`."""
+        return x.apply("depth_to_space", size=size)
+
+    @staticmethod
+    def crop_embedding(w: Scope, x: Value, side: int, channels: int) -> Value:
+        """The middle of `side` x `side` position embeddings, of the size of the image `x`."""
+        return x.apply("crop_embedding", w.tensor(side * side, channels))
+
+    @staticmethod
+    def sincos_embedding(x: Value, dim: int, base_size: int, scale: float) -> Value:
+        """Sinusoids of the places in an image `x`, diffusers' get_2d_sincos_pos_embed."""
+        return x.apply("sincos_embedding", dim=dim, base_size=base_size, scale=float(scale))
 
     @staticmethod
     def upsample(x: Value, like: Value | None = None) -> Value:

@@ -22,14 +22,22 @@ __all__ = [
     "add",
     "attention",
     "concat",
+    "concat_tokens",
     "conv2d",
+    "crop_embedding",
+    "depth_to_space",
     "embedding",
     "geglu",
     "group_norm",
     "layer_norm",
     "matmul",
+    "merge_tokens",
     "mul",
+    "relative_bias",
+    "rms_norm",
     "scale",
+    "sincos_embedding",
+    "split_channels",
     "take",
     "timestep_embedding",
     "upsample",
@@ -41,17 +49,19 @@ Weight = ArrayLike | Tensor
 
 def _run(
     op: str,
-    inputs: Mapping[str, ArrayLike],
+    inputs: Mapping[str, ArrayLike | None],
     weights: Mapping[str, Weight | None] | None = None,
     attrs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Array:
     """One node: `inputs`, then `weights` in the order of the op's own."""
     builder = Builder()
-    arrays = {name: np.asarray(array) for name, array in inputs.items()}
+    arrays = {name: np.asarray(array) for name, array in inputs.items() if array is not None}
     values: list[Value | None] = [
-        builder.input(name, "i32" if array.dtype.kind in "iu" else "f32")
-        for name, array in arrays.items()
+        builder.input(name, "i32" if arrays[name].dtype.kind in "iu" else "f32")
+        if name in arrays
+        else None
+        for name in inputs
     ]
     tensors: dict[str, Tensor] = {}
     for name, weight in (weights or {}).items():
@@ -99,11 +109,16 @@ def attention(
     heads: int,
     causal: bool = False,
     scale: float = 0.0,
+    relative: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     **options: Any,
 ) -> Array:
-    """softmax(q kᵀ · scale) v per head; a scale of 0 means 1/√(c / heads)."""
+    """softmax(q kᵀ · scale + relative + mask) v per head; a scale of 0 means 1/√(c / heads).
+    `relative [1, tq + tk - 1, heads]` adds its row i - j + tk - 1 to query i and key j, `mask
+    [n, tk]` one number a key."""
     attrs = {"heads": heads, "causal": causal, "scale": float(scale)}
-    return _run("attention", {"q": q, "k": k, "v": v}, attrs=attrs, **options)
+    inputs = {"q": q, "k": k, "v": v, "relative": relative, "mask": mask}
+    return _run("attention", inputs, attrs=attrs, **options)
 
 
 def group_norm(
@@ -124,6 +139,11 @@ def layer_norm(
     """Normalization over the channels."""
     weights = {"weight": weight, "bias": bias}
     return _run("layer_norm", {"x": x}, weights, {"eps": float(eps)}, **options)
+
+
+def rms_norm(x: ArrayLike, weight: Weight, eps: float = 1e-6, **options: Any) -> Array:
+    """Each run of channels as long as `weight` divided by its root mean square."""
+    return _run("rms_norm", {"x": x}, {"weight": weight}, {"eps": float(eps)}, **options)
 
 
 def activation(x: ArrayLike, kind: str, **options: Any) -> Array:
@@ -154,6 +174,46 @@ def scale(x: ArrayLike, factor: float, **options: Any) -> Array:
 def concat(*arrays: ArrayLike, **options: Any) -> Array:
     """Side by side along the channels."""
     return _run("concat", {f"x{i}": array for i, array in enumerate(arrays)}, **options)
+
+
+def concat_tokens(*arrays: ArrayLike, **options: Any) -> Array:
+    """Tokens `[n, t, c]` one after another."""
+    return _run("concat_tokens", {f"x{i}": array for i, array in enumerate(arrays)}, **options)
+
+
+def split_channels(x: ArrayLike, parts: int, **options: Any) -> Array:
+    """`[n, parts * c]` as tokens `[n, parts, c]`."""
+    return _run("split_channels", {"x": x}, attrs={"parts": parts}, **options)
+
+
+def merge_tokens(x: ArrayLike, **options: Any) -> Array:
+    """Tokens `[n, k, c]` as `[n, k * c]`."""
+    return _run("merge_tokens", {"x": x}, **options)
+
+
+def depth_to_space(x: ArrayLike, size: int, **options: Any) -> Array:
+    """`[n, h, w, size * size * c]` to `[n, h * size, w * size, c]`."""
+    return _run("depth_to_space", {"x": x}, attrs={"size": size}, **options)
+
+
+def relative_bias(x: ArrayLike, table: Weight, max_distance: int = 128, **options: Any) -> Array:
+    """T5's bias `[1, 2t - 1, heads]` for tokens `x [n, t, c]` of a table `[buckets, heads]`."""
+    return _run(
+        "relative_bias", {"x": x}, {"table": table}, {"max_distance": max_distance}, **options
+    )
+
+
+def crop_embedding(x: ArrayLike, table: Weight, **options: Any) -> Array:
+    """The middle, `[1, h, w, c]` for an image `x [n, h, w, …]`, of a table `[side * side, c]`."""
+    return _run("crop_embedding", {"x": x}, {"table": table}, **options)
+
+
+def sincos_embedding(
+    x: ArrayLike, dim: int, base_size: int = 16, scale: float = 1.0, **options: Any
+) -> Array:
+    """Sinusoids `[1, h, w, dim]` of the places in an image `x [n, h, w, …]`."""
+    attrs = {"dim": dim, "base_size": base_size, "scale": float(scale)}
+    return _run("sincos_embedding", {"x": x}, attrs=attrs, **options)
 
 
 def upsample(x: ArrayLike, **options: Any) -> Array:

@@ -105,6 +105,64 @@ def test_scale(isa: str, dtype: str) -> None:
     check(q, k, v, 2, dtype, isa, scale=0.5)
 
 
+def float64_attention(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    heads: int,
+    bias: np.ndarray,  # [n, heads, tq, tk]
+    scale: float,
+    kind: torch.dtype = torch.float64,
+) -> np.ndarray:
+    split = [
+        torch.from_numpy(x).to(kind).unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v)
+    ]
+    out = torch.nn.functional.scaled_dot_product_attention(
+        *split, attn_mask=torch.from_numpy(bias).to(kind), scale=scale
+    )
+    return out.transpose(1, 2).flatten(2).double().numpy()
+
+
+@isas
+@dtypes
+@pytest.mark.parametrize("shape", [(2, 1, 1, 1, 8), (2, 33, 97, 3, 40), (1, 150, 300, 2, 64)])
+@pytest.mark.parametrize("terms", ["relative", "mask", "both"])
+def test_relative_positions_and_masked_keys(
+    isa: str, dtype: str, shape: tuple[int, int, int, int, int], terms: str
+) -> None:
+    n, tq, tk, heads, d = shape
+    q, k, v = (
+        rounded(normal(n, t, heads * d, seed=i), dtype).float().numpy()
+        for i, t in enumerate((tq, tk, tk))
+    )
+    given: dict[str, np.ndarray] = {}
+    bias = np.zeros((n, heads, tq, tk))
+    if terms != "mask":
+        table = rounded(3 * normal(1, tq + tk - 1, heads, seed=3), dtype).float().numpy()
+        given["relative"] = table
+        distance = np.arange(tq)[:, None] - np.arange(tk)[None, :] + tk - 1
+        bias += table[0][distance].transpose(2, 0, 1)
+    if terms != "relative":
+        seen = np.arange(tk)[None, :] < np.array([max(1, tk // 3), tk])[:n, None]
+        given["mask"] = np.where(seen, 0, np.float32(-(2.0**13)))
+        bias += given["mask"][:, None, None, :]
+    ref = float64_attention(q, k, v, heads, bias, 0.25)
+    out = K.attention(q, k, v, heads, scale=0.25, dtype=dtype, isa=isa, **given)
+    if dtype == "f32":
+        assert error(out, ref) < 2e-6
+    else:
+        torch_own = float64_attention(q, k, v, heads, bias, 0.25, torch.bfloat16)
+        assert error(out, ref) <= 1.5 * error(torch_own, ref)
+
+
+def test_terms_of_another_shape_are_refused() -> None:
+    x = normal(2, 4, 40)
+    with pytest.raises(InvalidArgumentError, match=r"relative must be \[1, tq \+ tk - 1, heads\]"):
+        K.attention(x, x, x, 2, relative=normal(1, 8, 2))
+    with pytest.raises(InvalidArgumentError, match=r"mask must be \[n, tk\]"):
+        K.attention(x, x, x, 2, mask=normal(1, 4))
+
+
 @isas
 @dtypes
 @pytest.mark.parametrize("offset", [-1.0, 1.0])

@@ -122,6 +122,51 @@ def test_layer_norm(isa: str, dtype: str, c: int, pad: int) -> None:
 
 
 @isas
+@dtypes
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("terms", [("scale", "shift"), ("scale",), ("shift",)])
+def test_layer_norm_then_scale_and_shift(
+    isa: str, dtype: str, affine: bool, terms: tuple[str, ...]
+) -> None:
+    x = normal(3, 41, 70) * 2 + 1
+    own = {name: normal(3, 70, seed=i) for i, name in enumerate(terms)}
+    w, b = (normal(70, seed=5), normal(70, seed=6)) if affine else (None, None)
+    t = torch.from_numpy(rounded(x, dtype))
+    weights = (None if v is None else torch.from_numpy(v).double() for v in (w, b))
+    ref = torch.nn.functional.layer_norm(t, (70,), *weights).numpy()
+    if "scale" in own:
+        ref = ref * (1 + rounded(own["scale"], dtype)[:, None])
+    if "shift" in own:
+        ref = ref + rounded(own["shift"], dtype)[:, None]
+    out = K.layer_norm(x, w, b, dtype=dtype, isa=isa, **own)
+    assert error(out, ref) < TOLERANCE[dtype]
+
+
+def test_layer_norm_scales_by_one_vector_an_image() -> None:
+    with pytest.raises(InvalidArgumentError, match="scale must be one vector of 8 channels"):
+        K.layer_norm(normal(2, 3, 8), scale=normal(1, 8))
+
+
+@isas
+@dtypes
+@pytest.mark.parametrize(("c", "size"), [(64, 64), (33, 11), (1536, 64), (4096, 4096), (20, 1)])
+@pytest.mark.parametrize("pad", [0, 5])
+def test_rms_norm(isa: str, dtype: str, c: int, size: int, pad: int) -> None:
+    x, w = normal(2, 37, c) * 300, normal(size, seed=1)
+    runs = rounded(x, dtype).reshape(2, 37, c // size, size)
+    ref = runs / np.sqrt((runs**2).mean(-1, keepdims=True) + 1e-6) * w
+    out = K.rms_norm(x, w, dtype=dtype, isa=isa, pad_channels=pad)
+    assert error(out, ref.reshape(x.shape)) < TOLERANCE[dtype]
+
+
+def test_channels_must_divide_by_the_weights() -> None:
+    with pytest.raises(
+        InvalidArgumentError, match="must divide by the weight's size, got 10 and 4"
+    ):
+        K.rms_norm(normal(1, 2, 10), normal(4))
+
+
+@isas
 def test_layer_norm_keeps_its_digits_at_a_large_mean(isa: str) -> None:
     x = normal(1, 9, 320) + np.float32(1e4)
     ref = torch.nn.functional.layer_norm(torch.from_numpy(x).double(), (320,)).numpy()

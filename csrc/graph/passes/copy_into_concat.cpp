@@ -2,6 +2,12 @@
 #include "graph/passes/uses.h"
 
 namespace sdcore {
+namespace {
+
+// Whether a kernel makes the op's output.
+bool writes(const Op& op) { return !op.is_concat && !op.is_view; }
+
+}  // namespace
 
 void copy_into_concat(Graph& graph, ValueTypes& types) {
   const Uses uses(graph);
@@ -13,7 +19,7 @@ void copy_into_concat(Graph& graph, ValueTypes& types) {
       const int producer = uses.producer_of(root);
       const bool in_place = producer >= 0 && !claimed[static_cast<size_t>(root)] &&
                             !uses.is_output[static_cast<size_t>(root)] &&
-                            graph.nodes[static_cast<size_t>(producer)].op != &op_concat;
+                            writes(*graph.nodes[static_cast<size_t>(producer)].op);
       if (in_place) {
         claimed[static_cast<size_t>(root)] = true;
         continue;

@@ -18,7 +18,7 @@ void fuse_activation(Graph& graph);
 void fuse_add(Graph& graph, const ValueTypes& types);
 
 // Puts a copy before each input of a concat that its producer cannot write in place: an input of
-// the graph, another concat, or a value that is part of a concat already.
+// the graph, another concat, some of a value, or a value that is part of a concat already.
 void copy_into_concat(Graph& graph, ValueTypes& types);
 
 }  // namespace sdcore

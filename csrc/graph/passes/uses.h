@@ -42,11 +42,11 @@ struct Uses {
   std::vector<bool> is_output;
 };
 
-// The value whose memory `id` shows: `id` itself, or what a chain of views begins with.
+// The value whose whole memory `id` shows: `id` itself, or what a chain of views begins with.
 inline ValueId behind_views(const Graph& graph, const Uses& uses, ValueId id) {
   for (int at; (at = uses.producer_of(id)) >= 0;) {
     const Node& node = graph.nodes[static_cast<size_t>(at)];
-    if (!node.op->is_view) break;
+    if (!node.op->is_view || node.op->first_pixel) break;
     id = node.inputs[0];
   }
   return id;

@@ -39,6 +39,14 @@ void require_arguments(const AttentionArgs& args) {
           ErrorKind::invalid_argument, "[attention] shapes do not fit: q ", describe(q), ", k ",
           describe(k), ", v ", describe(v), ", out ", describe(out));
   require(k.w > 0, ErrorKind::invalid_argument, "[attention] there are no keys");
+  const View &relative = args.relative, &mask = args.mask;
+  require(relative.c == 0 || (relative.dtype != DType::i32 && relative.n == 1 && relative.h == 1 &&
+                              relative.w == q.w + k.w - 1 && relative.c == args.heads),
+          ErrorKind::invalid_argument, "[attention] relative must be [1, tq + tk - 1, heads], got ",
+          describe(relative));
+  require(mask.c == 0 || (mask.dtype != DType::i32 && mask.n == k.n && mask.h == 1 && mask.w == 1 &&
+                          mask.c == k.w),
+          ErrorKind::invalid_argument, "[attention] mask must be [n, tk], got ", describe(mask));
   require(args.scale > 0, ErrorKind::invalid_argument, "[attention] scale must be positive, got ",
           args.scale);
 }

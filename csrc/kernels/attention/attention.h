@@ -1,4 +1,5 @@
-// softmax(q kᵀ · scale) v per head, in tiles with a running softmax: the full matrix never exists.
+// softmax(q kᵀ · scale + relative + mask) v per head, in tiles with a running softmax: the full
+// matrix never exists.
 #pragma once
 
 #include <string>
@@ -17,6 +18,9 @@ struct AttentionArgs {
   int heads = 1;
   float scale = 1.0f;
   bool causal = false;  // query i sees keys 0..i
+  // Added to scores where given (c is not 0), of either dtype. All values must be finite.
+  View relative = {};  // [1, 1, tq + tk - 1, heads]: row i - j + tk - 1 for query i and key j
+  View mask = {};      // [n, 1, 1, tk]: for each key of an image
   void* workspace = nullptr;
 };
 

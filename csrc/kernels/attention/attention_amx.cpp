@@ -4,6 +4,7 @@
 // streams over them.
 #include <algorithm>
 
+#include "kernels/attention/bias.h"
 #include "kernels/attention/kernel.h"
 #include "simd/avx512.h"
 #include "simd/math.h"
@@ -38,6 +39,8 @@ struct Sizes {
         head_elements(keys * (steps * 32 + bands * 16)) {}
 };
 
+using TileBias = Bias<V, kLanes>;
+
 // Packed tiles of one head.
 struct Packed {
   bf16 *key, *value;  // [keys/16][steps][tile], [keys/32][bands][tile]
@@ -60,9 +63,10 @@ struct State {
   float *top, *sum;  // [passes][32]: largest score so far, scaled, and sum of exponentials
   float* scores;     // [2][keys][16]
   bf16* weights;     // [2][keys / 32][tile]
+  float* bias;
   size_t bytes;
 
-  State(const Sizes& s, std::byte* scratch) {
+  State(const AttentionArgs& args, const Sizes& s, std::byte* scratch) {
     std::byte* next = scratch;
     const auto take = [&](int64_t count) {
       std::byte* at = next;
@@ -75,6 +79,7 @@ struct State {
     weights = reinterpret_cast<bf16*>(take(2 * kKeys * kLanes * 2));
     top = reinterpret_cast<float*>(take(kPasses * kPair * 4));
     sum = reinterpret_cast<float*>(take(kPasses * kPair * 4));
+    bias = reinterpret_cast<float*>(take(TileBias::floats(args, kPasses * kPair) * 4));
     bytes = static_cast<size_t>(next - scratch);
   }
 };
@@ -314,7 +319,7 @@ size_t workspace_bytes(const AttentionArgs& args) {
   return static_cast<size_t>(args.q.n * args.heads * Sizes(args).head_elements) * sizeof(bf16);
 }
 
-size_t scratch_bytes(const AttentionArgs& args) { return State(Sizes(args), nullptr).bytes; }
+size_t scratch_bytes(const AttentionArgs& args) { return State(args, Sizes(args), nullptr).bytes; }
 
 int64_t pack_tasks(const AttentionArgs& args) {
   return args.q.n * args.heads * (Sizes(args).keys / kPair);
@@ -350,12 +355,13 @@ void begin(const AttentionArgs& args, const Block& block, const Sizes& s, const 
 
 // One step: `count` keys from `first` for the 32 queries of a pass.
 void step(const AttentionArgs& args, const Block& block, const Sizes& s, const State& state,
-          const Packed& packed, int64_t first, int64_t count, int64_t pass) {
+          const Packed& packed, const TileBias& bias, int64_t first, int64_t count, int64_t pass) {
   float* out = state.out + pass * kPair * s.bands * 16;
   score(s, packed.key_tile(s, first), state.q + pass * kPair * s.steps * 32, count, state.scores);
   for (int64_t half = 0; half < 2; ++half) {
     const int64_t query = pass * kPair + half * kLanes;
     float* scores = state.scores + half * kKeys * kLanes;
+    bias.add(scores, first, count, query);
     if (args.causal) mask(scores, first, count, block.begin + query);
     softmax(scores, count, args.scale, state.top + query, state.sum + query,
             state.weights + half * kKeys * kLanes, out + half * s.bands * 16 * kLanes, s.d);
@@ -365,7 +371,8 @@ void step(const AttentionArgs& args, const Block& block, const Sizes& s, const S
 
 void attend(const AttentionArgs& args, const Block& block, std::byte* scratch) {
   const Sizes s(args);
-  const State state(s, scratch);
+  const State state(args, s, scratch);
+  const TileBias bias(args, block, kPasses * kPair, state.bias);
   const Packed packed(args, s, block.image, block.head);
   const int64_t queries = block.end - block.begin, tk = args.k.w;
   static constexpr TileConfig config;
@@ -376,7 +383,7 @@ void attend(const AttentionArgs& args, const Block& block, std::byte* scratch) {
     const int64_t count = std::min(kKeys, visible - first);
     for (int64_t pass = 0; pass * kPair < queries; ++pass) {
       if (args.causal && block.begin + (pass + 1) * kPair <= first) continue;
-      step(args, block, s, state, packed, first, count, pass);
+      step(args, block, s, state, packed, bias, first, count, pass);
     }
   }
   _tile_release();

@@ -4,6 +4,7 @@
 // tail of the keys needs no mask.
 #pragma once
 
+#include "kernels/attention/bias.h"
 #include "kernels/attention/kernel.h"
 #include "simd/math.h"
 
@@ -26,9 +27,11 @@ struct Streaming {
     float *top, *sum;    // [passes][lanes]: largest score so far, scaled, and sum of exponentials
     float* scores;       // [keys][lanes]
     float *key, *value;  // [keys][d] as float, rows copy_stride apart
+    float* bias;
     size_t bytes;
 
-    State(int64_t d, std::byte* scratch) {
+    State(const AttentionArgs& args, std::byte* scratch) {
+      const int64_t d = args.q.c / args.heads;
       auto* next = reinterpret_cast<float*>(scratch);
       const auto take = [&](int64_t count) {
         float* at = next;
@@ -42,6 +45,7 @@ struct Streaming {
       scores = take(keys * lanes);
       key = take(keys * copy_stride(d));
       value = take(keys * copy_stride(d));
+      bias = take(Bias<V, lanes>::floats(args, passes * lanes));
       bytes = static_cast<size_t>(next - reinterpret_cast<float*>(scratch)) * sizeof(float);
     }
   };
@@ -212,7 +216,8 @@ struct Streaming {
   template <class T>
   static void attend_as(const AttentionArgs& args, const Block& block, std::byte* scratch) {
     const int64_t d = args.q.c / args.heads, tk = args.k.w;
-    const State s(d, scratch);
+    const State s(args, scratch);
+    const Bias<V, lanes> bias(args, block, passes * lanes, s.bias);
     begin<T>(args, block, d, s);
     const T* k = head_of<T>(args.k, block, d);
     const T* v = head_of<T>(args.v, block, d);
@@ -227,6 +232,7 @@ struct Streaming {
         if (args.causal && query + lanes <= first) continue;
         float* out = s.out + pass * d * lanes;
         product(key, count, s.q + pass * d * lanes, d, s.scores, false);
+        bias.add(s.scores, first, count, pass * lanes);
         if (args.causal) mask(s.scores, first, count, query);
         softmax(s.scores, count, args.scale, s.top + pass * lanes, s.sum + pass * lanes, out, d);
         product({value.data, 1, value.row_stride}, d, s.scores, count, out, true);
@@ -235,9 +241,7 @@ struct Streaming {
     finish<T>(args, block, d, s);
   }
 
-  static size_t scratch_bytes(const AttentionArgs& args) {
-    return State(args.q.c / args.heads, nullptr).bytes;
-  }
+  static size_t scratch_bytes(const AttentionArgs& args) { return State(args, nullptr).bytes; }
   static size_t workspace_bytes(const AttentionArgs&) { return 0; }
   static int64_t pack_tasks(const AttentionArgs&) { return 0; }
   static void pack(const AttentionArgs&, int64_t) {}

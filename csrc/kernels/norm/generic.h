@@ -171,10 +171,36 @@ struct Loops {
     });
   }
 
+  template <class T>
+  SDCORE_SIMD float mean_square(const T* x, int64_t c) {
+    F sum = V::zero();
+    for_channels(c, [&](int64_t i, int64_t n) {
+      const F a = load(x + i, n);
+      sum = V::fma(a, a, sum);
+    });
+    return V::sum(sum) / static_cast<float>(c);
+  }
+
+  static void rms_norm(const Pixels<const void>& in, const Pixels<void>& out, int64_t begin,
+                       int64_t end, int64_t c, const RmsNorm& k) {
+    with_types(in.dtype, out.dtype, [&]<class T, class Out>(T, Out) {
+      for_pixels<T, Out>(in, out, begin, end, [&](const T* x, Out* y) {
+        for (int64_t first = 0; first < c; first += k.size, x += k.size, y += k.size) {
+          const F scale = V::set(1.0f / std::sqrt(mean_square(x, k.size) + k.eps));
+          for_channels(k.size, [&](int64_t i, int64_t n) {
+            store(y + i, V::mul(V::mul(load(x + i, n), scale), load(k.weight + i, n)), n);
+          });
+        }
+      });
+    });
+  }
+
   static float to_float(float x) { return x; }
   static float to_float(bf16 x) { return sdcore::to_float(x); }
 
-  static constexpr Kernel kernel(Isa isa) { return {isa, chunk_sums, affine, layer_norm}; }
+  static constexpr Kernel kernel(Isa isa) {
+    return {isa, chunk_sums, affine, layer_norm, rms_norm};
+  }
 };
 
 }  // namespace sdcore::norm

@@ -35,6 +35,12 @@ struct LayerNorm {
   float eps;
 };
 
+struct RmsNorm {
+  const float* weight;  // [size]
+  int64_t size;
+  float eps;
+};
+
 struct Kernel {
   Isa isa;
   void (*chunk_sums)(const Pixels<const void>& in, int64_t begin, int64_t end, int64_t c,
@@ -43,6 +49,8 @@ struct Kernel {
                  int64_t c, const Affine& coefficients, Activation activation);
   void (*layer_norm)(const Pixels<const void>& in, const Pixels<void>& out, int64_t begin,
                      int64_t end, int64_t c, const LayerNorm& args);
+  void (*rms_norm)(const Pixels<const void>& in, const Pixels<void>& out, int64_t begin,
+                   int64_t end, int64_t c, const RmsNorm& args);
 };
 
 // How many pixels make the shift.

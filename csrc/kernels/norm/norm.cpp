@@ -121,6 +121,43 @@ void require_arguments(const GroupNormArgs& args) {
   require(args.workspace != nullptr, ErrorKind::internal, "[group_norm] workspace is missing");
 }
 
+void require_per_image(const char* name, const View& v, const View& in) {
+  require(v.c == 0 || (v.dtype != DType::i32 && v.n == in.n && v.pixels() == v.n && v.c == in.c),
+          ErrorKind::invalid_argument, "[layer_norm] ", name, " must be one vector of ", in.c,
+          " channels an image, got ", describe(v));
+}
+
+float number(const View& v, int64_t image, int64_t channel, float absent) {
+  if (v.c == 0) return absent;
+  if (v.dtype == DType::bf16) return to_float(v.at<const bf16>(image, 0, 0)[channel]);
+  return v.at<const float>(image, 0, 0)[channel];
+}
+
+// Weight and bias of one image: (z w + b)(1 + scale) + shift = z w (1 + scale) + (b (1 + scale) +
+// shift).
+void modulate(const LayerNormArgs& args, int64_t image, float* to) {
+  const int64_t c = args.in.c;
+  for (int64_t i = 0; i < c; ++i) {
+    const float factor = 1.0f + number(args.scale, image, i, 0.0f);
+    to[i] = (args.weight ? args.weight[i] : 1.0f) * factor;
+    to[c + i] = (args.bias ? args.bias[i] : 0.0f) * factor + number(args.shift, image, i, 0.0f);
+  }
+}
+
+// Calls body(image, begin, end) on the pool for pieces that cover all pixels.
+template <class Body>
+void for_pieces(const View& in, ThreadPool& pool, Body body) {
+  if (in.pixels() * in.c == 0) return;
+  constexpr int64_t kTaskElements = 16384;
+  const int64_t length = std::max<int64_t>(1, kTaskElements / in.c);
+  const int64_t pixels = in.h * in.w;
+  const int64_t pieces = (pixels + length - 1) / length;
+  pool.parallel_for(in.n * pieces, [&](int64_t task, int) {
+    const int64_t begin = task % pieces * length;
+    body(task / pieces, begin, std::min(pixels, begin + length));
+  });
+}
+
 }  // namespace
 
 size_t group_norm_workspace(const GroupNormArgs& args) {
@@ -162,19 +199,42 @@ void group_norm(const GroupNormArgs& args, const KernelContext& context) {
   });
 }
 
+size_t layer_norm_workspace(const LayerNormArgs& args) {
+  const bool modulated = args.scale.c || args.shift.c;
+  return modulated ? sizeof(float) * static_cast<size_t>(2 * args.in.n * args.in.c) : 0;
+}
+
 void layer_norm(const LayerNormArgs& args, const KernelContext& context) {
   require_same_shape("layer_norm", args.in, args.out);
+  require_per_image("scale", args.scale, args.in);
+  require_per_image("shift", args.shift, args.in);
   if (args.in.pixels() * args.in.c == 0) return;
   const Kernel& kernel = pick(kRows, context.isa);
-  constexpr int64_t kTaskElements = 16384;
-  const int64_t length = std::max<int64_t>(1, kTaskElements / args.in.c);
-  const int64_t pixels = args.in.h * args.in.w;
-  const int64_t pieces = (pixels + length - 1) / length;
-  context.pool.parallel_for(args.in.n * pieces, [&](int64_t task, int) {
-    const int64_t image = task / pieces, begin = task % pieces * length;
+  const int64_t c = args.in.c;
+  float* merged = nullptr;  // weight and bias of each image
+  if (layer_norm_workspace(args) > 0) {
+    require(args.workspace != nullptr, ErrorKind::internal, "[layer_norm] workspace is missing");
+    merged = static_cast<float*>(args.workspace);
+    context.pool.parallel_for(
+        args.in.n, [&](int64_t image, int) { modulate(args, image, merged + 2 * image * c); });
+  }
+  for_pieces(args.in, context.pool, [&](int64_t image, int64_t begin, int64_t end) {
+    const float* own = merged ? merged + 2 * image * c : nullptr;
     kernel.layer_norm(pixels_of<const void>(args.in, image), pixels_of<void>(args.out, image),
-                      begin, std::min(pixels, begin + length), args.in.c,
-                      {args.weight, args.bias, args.eps});
+                      begin, end, c,
+                      {own ? own : args.weight, own ? own + c : args.bias, args.eps});
+  });
+}
+
+void rms_norm(const RmsNormArgs& args, const KernelContext& context) {
+  require_same_shape("rms_norm", args.in, args.out);
+  require(args.size > 0 && args.in.c % args.size == 0 && args.weight != nullptr,
+          ErrorKind::invalid_argument, "[rms_norm] channels must divide by the weight's size, got ",
+          args.in.c, " and ", args.size);
+  const Kernel& kernel = pick(kRows, context.isa);
+  for_pieces(args.in, context.pool, [&](int64_t image, int64_t begin, int64_t end) {
+    kernel.rms_norm(pixels_of<const void>(args.in, image), pixels_of<void>(args.out, image), begin,
+                    end, args.in.c, {args.weight, args.size, args.eps});
   });
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "kernels/elementwise/elementwise.h"
 
 namespace sdcore {
 namespace {
@@ -45,6 +46,29 @@ void upsample_nearest(const UpsampleArgs& args, const KernelContext& context) {
       }
     }
   });
+}
+
+void depth_to_space(const DepthToSpaceArgs& args, const KernelContext& context) {
+  const View &in = args.in, &out = args.out;
+  const int64_t size = in.h > 0 ? out.h / in.h : 0;
+  require(size > 0 && in.n == out.n && out.h == in.h * size && out.w == in.w * size &&
+              in.c == out.c * size * size,
+          ErrorKind::invalid_argument, "[depth_to_space] out does not hold the pixels of in");
+  // Row i of every square is a strided image of its own: w pixels of size * c channels.
+  for (int64_t i = 0; i < size; ++i) {
+    for (int64_t j = 0; j < size; ++j) {
+      View from = in, to = out;
+      from.c = out.c;
+      from.data = static_cast<std::byte*>(in.data) + (i * size + j) * out.c * dtype_size(in.dtype);
+      to.h = in.h;
+      to.w = in.w;
+      to.data = static_cast<std::byte*>(out.data) +
+                (i * out.stride_h + j * out.stride_w) * dtype_size(out.dtype);
+      to.stride_h *= size;
+      to.stride_w *= size;
+      unary({from, to, Activation::none}, context);
+    }
+  }
 }
 
 }  // namespace sdcore

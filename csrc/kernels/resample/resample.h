@@ -13,4 +13,11 @@ struct UpsampleArgs {
 };
 void upsample_nearest(const UpsampleArgs& args, const KernelContext& context);
 
+// in [n, h, w, s * s * c] -> out [n, h * s, w * s, c]: pixel (y * s + i, x * s + j) of out is part
+// i * s + j of pixel (y, x). The two may be of either dtype.
+struct DepthToSpaceArgs {
+  View in, out;
+};
+void depth_to_space(const DepthToSpaceArgs& args, const KernelContext& context);
+
 }  // namespace sdcore

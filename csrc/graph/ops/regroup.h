@@ -1,0 +1,24 @@
+// Ops that copy the numbers of each image as they lie, under another division into tokens and
+// channels.
+#pragma once
+
+#include "graph/ops/common.h"
+#include "kernels/elementwise/elementwise.h"
+
+namespace sdcore {
+
+inline View with_tokens(View view, int64_t tokens) {
+  view.c = view.w * view.c / tokens;
+  view.w = tokens;
+  view.stride_w = view.c;
+  return view;
+}
+
+// `tokens` of both sides: the finer division of the two.
+inline Step lower_regroup(const Lowering& l, int64_t tokens) {
+  return [tokens, in = l.slot(0), out = l.output_slot()](const Run& run) {
+    unary({with_tokens(run.views[in], tokens), with_tokens(run.views[out], tokens)}, run.kernels);
+  };
+}
+
+}  // namespace sdcore
