@@ -14,7 +14,17 @@ from numpy.typing import ArrayLike, NDArray
 from sdcore import _core
 from sdcore.errors import InvalidArgumentError
 
-__all__ = ["Component", "Loadable", "Model", "RunOptions", "make_network", "to_nchw", "to_nhwc"]
+__all__ = [
+    "Component",
+    "Loadable",
+    "Model",
+    "RunOptions",
+    "key_mask",
+    "make_network",
+    "to_nchw",
+    "to_nhwc",
+    "tokens_of",
+]
 
 M = TypeVar("M", bound="Model")
 
@@ -126,6 +136,34 @@ class Model(ABC):
     def config_json(self) -> dict[str, Any]:
         """The config as it would stand in a config.json."""
         return asdict(self.config)
+
+
+# Far below any score, and still a number in every type: a row of hidden keys alone stays finite.
+_HIDDEN = -10000.0
+
+
+def key_mask(
+    mask: ArrayLike | None, shape: tuple[int, int], what: str = "attention_mask"
+) -> NDArray[np.float32]:
+    """What attention adds to scores `[n, keys]` for a mask of ones (seen; None: all) and zeros."""
+    if mask is None:
+        return np.zeros(shape, np.float32)
+    seen = np.asarray(mask, np.float32)
+    if seen.shape != shape:
+        raise InvalidArgumentError(f"{what} must be {list(shape)}, got {list(seen.shape)}")
+    hidden: NDArray[np.float32] = (1 - seen) * np.float32(_HIDDEN)
+    return hidden
+
+
+def tokens_of(array: ArrayLike, n: int, model: str) -> NDArray[np.float32]:
+    """Hidden states `[n, t, d]` of a text."""
+    tokens = np.asarray(array, dtype=np.float32)
+    if tokens.ndim != 3 or tokens.shape[0] != n:
+        raise InvalidArgumentError(
+            f"[{model}] encoder_hidden_states must be [{n}, tokens, channels], "
+            f"got {list(tokens.shape)}"
+        )
+    return tokens
 
 
 def to_nhwc(array: ArrayLike, what: str, channels: int) -> NDArray[np.float32]:

@@ -1,10 +1,10 @@
-"""Blocks that several networks share: the residual block and the attention layer."""
+"""Blocks that several networks share."""
 
 from __future__ import annotations
 
 from sdcore.graph import Scope, Value, nn
 
-__all__ = ["attention", "resnet"]
+__all__ = ["attention", "feed_forward", "resnet", "timestep_mlp"]
 
 
 def resnet(
@@ -39,9 +39,22 @@ def attention(
     heads: int,
     *,
     qkv_bias: bool,
+    mask: Value | None = None,
 ) -> Value:
     """Attention of tokens `x` to tokens `context`, without the residual."""
     q = nn.linear(w.to_q, x, channels, channels, bias=qkv_bias)
     k = nn.linear(w.to_k, context, context_channels, channels, bias=qkv_bias)
     v = nn.linear(w.to_v, context, context_channels, channels, bias=qkv_bias)
-    return nn.linear(w.to_out[0], nn.attention(q, k, v, heads), channels, channels)
+    return nn.linear(w.to_out[0], nn.attention(q, k, v, heads, mask=mask), channels, channels)
+
+
+def feed_forward(w: Scope, x: Value, channels: int, act: str) -> Value:
+    """FeedForward four times as wide, without a gate and without the residual."""
+    h = nn.activation(nn.linear(w.net[0].proj, x, channels, 4 * channels), act)
+    return nn.linear(w.net[2], h, 4 * channels, channels)
+
+
+def timestep_mlp(w: Scope, x: Value, c_in: int, c_out: int, act: str = "silu") -> Value:
+    """TimestepEmbedding and PixArtAlphaTextProjection: two linear layers."""
+    h = nn.activation(nn.linear(w.linear_1, x, c_in, c_out), act)
+    return nn.linear(w.linear_2, h, c_out, c_out)
