@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import transformers
 
-from sdcore import tokenizer as module
 from sdcore.errors import CheckpointError, FileError, InvalidArgumentError, UnsupportedModelError
 from sdcore.tokenizer import BOS, EOS, CLIPTokenizer
+from sdcore.tokenizer import clip as module
 
 SHARED = Path(__file__).parents[2] / "shared/data/clip/bpe_simple_vocab_16e6.txt.gz"
 

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "text/clip_bpe.h"
+#include "text/unigram.h"
 
 namespace py = pybind11;
 
@@ -21,6 +23,44 @@ py::array_t<int32_t> encode_padded(const ClipTokenizer& self, const std::vector<
   }
   const auto rows = static_cast<py::ssize_t>(texts.size());
   return py::array_t<int32_t>({rows, static_cast<py::ssize_t>(max_length)}, ids.data());
+}
+
+UnigramTokenizer make_unigram(std::vector<std::string> tokens, const std::vector<float>& scores,
+                              const std::vector<bool>& normal, const py::bytes& charsmap,
+                              std::vector<int32_t> special, int32_t eos, int32_t pad,
+                              int32_t unknown, bool add_prefix, bool remove_extra_spaces) {
+  require(scores.size() == tokens.size() && normal.size() == tokens.size(), ErrorKind::checkpoint,
+          "[tokenizer] there are ", tokens.size(), " tokens, ", scores.size(), " scores and ",
+          normal.size(), " types");
+  UnigramVocabulary vocabulary;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    vocabulary.pieces.push_back({std::move(tokens[i]), scores[i], normal[i]});
+  }
+  vocabulary.charsmap = std::string(charsmap);
+  vocabulary.special = std::move(special);
+  vocabulary.eos = eos;
+  vocabulary.pad = pad;
+  vocabulary.unknown = unknown;
+  vocabulary.add_prefix = add_prefix;
+  vocabulary.remove_extra_spaces = remove_extra_spaces;
+  return UnigramTokenizer(std::move(vocabulary));
+}
+
+// Ids [n, max_length], and a mask of ones where they are not padding.
+py::tuple encode_with_mask(const UnigramTokenizer& self, const std::vector<py::bytes>& texts,
+                           int64_t max_length) {
+  const auto rows = static_cast<py::ssize_t>(texts.size());
+  py::array_t<int32_t> ids({rows, static_cast<py::ssize_t>(max_length)});
+  py::array_t<int32_t> mask({rows, static_cast<py::ssize_t>(max_length)});
+  std::vector<int32_t> row;
+  for (py::ssize_t i = 0; i < rows; ++i) {
+    const int64_t used =
+        self.encode_padded(std::string_view(texts[static_cast<size_t>(i)]), max_length, row);
+    std::copy(row.begin(), row.end(), ids.mutable_data(i, 0));
+    std::fill_n(mask.mutable_data(i, 0), max_length, 0);
+    std::fill_n(mask.mutable_data(i, 0), used, 1);
+  }
+  return py::make_tuple(ids, mask);
 }
 
 }  // namespace
@@ -45,6 +85,13 @@ void init_text(py::module_& m) {
       .def("decode", [](const ClipTokenizer& self, const std::vector<int32_t>& ids) {
         return py::bytes(self.decode(ids));
       });
+  py::class_<UnigramTokenizer>(m, "UnigramTokenizer")
+      .def(py::init(&make_unigram), py::arg("tokens"), py::arg("scores"), py::arg("normal"),
+           py::arg("charsmap"), py::arg("special"), py::arg("eos"), py::arg("pad"),
+           py::arg("unknown"), py::arg("add_prefix"), py::arg("remove_extra_spaces"))
+      .def("encode", [](const UnigramTokenizer& self,
+                        const py::bytes& text) { return self.encode(std::string_view(text)); })
+      .def("encode_padded", &encode_with_mask, py::arg("texts"), py::arg("max_length"));
 }
 
 }  // namespace sdcore::bindings

@@ -114,6 +114,25 @@ class ClipTokenizer:
     def encode_padded(self, texts: Sequence[bytes], max_length: int) -> NDArray[np.int32]: ...
     def decode(self, ids: Sequence[int], /) -> bytes: ...
 
+class UnigramTokenizer:
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        scores: Sequence[float],
+        normal: Sequence[bool],
+        charsmap: bytes,
+        special: Sequence[int],
+        eos: int,
+        pad: int,
+        unknown: int,
+        add_prefix: bool,
+        remove_extra_spaces: bool,
+    ) -> None: ...
+    def encode(self, text: bytes, /) -> list[int]: ...
+    def encode_padded(
+        self, texts: Sequence[bytes], max_length: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]: ...
+
 class StepTerm:
     def __init__(self, x: float = 0.0, x0: float = 0.0, m: float = 0.0, z: float = 0.0) -> None: ...
 

@@ -1,11 +1,9 @@
 """CLIP's tokenizer: where its vocabulary comes from. The work itself is done by the core."""
 
-import contextlib
 import functools
 import importlib.util
 import json
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore import _core
-from sdcore.errors import CheckpointError, FileError, UnsupportedModelError
-
-logger = logging.getLogger(__name__)
+from sdcore.errors import CheckpointError, UnsupportedModelError
+from sdcore.tokenizer.reading import as_bytes, damage_in, read_json, read_text, warn_of_cut
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 # OpenAI's list of merges goes on after those that CLIP uses.
@@ -86,7 +83,7 @@ class CLIPTokenizer:
     def from_folder(cls, path: str | PathLike[str]) -> "CLIPTokenizer":
         """From a tokenizer folder: tokenizer.json, or vocab.json with merges.txt."""
         folder = Path(path)
-        with _damage_in(str(folder)):
+        with damage_in(str(folder)):
             return cls._from_folder(folder)
 
     @classmethod
@@ -104,7 +101,7 @@ class CLIPTokenizer:
     @classmethod
     def from_gguf_metadata(cls, metadata: Mapping[str, Any]) -> "CLIPTokenizer":
         """From the tokenizer.ggml.* keys of a GGUF file."""
-        with _damage_in("the file's metadata"):
+        with damage_in("the file's metadata"):
             return cls._from_gguf_metadata(metadata)
 
     @classmethod
@@ -189,48 +186,24 @@ class CLIPTokenizer:
         """Ids [number of prompts, max_length]: begin, prompt, end, padding. A prompt that is too
         long is cut before the end token, and a warning tells which part."""
         texts = [text] if isinstance(text, str) else list(text)
-        ids: NDArray[np.int32] = self._core.encode_padded([_bytes(t) for t in texts], max_length)
+        ids: NDArray[np.int32] = self._core.encode_padded([as_bytes(t) for t in texts], max_length)
         for row, prompt in zip(ids, texts, strict=True):
             # Only a row that is full to its end can have lost something.
             if row[-1] == self.eos_token_id:
                 cut = self.encode(prompt)[max_length - 2 :]
                 if cut:
-                    _warn_of_cut(max_length, self.decode(cut))
+                    warn_of_cut(max_length, self.decode(cut))
         return ids
 
     def encode(self, text: str) -> list[int]:
         """All ids of a prompt, without the tokens of begin and end."""
-        ids: list[int] = self._core.encode(_bytes(text))
+        ids: list[int] = self._core.encode(as_bytes(text))
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, in lower case and with a space between words."""
         text: bytes = self._core.decode(list(ids))
         return text.decode("utf-8", "replace")
-
-
-@contextlib.contextmanager
-def _damage_in(place: str) -> Iterator[None]:
-    """Values of the wrong type in what was read are the file's fault."""
-    try:
-        yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"[tokenizer] {place} does not hold a tokenizer as expected: {error!r}"
-        ) from error
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
-@functools.lru_cache(maxsize=64)  # once for a prompt, however often it is encoded
-def _warn_of_cut(max_length: int, part: str) -> None:
-    logger.warning(
-        "the prompt is longer than the text encoder's %d tokens; this part of it is left out: %s",
-        max_length,
-        part,
-    )
 
 
 def byte_alphabet() -> list[str]:
@@ -261,30 +234,11 @@ def clip_merges() -> tuple[str, ...]:
     )
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise FileError(f"[tokenizer] cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"[tokenizer] {path} is not UTF-8 text: {error}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(_read_text(path))
-    except ValueError as error:
-        raise CheckpointError(f"[tokenizer] {path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"[tokenizer] {path} must hold an object, not {type(value).__name__}")
-    return value
-
-
 Added = list[tuple[str, int, bool]]  # text, id, whether case is ignored in finding it
 
 
 def _read_tokenizer_json(path: Path) -> tuple[dict[str, int], list[str], Added]:
-    content = _read_json(path)
+    content = read_json(path)
     model = content.get("model", {})
     kind, suffix = model.get("type"), model.get("end_of_word_suffix")
     if kind != "BPE" or suffix != "</w>":
@@ -299,8 +253,8 @@ def _read_tokenizer_json(path: Path) -> tuple[dict[str, int], list[str], Added]:
 
 
 def _read_vocab_and_merges(folder: Path) -> tuple[dict[str, int], list[str], Added]:
-    vocab = _read_json(folder / "vocab.json")
-    lines = _read_text(folder / "merges.txt").split("\n")
+    vocab = read_json(folder / "vocab.json")
+    lines = read_text(folder / "merges.txt").split("\n")
     merges = [line.rstrip("\r") for line in lines if line.strip() and "#version" not in line]
     return vocab, merges, []
 
@@ -310,7 +264,7 @@ def _read_special_tokens(folder: Path) -> tuple[dict[str, str], dict[str, bool],
     file counts follows transformers 5."""
 
     def read(name: str) -> dict[str, Any]:
-        return _read_json(folder / name) if (folder / name).is_file() else {}
+        return read_json(folder / name) if (folder / name).is_file() else {}
 
     config = read("tokenizer_config.json")
     roles: dict[str, str] = {}
