@@ -55,6 +55,7 @@ class Kind:
 _ONE_CLIP = ("unet", "vae", "text_encoder")
 _TWO_CLIPS = (*_ONE_CLIP, "text_encoder_2")
 _SECOND_CLIP_ALONE = ("unet", "vae", "text_encoder_2")
+_SD3 = ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 _LATER = "which sdcore does not run yet"
 _LOAD_LORA = "not a model by itself: open its model and load it with load_lora_weights"
 
@@ -73,9 +74,9 @@ FAMILIES: dict[str, Family] = {
     "sdxl-inpaint": Family("Stable Diffusion XL for inpainting", _TWO_CLIPS, runs=True),
     "sdxl-edit": Family("Stable Diffusion XL for editing", _TWO_CLIPS, hint=_LATER),
     "playground-v2.5": Family("Playground v2.5", _TWO_CLIPS, runs=True),
-    "sd3": Family("Stable Diffusion 3", hint=_LATER),
+    "sd3": Family("Stable Diffusion 3", _SD3, hint=_LATER),
     "flux": Family("FLUX"),
-    "pixart": Family("PixArt", hint=_LATER),
+    "pixart": Family("PixArt", ("transformer", "vae", "text_encoder"), hint=_LATER),
     "video": Family("a video model"),
     "controlnet": Family("a ControlNet", hint="not a model by itself"),
     "lora-sd1": Family("a LoRA for Stable Diffusion 1.x", hint=_LOAD_LORA),
@@ -96,7 +97,12 @@ FAMILIES: dict[str, Family] = {
         ("text_encoder",),
         hint="not a whole model: open its model and pass this as text_encoder=",
     ),
-    "t5": Family("a T5 text encoder alone", hint="not a whole model: it has no UNet"),
+    "t5": Family(
+        "a T5 text encoder alone",
+        ("text_encoder",),
+        hint="not a whole model: open its model and pass this as text_encoder= (PixArt) or "
+        "text_encoder_3= (Stable Diffusion 3)",
+    ),
     "image-encoder": Family("a CLIP image encoder", hint="not a model by itself"),
     "esrgan": Family("an ESRGAN upscaler", hint="not a diffusion model"),
 }

@@ -26,6 +26,7 @@ ROLES = {
     "AutoencoderKL": "vae",
     "CLIPTextModel": "text_encoder",
     "CLIPTextModelWithProjection": "text_encoder",
+    "T5EncoderModel": "text_encoder",
     "ControlNetModel": "controlnet",
     "SD3Transformer2DModel": "transformer",
     "PixArtTransformer2DModel": "transformer",

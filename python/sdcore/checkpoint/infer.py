@@ -6,6 +6,7 @@ family that no shape shows. The rest are the classes' defaults, which the networ
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +25,9 @@ _SCALING_FACTOR = {
     "sdxl-inpaint": 0.13025,
     "sdxl-edit": 0.13025,
     "playground-v2.5": 0.5,
+    "sd3": 1.5305,
 }
+_SHIFT_FACTOR = {"sd3": 0.0609}
 _SCALING_FACTOR_SD1 = 0.18215
 # Latents along each side, of the pictures that a family was trained on. Some were trained twice.
 _SAMPLE_SIZE = {
@@ -79,7 +82,21 @@ _EDM: Config = {
     "lower_order_final": True,
     "final_sigmas_type": "zero",
 }
+_FLOW: Config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+_DPM: Config = {
+    "_class_name": "DPMSolverMultistepScheduler",
+    "num_train_timesteps": 1000,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "prediction_type": "epsilon",
+    "algorithm_type": "dpmsolver++",
+    "solver_order": 2,
+    "timestep_spacing": "linspace",
+}
 _SCHEDULER = {
+    "pixart": _DPM,
+    "sd3": _FLOW,
     "sd2": _DDIM,
     "sdxl": _EULER,
     "sdxl-refiner": _EULER,
@@ -191,6 +208,7 @@ def _infer_vae(tensors: Tensors, family: str, _naming: str) -> Config:
         "up_block_types": ["UpDecoderBlock2D"] * len(channels),
         "scaling_factor": _SCALING_FACTOR.get(family, _SCALING_FACTOR_SD1),
         **_LATENTS.get(family, {}),
+        "shift_factor": _SHIFT_FACTOR.get(family),
         "use_quant_conv": any(name.startswith("quant_conv.") for name in tensors),
         "use_post_quant_conv": any(name.startswith("post_quant_conv.") for name in tensors),
     }
@@ -223,11 +241,111 @@ def _infer_clip(tensors: Tensors, family: str, naming: str) -> Config:
     }
 
 
+def _infer_text_encoder(tensors: Tensors, family: str, naming: str) -> Config:
+    is_t5 = any(name.startswith("encoder.block.") for name in tensors)
+    return (_infer_t5 if is_t5 else _infer_clip)(tensors, family, naming)
+
+
+def _infer_second_clip(tensors: Tensors, family: str, naming: str) -> Config:
+    # OpenCLIP's wherever there are two, under whichever names.
+    return _infer_clip(tensors, family, naming) | {"hidden_act": "gelu"}
+
+
+def _infer_t5(tensors: Tensors, _family: str, _naming: str) -> Config:
+    block = r"encoder\.block\.(\d+)"
+    attention, feed = rf"{block}\.layer\.0\.SelfAttention", rf"{block}\.layer\.1\.DenseReluDense"
+    heads = _size(tensors, rf"{attention}\.relative_attention_bias\.weight", 1, 64)
+    gated = any(".wi_0." in name for name in tensors)
+    return {
+        "architectures": ["T5EncoderModel"],
+        "vocab_size": _size(tensors, r"shared\.weight", 0, 32128),
+        "d_model": _size(tensors, rf"{attention}\.[qkv]\.weight", 1),
+        "d_kv": _size(tensors, rf"{attention}\.[qkv]\.weight", 0) // max(1, heads),
+        "d_ff": _size(tensors, rf"{feed}\.wi(_[01])?\.weight", 0),
+        "num_layers": _count(tensors, rf"{block}\."),
+        "num_heads": heads,
+        "relative_attention_num_buckets": _size(
+            tensors, rf"{attention}\.relative_attention_bias\.weight", 0, 32
+        ),
+        "feed_forward_proj": "gated-gelu" if gated else "relu",
+    }
+
+
+def _infer_transformer(tensors: Tensors, family: str, naming: str) -> Config:
+    return (_infer_mmdit if family == "sd3" else _infer_pixart)(tensors, family, naming)
+
+
+def _infer_mmdit(tensors: Tensors, _family: str, _naming: str) -> Config:
+    channels = _size(tensors, r"pos_embed\.proj\.(weight|bias)", 0)
+    patch = _size(tensors, r"pos_embed\.proj\.weight", 2, 2)
+    block = r"transformer_blocks\.(\d+)"
+    dual = re.compile(rf"{block}\.attn2\.to_out\.0\.weight").fullmatch
+    head = _size(tensors, rf"{block}\.attn\.norm_[qk]\.weight", 0)
+    return {
+        "_class_name": "SD3Transformer2DModel",
+        "sample_size": 128,
+        "patch_size": patch,
+        "in_channels": _size(tensors, r"pos_embed\.proj\.weight", 1, 16),
+        "out_channels": _size(tensors, r"proj_out\.(weight|bias)", 0, 64) // max(1, patch) ** 2,
+        "num_layers": _count(tensors, rf"{block}\."),
+        "attention_head_dim": head or 64,
+        "num_attention_heads": channels // (head or 64),
+        "joint_attention_dim": _size(tensors, r"context_embedder\.weight", 1, 4096),
+        "caption_projection_dim": channels,
+        "pooled_projection_dim": _size(
+            tensors, r"time_text_embed\.text_embedder\.linear_1\.weight", 1, 2048
+        ),
+        # [1, side * side, channels]; GGUF drops leading ones.
+        "pos_embed_max_size": _side(tensors, r"pos_embed\.pos_embed"),
+        "dual_attention_layers": sorted(int(m[1]) for name in tensors if (m := dual(name))),
+        "qk_norm": "rms_norm" if head else None,
+    }
+
+
+def _infer_pixart(tensors: Tensors, _family: str, _naming: str) -> Config:
+    channels = _size(tensors, r"pos_embed\.proj\.(weight|bias)", 0)
+    patch = _size(tensors, r"pos_embed\.proj\.weight", 2, 2)
+    sizes = any(".resolution_embedder." in name for name in tensors)
+    # What every file of its makers has, and what a file of diffusers' tensors has not.
+    captions = _size(tensors, r"caption_projection\.y_embedding", 0)
+    sample = _side(tensors, r"pos_embed\.pos_embed") * patch
+    if not sample:
+        sample = 64 if captions == _ALPHA_CAPTION and not sizes else 128
+    return {
+        "_class_name": "PixArtTransformer2DModel",
+        "sample_size": sample,
+        "patch_size": patch,
+        "in_channels": _size(tensors, r"pos_embed\.proj\.weight", 1, 4),
+        "out_channels": _size(tensors, r"proj_out\.(weight|bias)", 0, 32) // max(1, patch) ** 2,
+        "num_layers": _count(tensors, r"transformer_blocks\.(\d+)\."),
+        "attention_head_dim": _PIXART_HEAD,
+        "num_attention_heads": channels // _PIXART_HEAD,
+        "cross_attention_dim": channels,
+        "caption_channels": _size(tensors, r"caption_projection\.linear_1\.weight", 1, 4096),
+        "use_additional_conditions": sizes,
+        # Σ's makers have half a place a patch at 256 pixels too; α's have not.
+        "interpolation_scale": None if captions == _ALPHA_CAPTION else sample / 64,
+    }
+
+
+_ALPHA_CAPTION = 120  # tokens of a caption; Σ has 300
+_PIXART_HEAD = 72  # channels, which no shape tells
+
+
+def _side(tensors: Tensors, pattern: str) -> int:
+    """Of a square of positions, `[1, side * side, c]` or without the leading one."""
+    match = re.compile(pattern).fullmatch
+    rows = [t.shape[-2] for name, t in tensors.items() if match(name) and len(t.shape) > 1]
+    return math.isqrt(rows[0]) if rows else 0
+
+
 _INFER: dict[str, Callable[[Tensors, str, str], Config]] = {
     "unet": _infer_unet,
     "vae": _infer_vae,
-    "text_encoder": _infer_clip,
-    "text_encoder_2": _infer_clip,
+    "transformer": _infer_transformer,
+    "text_encoder": _infer_text_encoder,
+    "text_encoder_2": _infer_second_clip,
+    "text_encoder_3": _infer_text_encoder,
 }
 
 # Every tensor of a resnet whose first size is the channels that come out of it.

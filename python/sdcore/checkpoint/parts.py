@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from sdcore.checkpoint.names import clip, unet, vae
+from sdcore.checkpoint.names import clip, mmdit, pixart, t5, unet, vae
 from sdcore.checkpoint.names.table import NameTable
 from sdcore.checkpoint.tensor import Tensor
 
@@ -52,9 +52,24 @@ _VAE = (
 )
 _CLIP = Naming("diffusers", ("text_model.encoder.", "encoder.layers."), clip.hugging_face)
 _OPEN_CLIP = Naming("openclip", ("transformer.resblocks.",), clip.open_clip)
+_T5 = (
+    Naming("diffusers", ("encoder.block.",), t5.hugging_face),
+    Naming("llama.cpp", ("enc.blk.",), t5.llama_cpp),
+)
+_TRANSFORMER = (
+    Naming("original", ("joint_blocks.",), mmdit.original),
+    Naming("original", ("t_block.",), pixart.original),
+    Naming("diffusers", ("time_text_embed.",), mmdit.diffusers),
+    Naming("diffusers", ("adaln_single.",), pixart.diffusers),
+)
 
 PLACES = (
     Place("unet", ("model.diffusion_model.", "model.model.", "net.", "unet.", ""), _UNET),
+    Place(
+        "transformer",
+        ("model.diffusion_model.", "model.model.", "net.", "transformer.", ""),
+        _TRANSFORMER,
+    ),
     Place("vae", ("first_stage_model.", "vae.", ""), _VAE),
     Place(
         "text_encoder",
@@ -74,7 +89,11 @@ PLACES = (
     ),
     Place(
         "text_encoder_2",
-        ("conditioner.embedders.1.model.", "text_encoder_2."),
+        (
+            "conditioner.embedders.1.model.",
+            "text_encoders.clip_g.transformer.",
+            "text_encoder_2.",
+        ),
         (_OPEN_CLIP, _CLIP),
     ),
     # SDXL's refiner: what is the second text encoder of the base is its only one.
@@ -84,6 +103,8 @@ PLACES = (
         (_OPEN_CLIP, _CLIP),
         alone="text_encoder",
     ),
+    Place("text_encoder", ("text_encoder.", ""), _T5),
+    Place("text_encoder_3", ("text_encoders.t5xxl.transformer.", "text_encoder_3."), _T5),
 )
 
 # Schedules, counters and tied copies: they carry no weights, and every published file has some.

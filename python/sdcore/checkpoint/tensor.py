@@ -68,6 +68,11 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
     return StackedTensor(tensors)
 
 
+def swapped_halves(tensor: Tensor) -> Tensor:
+    values = tensor.to_float()
+    return _remade(tensor, np.roll(values, len(values) // 2, axis=0))
+
+
 def _remade(tensor: Tensor, values: Floats) -> Tensor:
     """New elements for a tensor: as f32 what f16 would round, and else as f16, whose rounding is
     far below a quantized block's."""

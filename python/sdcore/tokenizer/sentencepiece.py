@@ -42,7 +42,7 @@ def _parse(data: bytes, where: str) -> Model:
             kind = next((v for n, v in _fields(_blob(value)) if n == 3), _UNIGRAM)
             if kind != _UNIGRAM:
                 raise UnsupportedModelError(
-                    f"[tokenizer] {where} is a SentencePiece model of type {kind}; "
+                    f"[tokenizer] {where} is a SentencePiece model of type {kind!r}; "
                     f"T5's is unigram, type {_UNIGRAM}"
                 )
         elif number == 3:

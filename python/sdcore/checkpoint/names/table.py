@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from sdcore.checkpoint.tensor import Tensor, row_range, stacked, transposed
+from sdcore.checkpoint.tensor import Tensor, row_range, stacked, swapped_halves, transposed
 from sdcore.errors import CheckpointError
 
 Row = tuple[str, str]
@@ -15,8 +15,9 @@ class NameTable:
 
     The longest leading path of a name that has a row decides; what follows it is kept. `aliases`
     are read only towards diffusers' names: other spellings of what a row already says. `fused`
-    names a tensor that holds several of diffusers' tensors one below the other, and `transposed`
-    (in diffusers' names) those that are stored the other way round.
+    names a tensor that holds several of diffusers' tensors one below the other; `transposed` and
+    `swapped` (in diffusers' names) those that are stored the other way round, and those whose two
+    halves are.
     """
 
     def __init__(
@@ -26,12 +27,14 @@ class NameTable:
         aliases: Iterable[Row] = (),
         fused: Iterable[tuple[str, tuple[str, ...]]] = (),
         transposed: Iterable[str] = (),
+        swapped: Iterable[str] = (),
     ) -> None:
         rows = list(rows)
         self._to_original = {new: old for old, new in rows}
         self._to_diffusers = dict([*aliases, *rows])
         self._fused = dict(fused)
         self._transposed = frozenset(transposed)
+        self._swapped = frozenset(swapped)
 
     def to_diffusers(self, name: str) -> str | None:
         """Diffusers' name, or None for a name that no row knows."""
@@ -55,7 +58,7 @@ class NameTable:
             elif (new := self.to_diffusers(name)) is None:
                 unknown.append(name)
             else:
-                known[new] = transposed(tensor) if new in self._transposed else tensor
+                known[new] = self._turned(new, tensor)
         return known, unknown
 
     def restore(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -74,8 +77,13 @@ class NameTable:
                     )
                 restored[original] = stacked([tensors[piece] for piece in pieces])
             else:
-                restored[original] = transposed(tensor) if name in self._transposed else tensor
+                restored[original] = self._turned(name, tensor)
         return restored, unknown
+
+    def _turned(self, name: str, tensor: Tensor) -> Tensor:
+        if name in self._transposed:
+            return transposed(tensor)
+        return swapped_halves(tensor) if name in self._swapped else tensor
 
 
 def _rename(name: str, rows: Mapping[str, str]) -> str | None:
