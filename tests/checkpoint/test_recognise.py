@@ -390,9 +390,7 @@ def test_no_single_tensor_changes_a_config(name, spoil):
     "name, message",
     [
         ("kohya lora for sdxl", "a LoRA for Stable Diffusion XL, not a model by itself.*2048"),
-        ("sd3", "Stable Diffusion 3, which sdcore does not run yet"),
         ("controlnet lora", "a ControlNet, not a model by itself"),
-        ("pixart", "PixArt, which sdcore does not run yet"),
         ("esrgan", "an ESRGAN upscaler, not a diffusion model"),
     ],
 )

@@ -83,11 +83,15 @@ class Checkpoint:
     def components(self) -> dict[str, Component]:
         return {name: self._component(part) for name, part in self._found[0].items()}
 
-    def component(self, name: str) -> Component:
+    def component(self, name: str, family: str | None = None) -> Component:
+        """`family` is that of the model which the part is for, where it lies in a file of its own:
+        from it follows what shapes do not show, such as a VAE's scaling factor."""
         if name not in self.components:
             has = ", ".join(self.components) or "no part of a model"
             raise CheckpointError(f"[checkpoint] '{self.path}' has no {name}: it has {has}")
-        return self.components[name]
+        if family is None or (self.kind and family == self.kind.family):
+            return self.components[name]
+        return self._component(self._found[0][name], family)
 
     @cached_property
     def scheduler_config(self) -> dict[str, Any]:
@@ -106,7 +110,7 @@ class Checkpoint:
         parts, left = self._found
         return summarise(self.path, self.format, self.kind, parts, len(left))
 
-    def _component(self, part: Part) -> Component:
+    def _component(self, part: Part, family: str | None = None) -> Component:
         tensors = part.tensors
         if scaled := [name for name in tensors if name.endswith(_SCALED_FLOAT8)]:
             raise UnsupportedModelError(
@@ -118,7 +122,7 @@ class Checkpoint:
         config = self.configs.get(part.component)
         if config is None:
             assert self.kind is not None
-            config = infer_config(part.component, tensors, self.kind.family, part.naming)
+            config = infer_config(part.component, tensors, family or self.kind.family, part.naming)
         where = f"'{self.path}' ({part.component})"
         return Component(part.component, config, tensors, where, part)
 

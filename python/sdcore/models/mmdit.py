@@ -177,6 +177,15 @@ class SD3Transformer2DModel(Model):
         super().__init__(config, network)
         self._shorter: dict[tuple[int, ...], _core.Network] = {}
 
+    @property
+    def networks(self) -> Sequence[_core.Network]:
+        return (self.network, *self._shorter.values())
+
+    def with_network(self, network: _core.Network) -> SD3Transformer2DModel:
+        other = super().with_network(network)
+        other._shorter = {}
+        return other
+
     @classmethod
     def read_config(cls, config: Mapping[str, Any]) -> SD3Config:
         require_value("mmdit", config, "qk_norm", None, "rms_norm")
@@ -225,5 +234,5 @@ class SD3Transformer2DModel(Model):
         # The same weights under a shorter graph.
         if skip_layers not in self._shorter:
             shorter = build_mmdit(self.config, skip_layers)
-            self._shorter[skip_layers] = self.network.with_weights({}, shorter)
+            self._shorter[skip_layers] = self.in_graph(shorter)
         return self._shorter[skip_layers]

@@ -63,7 +63,11 @@ class LoraMixin:
     lora_dir: PathLike | None = None
 
     def _begin_adapters(self, title: str, networks: Mapping[str, Any]) -> None:
-        base = {name: model for name, model in networks.items() if name in lora.COMPONENTS}
+        base = {
+            name: model
+            for name, model in networks.items()
+            if name in lora.COMPONENTS and model is not None
+        }
         self._adapters = Adapters(title, base)
         self._adapters_lock = threading.Lock()
         self._last_tagged: tuple[Adapters, dict[str, Any]] | None = None

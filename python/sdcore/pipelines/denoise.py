@@ -50,7 +50,8 @@ def denoise(
     latents, rows = start.latents, pipe.rows(scheduler, request)
     for index, row in enumerate(rows):
         x = scheduler.scale_model_input(latents, row.timestep)
-        out = guidance.predict(partial(_predict, pipe, row.timestep, conditioning, start), x)
+        model = partial(_predict, pipe, row.timestep, conditioning, start)
+        out = guidance.predict(model, x, index, len(rows))
         z = noise.draw(latents.shape[1:]) if row.draws else None
         latents = scheduler.step(out, row.timestep, latents, z)
         if start.kept is not None:
@@ -62,6 +63,13 @@ def denoise(
 
 
 def _predict(
-    pipe: DiffusionPipeline, t: float, conditioning: Conditioning, start: Start, x: Array
+    pipe: DiffusionPipeline,
+    t: float,
+    conditioning: Conditioning,
+    start: Start,
+    x: Array,
+    rows: slice = slice(None),
+    **more: Any,
 ) -> Array:
-    return pipe.predict(start.beside(x), t, conditioning)
+    told = {name: array[rows] for name, array in conditioning.items()}
+    return pipe.predict(start.beside(x), t, {**told, **more})

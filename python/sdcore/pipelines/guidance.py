@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from sdcore import _core
 from sdcore.pipelines.request import Prompt, Request
 
-__all__ = ["Guidance"]
+__all__ = ["Guidance", "Model"]
 
 Array = NDArray[np.float32]
+# The model at one step, of x: `rows` picks some of what was asked, and what else is named goes to
+# the denoiser.
+Model = Callable[..., Array]
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Guidance:
             return request.prompts
         return [*request.negative_prompts, *request.prompts]
 
-    def predict(self, model: Callable[[Array], Array], x: Array) -> Array:
-        """The model's output at x, whose rows are the images."""
+    def predict(self, model: Model, x: Array, index: int, steps: int) -> Array:
+        """The model's output at x, whose rows are the images, at step `index` of `steps`."""
         if not self.active:
             return model(x)
         negative, positive = np.split(model(np.concatenate([x, x])), 2)

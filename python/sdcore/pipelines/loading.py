@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,24 @@ from sdcore.checkpoint.quantized import quantized
 from sdcore.errors import CheckpointError, InvalidArgumentError, UnsupportedModelError
 from sdcore.models.base import Loadable, RunOptions
 from sdcore.schedulers import Scheduler
-from sdcore.tokenizer import EOS, CLIPTokenizer
+from sdcore.tokenizer import EOS, CLIPTokenizer, T5Tokenizer
 
-__all__ = ["POCKET", "Defaults", "Parts", "PathLike", "find_model", "load_parts"]
+__all__ = [
+    "POCKET",
+    "Defaults",
+    "Override",
+    "Parts",
+    "PathLike",
+    "Wanted",
+    "find_model",
+    "load_parts",
+]
 
 log = logging.getLogger("sdcore")
 
 PathLike = str | os.PathLike[str]
+Override = PathLike | bool | None  # a part's path; False to go without it, None for the model's own
+Tokenizer = CLIPTokenizer | T5Tokenizer
 
 POCKET = Path(__file__).parents[1] / "data" / "pocket.gguf"  # made by tools/pocket
 
@@ -51,41 +62,56 @@ class Parts:
 
     family: str
     networks: Mapping[str, Any]
-    tokenizers: Mapping[str, CLIPTokenizer]
+    tokenizers: Mapping[str, Any]
     scheduler: Scheduler
     settings: Mapping[str, Any]
     defaults: Defaults = Defaults()
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a family is put together from: classes of networks by component, those that it can do
+    without, and its tokenizers, each of which goes with the text encoder of the same number."""
+
+    networks: Mapping[str, Loadable]
+    optional: Collection[str]
+    tokenizers: Iterable[str]
+    padding: Mapping[str, str]  # of tokenizers without a vocabulary, where not the end of text
+    tokenizer_classes: Mapping[str, type[Tokenizer]]  # that are not CLIP's
+
+
 def load_parts(
     source: Checkpoint,
-    networks: Mapping[str, Loadable],
-    tokenizers: Iterable[str],
-    padding: Mapping[str, str],
+    wanted: Wanted,
     options: RunOptions,
     *,
-    overrides: Mapping[str, PathLike | None],
+    overrides: Mapping[str, Override],
     config: PathLike | None = None,
     quantize: str | None = None,
 ) -> Parts:
-    """These networks and tokenizers of a checkpoint, and its scheduler; the paths in `overrides`
-    take the place of a part. `padding` are tokens that pad where the checkpoint brings no
-    vocabulary and CLIP's end of text does not. `quantize` is the storage type that weights get."""
+    """The networks and tokenizers of a checkpoint that a family wants, and its scheduler; the paths
+    in `overrides` take the place of a part. `quantize` is the storage type that weights get."""
     kind = source.kind
     assert kind is not None  # open_model saw to it
-    component = _component_reader(source, overrides, config)
+    reader = _Reader(source, kind.family, wanted, overrides, config)
+
+    def load(name: str, network: Loadable) -> Any:
+        if not reader.has(name):
+            return None
+        part = reader.component(name, network)
+        return network.from_component(
+            part if quantize is None else quantized(part, quantize), options
+        )
+
+    networks = {name: load(name, network) for name, network in wanted.networks.items()}
     return Parts(
         family=kind.family,
-        networks={
-            name: network.from_component(
-                component(name) if quantize is None else quantized(component(name), quantize),
-                options,
-            )
-            for name, network in networks.items()
-        },
+        networks=networks,
         tokenizers={
-            name: _tokenizer(source, name, overrides.get(name), config, padding.get(name, EOS))
-            for name in tokenizers
+            name: reader.tokenizer(name, wanted.tokenizer_classes.get(name, CLIPTokenizer))
+            if networks.get(_encoder_of(name)) is not None
+            else None
+            for name in wanted.tokenizers
         },
         scheduler=_scheduler(source, config),
         settings=source.metadata,
@@ -93,18 +119,89 @@ def load_parts(
     )
 
 
-def _component_reader(
-    source: Checkpoint, overrides: Mapping[str, PathLike | None], config: PathLike | None
-) -> Callable[[str], Component]:
-    def read(name: str) -> Component:
-        path = overrides.get(name)
-        found = (checkpoint.open(path) if path is not None else source).component(name)
-        json_file = None if config is None else Path(config) / name / "config.json"
-        if json_file is None or not json_file.is_file():
-            return found
-        return dataclasses.replace(found, config=_read_json(json_file))
+def _encoder_of(tokenizer: str) -> str:
+    return tokenizer.replace("tokenizer", "text_encoder")
 
-    return read
+
+@dataclass(frozen=True)
+class _Reader:
+    source: Checkpoint
+    family: str
+    wanted: Wanted
+    overrides: Mapping[str, Override]
+    config: PathLike | None
+
+    def has(self, name: str) -> bool:
+        """False for a part that is left out: asked for, or not there and not needed."""
+        given = self.overrides.get(name)
+        if name not in self.wanted.optional:
+            return True
+        return bool(given) or (given is None and name in self.source.components)
+
+    def holder(self, name: str) -> Checkpoint:
+        """The checkpoint that has a part."""
+        path = self.overrides.get(name)
+        if isinstance(path, bool):
+            raise InvalidArgumentError(
+                f"[pipeline] '{self.source.path}' cannot do without its {name}"
+            )
+        return self.source if path is None else checkpoint.open(path)
+
+    def component(self, name: str, network: Loadable) -> Component:
+        holder = self.holder(name)
+        found = holder.component(_name_in(holder, name, self.source), self.family)
+        json_file = None if self.config is None else Path(self.config) / name / "config.json"
+        if json_file is not None and json_file.is_file():
+            found = dataclasses.replace(found, config=_read_json(json_file))
+        _require_class(found, name, network)
+        return found
+
+    def tokenizer(self, name: str, kind: type[Tokenizer]) -> Tokenizer:
+        path = self.overrides.get(name)
+        if path is not None and not isinstance(path, bool):
+            return kind.from_folder(path)
+        if self.config is not None and (Path(self.config) / name).is_dir():
+            return kind.from_folder(Path(self.config) / name)
+        if name in self.source.tokenizer_paths:
+            return kind.from_folder(self.source.tokenizer_paths[name])
+        for holder in (self.holder(_encoder_of(name)), self.source):
+            model = holder.metadata.get("tokenizer.ggml.model")
+            if "tokenizer.ggml.tokens" in holder.metadata and (model == "t5") == (
+                kind is T5Tokenizer
+            ):
+                return kind.from_gguf_metadata(holder.metadata)
+        if kind is CLIPTokenizer:
+            return CLIPTokenizer.default(pad=self.wanted.padding.get(name, EOS))
+        raise UnsupportedModelError(
+            f"[pipeline] '{self.source.path}' brings no vocabulary for its {_encoder_of(name)}: "
+            f"give {name}=, a folder with tokenizer.json or spiece.model, or such a file"
+        )
+
+
+def _name_in(holder: Checkpoint, name: str, source: Checkpoint) -> str:
+    """What the holder of a part calls it: a text encoder alone knows nothing of others."""
+    if name in holder.components:
+        return name
+    alike = [
+        other
+        for other in holder.components
+        if name.startswith("text_encoder") and other.startswith("text_encoder")
+    ]
+    if holder is not source and len(alike) == 1:
+        return alike[0]
+    has = ", ".join(holder.components) or holder.title
+    give = f"give one as {name}=" if holder is source else f"it is no {name}"
+    raise CheckpointError(f"[pipeline] '{holder.path}' has no {name}, only {has}: {give}")
+
+
+def _require_class(component: Component, name: str, network: Loadable) -> None:
+    """A text encoder of another kind has other names, so that everything would be missing."""
+    wanted = getattr(network, "__name__", "")
+    classes = component.config.get("architectures") or ()
+    if name.startswith("text_encoder") and classes and not classes[0].startswith(wanted):
+        raise CheckpointError(
+            f"[pipeline] {component.where}: {name} must be a {wanted}, and this is a {classes[0]}"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -115,20 +212,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"[pipeline] '{path}' is not a JSON object")
     return values
-
-
-def _tokenizer(
-    source: Checkpoint, name: str, path: PathLike | None, config: PathLike | None, pad: str
-) -> CLIPTokenizer:
-    if path is not None:
-        return CLIPTokenizer.from_folder(path)
-    if config is not None and (Path(config) / name).is_dir():
-        return CLIPTokenizer.from_folder(Path(config) / name)
-    if name in source.tokenizer_paths:
-        return CLIPTokenizer.from_folder(source.tokenizer_paths[name])
-    if "tokenizer.ggml.tokens" in source.metadata:
-        return CLIPTokenizer.from_gguf_metadata(source.metadata)
-    return CLIPTokenizer.default(pad=pad)
 
 
 def _scheduler(source: Checkpoint, config: PathLike | None) -> Scheduler:

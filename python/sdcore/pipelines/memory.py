@@ -25,7 +25,7 @@ def is_tight(pipe: DiffusionPipeline) -> bool:
     room = available()
     if room is None:
         return False
-    parts = {name: getattr(pipe, name) for name in pipe.networks}
+    parts = {name: part for name in pipe.networks if (part := getattr(pipe, name)) is not None}
     networks = [network for part in parts.values() for network in part.networks]
     dtype = networks[-1].dtype
     weights = sum(weight_bytes(network.graph, network.tensors, dtype) for network in networks)

@@ -26,7 +26,15 @@ from sdcore.pipelines.conditioning import Conditioning
 from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.guidance import Guidance
 from sdcore.pipelines.hires import drawn_twice
-from sdcore.pipelines.loading import Parts, PathLike, check_device, find_model, load_parts
+from sdcore.pipelines.loading import (
+    Override,
+    Parts,
+    PathLike,
+    Wanted,
+    check_device,
+    find_model,
+    load_parts,
+)
 from sdcore.pipelines.memory import is_tight
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.pictures import decode, to_pil
@@ -57,7 +65,9 @@ class DiffusionPipeline(LoraMixin):
 
     registry: ClassVar[dict[str, type[DiffusionPipeline]]] = {}  # by the names of checkpoint.detect
     networks: ClassVar[Mapping[str, Loadable]] = {}  # by component, in the order they run in
+    optional: ClassVar[Sequence[str]] = ()  # components that it can do without
     tokenizers: ClassVar[Sequence[str]] = ()
+    tokenizer_classes: ClassVar[Mapping[str, Any]] = {}  # of those that are not CLIP's
     padding: ClassVar[Mapping[str, str]] = {}  # of tokenizers, where it is not the end of text
     extra_arguments: ClassVar[Sequence[str]] = ()  # that not every family has; see Arguments
 
@@ -96,15 +106,20 @@ class DiffusionPipeline(LoraMixin):
         threads: int | None = None,
         variant: str | None = None,
         vae: PathLike | None = None,
-        text_encoder: PathLike | None = None,
+        text_encoder: Override = None,
+        text_encoder_2: Override = None,
+        text_encoder_3: Override = None,
         tokenizer: PathLike | None = None,
+        tokenizer_2: PathLike | None = None,
+        tokenizer_3: PathLike | None = None,
         config: PathLike | None = None,
         quantize: str | None = None,
     ) -> P:
         """Opens a file or a folder, whatever it is called, or "pocket", the model inside sdcore.
 
         `dtype` is "f32", "bf16", or "auto" for the fastest good one of this machine. `vae` and
-        `text_encoder` are checkpoints that replace a part, `tokenizer` a folder with a vocabulary,
+        the text encoders are checkpoints that replace a part (False leaves out a text encoder that
+        the family can do without), `tokenizer` and those after it folders with a vocabulary,
         `config` a diffusers folder whose configs are used in place of what the file implies.
         `quantize` is a storage type, such as "q8_0" or "q4_K", that the matrices of linear layers
         get on the way (docs/quantization.md): less memory, and less to read at every step.
@@ -116,11 +131,23 @@ class DiffusionPipeline(LoraMixin):
         family = cls._of(source)
         parts = load_parts(
             source,
-            family.networks,
-            family.tokenizers,
-            family.padding,
+            Wanted(
+                family.networks,
+                family.optional,
+                family.tokenizers,
+                family.padding,
+                family.tokenizer_classes,
+            ),
             RunOptions(dtype=dtype, threads=threads),
-            overrides={"vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer},
+            overrides={
+                "vae": vae,
+                "text_encoder": text_encoder,
+                "text_encoder_2": text_encoder_2,
+                "text_encoder_3": text_encoder_3,
+                "tokenizer": tokenizer,
+                "tokenizer_2": tokenizer_2,
+                "tokenizer_3": tokenizer_3,
+            },
             config=config,
             quantize=quantize,
         )
@@ -169,8 +196,8 @@ class DiffusionPipeline(LoraMixin):
         """Gives back the memory of all other parts, where there is not enough for all of them. They
         are prepared again when they are wanted."""
         if self.unload:
-            for name in self.networks:
-                if (other := getattr(self, name)) is not part:
+            for other in (getattr(self, name) for name in self.networks):
+                if other is not None and other is not part:
                     other.release()
 
     # -- what the model asks for ----------------------------------------
@@ -194,6 +221,11 @@ class DiffusionPipeline(LoraMixin):
         """Width and height that the model was trained at."""
         side = (self.denoiser.config.sample_size or 64) * self.vae.scale_factor
         return side, side
+
+    @property
+    def max_side(self) -> int:
+        """Pixels that width and height may have; beyond it a typo is likelier than a wish."""
+        return 8192
 
     @property
     def size_multiple(self) -> int:

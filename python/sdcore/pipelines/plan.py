@@ -29,10 +29,14 @@ def plan(opened: Checkpoint, width: int, height: int, dtype: str) -> dict[str, A
 
     assert opened.kind is not None  # open_model saw to it
     family = DiffusionPipeline.registry[opened.kind.family]
-    components = {name: opened.component(name) for name in family.networks}
+    components = {
+        name: opened.component(name)
+        for name in family.networks
+        if name in opened.components or name not in family.optional
+    }
     configs = {
-        name: network.read_config(components[name].config)
-        for name, network in family.networks.items()
+        name: family.networks[name].read_config(component.config)
+        for name, component in components.items()
     }
     resolved = RunOptions(dtype=dtype).resolved_dtype()
     planned = {

@@ -26,7 +26,6 @@ Texts = str | Sequence[str]
 
 _OUTPUT_TYPES = ("pil", "np", "latent")
 _MOST_ENLARGED = 8  # times a side, in a second pass
-_MAX_SIDE = 8192  # pixels; beyond it a typo is likelier than a wish
 
 
 class Arguments(TypedDict, total=False):
@@ -360,10 +359,10 @@ def _side(pipe: DiffusionPipeline, pixels: int | None, name: str) -> int:
     multiple = pipe.size_multiple
     value = pipe.default_size[name == "height"] if pixels is None else pixels
     value = whole(value, name, multiple)
-    if value % multiple or value > _MAX_SIDE:
-        low = min(value // multiple * multiple, _MAX_SIDE)
+    if value % multiple or value > pipe.max_side:
+        low = min(value // multiple * multiple, pipe.max_side)
         raise InvalidArgumentError(
-            f"[pipeline] {name} must be a multiple of {multiple} and at most {_MAX_SIDE}, "
+            f"[pipeline] {name} must be a multiple of {multiple} and at most {pipe.max_side}, "
             f"got {value}; try {low}"
         )
     return value

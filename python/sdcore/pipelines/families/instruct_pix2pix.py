@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
 from sdcore.pipelines.families.stable_diffusion import StableDiffusionPipeline
-from sdcore.pipelines.guidance import Guidance
+from sdcore.pipelines.guidance import Guidance, Model
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.request import Prompt, Request
 from sdcore.pipelines.start import Start, first_noise, from_noise
@@ -36,7 +35,7 @@ class _TwoGuidances(Guidance):
             return request.prompts
         return [*request.prompts, *request.negative_prompts, *request.negative_prompts]
 
-    def predict(self, model: Callable[[Array], Array], x: Array) -> Array:
+    def predict(self, model: Model, x: Array, index: int, steps: int) -> Array:
         if not self.active:
             return model(x)
         both, image, neither = np.split(model(np.concatenate([x, x, x])), 3)

@@ -1,0 +1,124 @@
+"""PixArt-α and PixArt-Σ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdcore import _core
+from sdcore.errors import CheckpointError, InvalidArgumentError
+from sdcore.models.base import Loadable
+from sdcore.models.pixart import PixArtTransformer2DModel, build_pixart
+from sdcore.models.t5 import T5EncoderModel, build_t5
+from sdcore.models.vae import AutoencoderKL
+from sdcore.pipelines.conditioning import Conditioning, encode_unique
+from sdcore.pipelines.loading import Parts
+from sdcore.pipelines.pipeline import DiffusionPipeline, Shapes
+from sdcore.pipelines.request import Prompt, Request, whole
+from sdcore.tokenizer import T5Tokenizer
+
+__all__ = ["PixArtPipeline"]
+
+Array = NDArray[np.float32]
+
+# Tokens of a caption that α and Σ were trained on.
+_ALPHA_TOKENS, _SIGMA_TOKENS = 120, 300
+_MAX_SEQUENCE = 512
+
+
+class PixArtPipeline(DiffusionPipeline, families=("pixart",)):
+    """T5 and a transformer that attends to it (Chen et al. 2023 and 2024)."""
+
+    networks: ClassVar[Mapping[str, Loadable]] = {
+        "text_encoder": T5EncoderModel,
+        "transformer": PixArtTransformer2DModel,
+        "vae": AutoencoderKL,
+    }
+    tokenizers = ("tokenizer",)
+    tokenizer_classes: ClassVar[Mapping[str, Any]] = {"tokenizer": T5Tokenizer}
+    extra_arguments = ("max_sequence_length",)  # tokens for T5: 300, of α 120
+    default_guidance = 4.5
+
+    text_encoder: T5EncoderModel
+    tokenizer: T5Tokenizer
+    transformer: PixArtTransformer2DModel
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        width, wanted = self.text_encoder.config.d_model, self.transformer.config.caption_channels
+        if wanted is not None and width != wanted:
+            raise CheckpointError(
+                f"[pipeline] text_encoder gives {width} channels, and the transformer takes "
+                f"{wanted}: it is another model's"
+            )
+
+    @classmethod
+    def graphs(
+        cls, configs: Mapping[str, Any], width: int, height: int
+    ) -> dict[str, tuple[_core.Graph, Shapes]]:
+        pixart, n = configs["transformer"], 2  # guidance asks about the negative prompt as well
+        ids = [n, _SIGMA_TOKENS]
+        inputs = {
+            "sample": [n, height, width, pixart.in_channels],
+            "timestep": [n],
+            "encoder_hidden_states": [*ids, configs["text_encoder"].d_model],
+            "mask": ids,
+        }
+        if pixart.knows_sizes:
+            inputs |= {"resolution": [n, 2], "aspect_ratio": [n, 1]}
+        return {
+            "text_encoder": (build_t5(configs["text_encoder"]), {"input_ids": ids, "mask": ids}),
+            "transformer": (build_pixart(pixart), inputs),
+        }
+
+    @property
+    def denoiser(self) -> PixArtTransformer2DModel:
+        return self.transformer
+
+    @property
+    def size_multiple(self) -> int:
+        return self.vae.scale_factor * self.transformer.config.patch_size
+
+    @property
+    def default_tokens(self) -> int:
+        """Σ has SDXL's autoencoder, and is never told sizes."""
+        config = self.transformer.config
+        sigma = not config.knows_sizes and self.vae.config.scaling_factor < _BETWEEN_VAES
+        return _SIGMA_TOKENS if sigma else _ALPHA_TOKENS
+
+    def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
+        tokens = request.extra.get("max_sequence_length", self.default_tokens)
+        if whole(tokens, "max_sequence_length", 1) > _MAX_SEQUENCE:
+            raise InvalidArgumentError(
+                f"[pipeline] max_sequence_length must be at most {_MAX_SEQUENCE}, got {tokens}"
+            )
+        encoded = dict(encode_unique(prompts, lambda unique: self.encode(unique, tokens)))
+        if self.transformer.config.knows_sizes:
+            n, h, w = len(prompts), request.height, request.width
+            encoded["resolution"] = np.tile(np.array([[h, w]], np.float32), (n, 1))
+            encoded["aspect_ratio"] = np.full((n, 1), h / w, np.float32)
+        return encoded
+
+    def encode(self, prompts: Sequence[Prompt], tokens: int) -> Conditioning:
+        """T5's hidden states `[n, tokens, d]`, and their mask `[n, tokens]`."""
+        ids, mask = self.tokenizer([clean(prompt.text()) for prompt in prompts], tokens)
+        return {
+            "encoder_hidden_states": self.text_encoder(ids, mask),
+            "encoder_attention_mask": mask.astype(np.float32),
+        }
+
+    def predict(self, x: Array, timestep: float, conditioning: Conditioning) -> Array:
+        out = super().predict(x, timestep, conditioning)
+        # The second half is the variance that the model learned, which no sampler here asks for.
+        return out[:, : x.shape[1]]
+
+
+_BETWEEN_VAES = 0.15  # SDXL's scaling factor is 0.13025, Stable Diffusion's 0.18215
+
+
+def clean(caption: str) -> str:
+    """As diffusers does without its optional `clean_caption`."""
+    return caption.lower().strip()

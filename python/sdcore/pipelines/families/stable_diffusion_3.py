@@ -1,0 +1,226 @@
+"""Stable Diffusion 3 and 3.5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdcore import _core
+from sdcore.errors import CheckpointError, InvalidArgumentError
+from sdcore.models.base import Loadable
+from sdcore.models.clip import CLIPTextModel, build_clip
+from sdcore.models.mmdit import SD3Transformer2DModel, build_mmdit
+from sdcore.models.t5 import T5EncoderModel, build_t5
+from sdcore.models.vae import AutoencoderKL
+from sdcore.pipelines.conditioning import Conditioning, encode_unique
+from sdcore.pipelines.guidance import Guidance, Model
+from sdcore.pipelines.loading import Parts
+from sdcore.pipelines.pipeline import DiffusionPipeline, Shapes
+from sdcore.pipelines.request import Prompt, Request, whole
+from sdcore.tokenizer import CLIPTokenizer, T5Tokenizer
+
+__all__ = ["StableDiffusion3Pipeline"]
+
+Array = NDArray[np.float32]
+
+_T5_TOKENS, _MAX_SEQUENCE = 256, 512  # unless asked for, and at most
+_CLIP_TOKENS = 77
+
+
+class StableDiffusion3Pipeline(DiffusionPipeline, families=("sd3",)):
+    """Two CLIP text encoders, T5 and a transformer of two streams (Esser et al. 2024). Each text
+    encoder may be left out."""
+
+    networks: ClassVar[Mapping[str, Loadable]] = {
+        "text_encoder": CLIPTextModel,
+        "text_encoder_2": CLIPTextModel,
+        "text_encoder_3": T5EncoderModel,
+        "transformer": SD3Transformer2DModel,
+        "vae": AutoencoderKL,
+    }
+    optional = ("text_encoder", "text_encoder_2", "text_encoder_3")
+    tokenizers = ("tokenizer", "tokenizer_2", "tokenizer_3")
+    padding: ClassVar[Mapping[str, str]] = {"tokenizer_2": "!"}
+    tokenizer_classes: ClassVar[Mapping[str, Any]] = {"tokenizer_3": T5Tokenizer}
+    extra_arguments = (
+        "max_sequence_length",  # tokens for T5, 256
+        "skip_guidance_layers",  # blocks that skip-layer guidance leaves out, none
+        "skip_layer_guidance_scale",  # 2.8
+        "skip_layer_guidance_start",  # share of the steps after which it begins, 0.01
+        "skip_layer_guidance_stop",  # and before which it ends, 0.2
+    )
+    default_steps = 28
+
+    text_encoder: CLIPTextModel | None
+    text_encoder_2: CLIPTextModel | None
+    text_encoder_3: T5EncoderModel | None
+    tokenizer: CLIPTokenizer | None
+    tokenizer_2: CLIPTokenizer | None
+    tokenizer_3: T5Tokenizer | None
+    transformer: SD3Transformer2DModel
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Each text encoder is as wide as the transformer takes it."""
+        config = self.transformer.config
+        clips = (self.text_encoder, self.text_encoder_2)
+        if self.text_encoder_3 is None and clips == (None, None):
+            raise InvalidArgumentError(
+                "[pipeline] Stable Diffusion 3 needs at least one text encoder: give text_encoder= "
+                "(CLIP-L), text_encoder_2= (CLIP-G) or text_encoder_3= (T5)"
+            )
+        widths = self._clip_widths(config.pooled_projection_dim)
+        for name, encoder, width in zip(
+            ("text_encoder", "text_encoder_2"), clips, widths, strict=True
+        ):
+            pooled = width if encoder is None else encoder.config.pooled_size
+            if pooled != width or width <= 0:
+                raise CheckpointError(
+                    f"[pipeline] {name} pools {pooled} channels, and the transformer takes "
+                    f"{config.pooled_projection_dim} of both CLIP encoders: it is another model's"
+                )
+        if self.text_encoder_3 is not None:
+            width = self.text_encoder_3.config.d_model
+            if width != config.joint_attention_dim:
+                raise CheckpointError(
+                    f"[pipeline] text_encoder_3 gives {width} channels, and the transformer takes "
+                    f"{config.joint_attention_dim}: it is another model's"
+                )
+
+    @classmethod
+    def graphs(
+        cls, configs: Mapping[str, Any], width: int, height: int
+    ) -> dict[str, tuple[_core.Graph, Shapes]]:
+        mmdit, n = configs["transformer"], 2  # guidance asks about the negative prompt as well
+        texts: dict[str, tuple[_core.Graph, Shapes]] = {
+            name: (
+                build_clip(configs[name], 1, False, True),
+                {"input_ids": [n, _CLIP_TOKENS], "end": [n]},
+            )
+            for name in ("text_encoder", "text_encoder_2")
+            if name in configs
+        }
+        if t5 := configs.get("text_encoder_3"):
+            ids = [n, _T5_TOKENS]
+            texts["text_encoder_3"] = (build_t5(t5), {"input_ids": ids, "mask": ids})
+        inputs = {
+            "sample": [n, height, width, mmdit.in_channels],
+            "timestep": [n],
+            "encoder_hidden_states": [n, _CLIP_TOKENS + _T5_TOKENS, mmdit.joint_attention_dim],
+            "pooled_projections": [n, mmdit.pooled_projection_dim],
+        }
+        return {**texts, "transformer": (build_mmdit(mmdit), inputs)}
+
+    @property
+    def denoiser(self) -> SD3Transformer2DModel:
+        return self.transformer
+
+    @property
+    def max_side(self) -> int:
+        """As many patches as there are positions for."""
+        return self.transformer.config.pos_embed_max_size * self.size_multiple
+
+    @property
+    def size_multiple(self) -> int:
+        return self.vae.scale_factor * self.transformer.config.patch_size
+
+    def guidance(self, request: Request) -> Guidance:
+        layers = request.extra.get("skip_guidance_layers")
+        if not layers:
+            return super().guidance(request)
+        return SkipLayerGuidance(
+            request.guidance_scale,
+            tuple(whole(layer, "skip_guidance_layers", 0) for layer in layers),
+            float(request.extra.get("skip_layer_guidance_scale", 2.8)),
+            float(request.extra.get("skip_layer_guidance_start", 0.01)),
+            float(request.extra.get("skip_layer_guidance_stop", 0.2)),
+        )
+
+    def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
+        tokens = whole(
+            request.extra.get("max_sequence_length", _T5_TOKENS), "max_sequence_length", 1
+        )
+        if tokens > _MAX_SEQUENCE:
+            raise InvalidArgumentError(
+                f"[pipeline] max_sequence_length must be at most {_MAX_SEQUENCE}, got {tokens}"
+            )
+        return encode_unique(prompts, lambda unique: self.encode(unique, tokens))
+
+    def encode(self, prompts: Sequence[Prompt], tokens: int = _T5_TOKENS) -> Conditioning:
+        """Hidden states of CLIP-L and CLIP-G side by side, then those of T5, `[n, 77 + tokens, d]`;
+        and what the two CLIPs pool, side by side. Zeros stand for an encoder that is left out."""
+        width = self.transformer.config.joint_attention_dim
+        pooled_width = self.transformer.config.pooled_projection_dim
+        sizes = self._clip_widths(pooled_width)
+        clips = [
+            self._clip(encoder, tokenizer, [prompt.text(i) for prompt in prompts], sizes[i])
+            for i, (encoder, tokenizer) in enumerate(
+                [(self.text_encoder, self.tokenizer), (self.text_encoder_2, self.tokenizer_2)]
+            )
+        ]
+        beside = np.concatenate([states for states, _ in clips], axis=2)
+        padded = np.zeros((*beside.shape[:2], width), np.float32)
+        padded[:, :, : beside.shape[2]] = beside
+        t5 = self._t5([prompt.text(2) for prompt in prompts], tokens, width)
+        return {
+            "encoder_hidden_states": np.concatenate([padded, t5], axis=1),
+            "pooled_projections": np.concatenate([pooled for _, pooled in clips], axis=1),
+        }
+
+    def _clip_widths(self, both: int) -> tuple[int, int]:
+        """Channels that each CLIP pools; of one that is left out, what the other leaves."""
+        first, second = (
+            None if encoder is None else encoder.config.pooled_size
+            for encoder in (self.text_encoder, self.text_encoder_2)
+        )
+        if first is None:  # where both are, zeros may be split anyhow
+            first = both - second if second is not None else both // 2
+        return first, both - first
+
+    def _clip(
+        self,
+        encoder: CLIPTextModel | None,
+        tokenizer: CLIPTokenizer | None,
+        texts: Sequence[str],
+        width: int,
+    ) -> tuple[Array, Array]:
+        if encoder is None or tokenizer is None:
+            n = len(texts)
+            return np.zeros((n, _CLIP_TOKENS, width), np.float32), np.zeros((n, width), np.float32)
+        states = encoder.encode(tokenizer(list(texts)), skip=1, final_norm=False, pooled=True)
+        assert states.pooled is not None
+        return states.hidden_states, states.pooled
+
+    def _t5(self, texts: Sequence[str], tokens: int, width: int) -> Array:
+        if self.text_encoder_3 is None or self.tokenizer_3 is None:
+            return np.zeros((len(texts), tokens, width), np.float32)
+        ids, _ = self.tokenizer_3(list(texts), tokens)
+        # Padding is attended to, as it was in training.
+        return self.text_encoder_3(ids)
+
+
+@dataclass(frozen=True)
+class SkipLayerGuidance(Guidance):
+    """Also away from what the model gives without some of its blocks, in a stretch of the steps
+    (Stability AI's sd3.5; diffusers' skip_layer_guidance_scale)."""
+
+    layers: tuple[int, ...]
+    skip_scale: float
+    start: float  # shares of the steps
+    stop: float
+
+    def predict(self, model: Model, x: Array, index: int, steps: int) -> Array:
+        if not self.active or not self.start * steps < index < self.stop * steps:
+            return super().predict(model, x, index, steps)
+        negative, positive = np.split(model(np.concatenate([x, x])), 2)
+        skipped = model(x, rows=slice(len(x), None), skip_layers=self.layers)
+        guided = _core.guide(negative, positive, self.scale)
+        out: Array = guided + np.float32(self.skip_scale) * (positive - skipped)
+        return out

@@ -1,0 +1,228 @@
+"""Whole latents of SD 3 and PixArt against diffusers' pipelines, on tiny models of the real
+topology, and what goes wrong in ways that a user can cause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import sdcore
+import tiny_transformers as tiny
+from reference.common import SAMPLED_F32, error
+
+PROMPT, NEGATIVE = "the red circle of a cat", "blurry dog"
+
+
+@pytest.fixture(scope="module")
+def sd3(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    folder = tmp_path_factory.mktemp("sd3")
+    pipe = tiny.sd3_pipeline(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe, folder
+
+
+@pytest.fixture(scope="module", params=["sigma", "alpha"])
+def pixart(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, Path]:
+    folder = tmp_path_factory.mktemp("pixart")
+    pipe = tiny.pixart_pipeline(folder, request.param == "alpha")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe, folder
+
+
+SIZE = {"height": 24, "width": 16}
+SD3: dict[str, Any] = {
+    "prompt": PROMPT,
+    "negative_prompt": NEGATIVE,
+    "num_inference_steps": 4,
+    "guidance_scale": 5.0,
+    "max_sequence_length": 20,
+    **SIZE,
+}
+
+
+def torch_latents(pipe: Any, **arguments: Any) -> np.ndarray:
+    generator = torch.Generator("cpu").manual_seed(5)
+    return pipe(**arguments, generator=generator, output_type="latent").images.float().numpy()
+
+
+@pytest.mark.parametrize("isa", ["amx", "avx2", "generic"])
+def test_sd3s_latents_are_diffusers(
+    sd3: tuple[Any, Path], isa: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, folder = sd3
+    if isa not in sdcore._core.supported_isas():
+        pytest.skip(f"this processor has no {isa}")
+    monkeypatch.setenv("SDCORE_ISA", isa)
+    pipe = sdcore.DiffusionPipeline.from_pretrained(folder, dtype="f32")
+    assert type(pipe.scheduler) is sdcore.FlowMatchEulerDiscreteScheduler
+    out = pipe(**SD3, seed=5, output_type="latent").images
+    assert error(out, torch_latents(reference, **SD3)) <= SAMPLED_F32
+
+
+def test_sd3_with_skip_layer_guidance(sd3: tuple[Any, Path]) -> None:
+    reference, folder = sd3
+    skip = {
+        "skip_guidance_layers": [1],
+        "skip_layer_guidance_scale": 2.0,
+        "skip_layer_guidance_start": 0.1,
+        "skip_layer_guidance_stop": 0.8,
+    }
+    plain = torch_latents(reference, **SD3)
+    ref = torch_latents(reference, **SD3, **skip)
+    assert error(ref, plain) > 0.01
+    pipe = sdcore.DiffusionPipeline.from_pretrained(folder, dtype="f32")
+    out = pipe(**SD3, **skip, seed=5, output_type="latent").images
+    assert error(out, ref) <= SAMPLED_F32
+
+
+def test_sd3_without_t5(sd3: tuple[Any, Path]) -> None:
+    reference, folder = sd3
+    encoder, reference.text_encoder_3 = reference.text_encoder_3, None
+    try:
+        ref = torch_latents(reference, **SD3)
+    finally:
+        reference.text_encoder_3 = encoder
+    pipe = sdcore.DiffusionPipeline.from_pretrained(folder, dtype="f32", text_encoder_3=False)
+    assert pipe.text_encoder_3 is None
+    assert error(pipe(**SD3, seed=5, output_type="latent").images, ref) <= SAMPLED_F32
+
+
+def test_sd3_with_t5_alone(sd3: tuple[Any, Path]) -> None:
+    _, folder = sd3
+    pipe = sdcore.DiffusionPipeline.from_pretrained(
+        folder, dtype="f32", text_encoder=False, text_encoder_2=False
+    )
+    out = pipe(**SD3, seed=5, output_type="latent").images
+    assert np.isfinite(out).all()
+    with pytest.raises(sdcore.InvalidArgumentError, match="needs at least one text encoder"):
+        sdcore.DiffusionPipeline.from_pretrained(
+            folder, text_encoder=False, text_encoder_2=False, text_encoder_3=False
+        )
+
+
+def single_file(pipe: Any, path: Path, text: bool = True) -> Path:
+    """As published: everything in one file under original names."""
+    state = {
+        f"model.diffusion_model.{name}": tensor
+        for name, tensor in tiny.original_sd3(pipe.transformer.state_dict()).items()
+    }
+    state |= {f"first_stage_model.{name}": t for name, t in pipe.vae.state_dict().items()}
+    if text:
+        for place, encoder in {
+            "clip_l": pipe.text_encoder,
+            "clip_g": pipe.text_encoder_2,
+            "t5xxl": pipe.text_encoder_3,
+        }.items():
+            for name, tensor in encoder.state_dict().items():
+                if "embed_tokens" in name:
+                    continue
+                own = name if place == "t5xxl" or name.startswith("text_") else f"text_model.{name}"
+                state[f"text_encoders.{place}.transformer.{own}"] = tensor
+    save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, path)
+    return path
+
+
+def test_sd3_in_one_file_and_in_parts(sd3: tuple[Any, Path], tmp_path: Path) -> None:
+    reference, folder = sd3
+    ref = torch_latents(reference, **SD3)
+    tokenizers = {name: folder / name for name in ("tokenizer", "tokenizer_2", "tokenizer_3")}
+    whole = sdcore.DiffusionPipeline.from_single_file(
+        single_file(reference, tmp_path / "whole.safetensors"), dtype="f32", **tokenizers
+    )
+    assert error(whole(**SD3, seed=5, output_type="latent").images, ref) <= SAMPLED_F32
+    bare = single_file(reference, tmp_path / "bare.safetensors", text=False)
+    parts = {name: folder / name for name in ("text_encoder", "text_encoder_2", "text_encoder_3")}
+    pipe = sdcore.DiffusionPipeline.from_single_file(bare, dtype="f32", **parts, **tokenizers)
+    assert error(pipe(**SD3, seed=5, output_type="latent").images, ref) <= SAMPLED_F32
+    with pytest.raises(sdcore.InvalidArgumentError, match="needs at least one text encoder"):
+        sdcore.DiffusionPipeline.from_single_file(bare)
+    with pytest.raises(sdcore.CheckpointError, match="text_encoder_3 must be a T5EncoderModel"):
+        sdcore.DiffusionPipeline.from_single_file(bare, text_encoder_3=folder / "text_encoder")
+    with pytest.raises(sdcore.UnsupportedModelError, match="no vocabulary for its text_encoder_3"):
+        sdcore.DiffusionPipeline.from_single_file(bare, text_encoder_3=folder / "text_encoder_3")
+    with pytest.raises(sdcore.CheckpointError, match="text_encoder_2 pools 64 channels"):
+        sdcore.DiffusionPipeline.from_single_file(
+            bare, **{**parts, **tokenizers, "text_encoder_2": folder / "text_encoder"}
+        )
+
+
+def test_sd3s_vae_alone_is_read_as_sd3s(sd3: tuple[Any, Path], tmp_path: Path) -> None:
+    reference, folder = sd3
+    state = {name: tensor.clone() for name, tensor in reference.vae.state_dict().items()}
+    save_file(state, tmp_path / "vae.safetensors")
+    pipe = sdcore.DiffusionPipeline.from_pretrained(folder, vae=tmp_path / "vae.safetensors")
+    assert pipe.vae.config.scaling_factor == 1.5305
+    assert pipe.vae.config.shift_factor == 0.0609
+    (picture,) = pipe(**SD3, seed=5).images
+    assert isinstance(picture, Image.Image) and picture.size == (16, 24)
+
+
+def test_sd3_refuses_what_it_cannot_do(sd3: tuple[Any, Path]) -> None:
+    _, folder = sd3
+    pipe = sdcore.DiffusionPipeline.from_pretrained(folder)
+    with pytest.raises(sdcore.InvalidArgumentError, match="height must be a multiple of 4"):
+        pipe(PROMPT, height=18, width=16)
+    with pytest.raises(sdcore.InvalidArgumentError, match="at most 48, got 52; try 48"):
+        pipe(PROMPT, height=52, width=16)
+    with pytest.raises(
+        sdcore.InvalidArgumentError, match="max_sequence_length must be at most 512"
+    ):
+        pipe(PROMPT, **SIZE, max_sequence_length=513)
+    with pytest.raises(sdcore.InvalidArgumentError, match="skip_layers must be 0 to 2, got 7"):
+        pipe(PROMPT, **SIZE, num_inference_steps=4, skip_guidance_layers=[7],
+             skip_layer_guidance_stop=1.0)  # fmt: skip
+
+
+def test_pixarts_latents_are_diffusers(pixart: tuple[Any, Path]) -> None:
+    reference, folder = pixart
+    arguments: dict[str, Any] = {
+        "prompt": PROMPT,
+        "negative_prompt": NEGATIVE,
+        "num_inference_steps": 5,
+        "guidance_scale": 4.5,
+        "max_sequence_length": 24,
+        **SIZE,
+    }
+    torch_only = {"use_resolution_binning": False, "clean_caption": False}
+    ref = torch_latents(reference, **arguments, **torch_only)
+    pipe = sdcore.DiffusionPipeline.from_pretrained(folder, dtype="f32")
+    assert type(pipe.scheduler) is sdcore.DPMSolverMultistepScheduler
+    out = pipe(**arguments, seed=5, output_type="latent").images
+    assert error(out, ref) <= SAMPLED_F32
+
+
+def test_pixarts_captions_are_as_long_as_in_training(pixart: tuple[Any, Path]) -> None:
+    _, folder = pixart
+    pipe = sdcore.DiffusionPipeline.from_pretrained(folder)
+    assert pipe.default_tokens == (120 if pipe.transformer.config.knows_sizes else 300)
+    (picture,) = pipe(PROMPT, **SIZE, num_inference_steps=2, seed=1).images
+    assert picture.size == (16, 24)
+
+
+def test_pixart_cannot_do_without_t5(pixart: tuple[Any, Path], tmp_path: Path) -> None:
+    reference, folder = pixart
+    positions = reference.transformer.pos_embed.pos_embed
+    state = tiny.original_pixart(reference.transformer.state_dict(), 300, positions)
+    path = tmp_path / "pixart.pth"
+    torch.save({"state_dict": state}, path)
+    with pytest.raises(
+        sdcore.CheckpointError, match=r"has no text_encoder.*give one as text_encoder="
+    ):
+        sdcore.DiffusionPipeline.from_single_file(path)
+    with pytest.raises(sdcore.InvalidArgumentError, match="cannot do without its text_encoder"):
+        sdcore.DiffusionPipeline.from_pretrained(folder, text_encoder=False)
+    pipe = sdcore.DiffusionPipeline.from_single_file(
+        path,
+        text_encoder=folder / "text_encoder",
+        tokenizer=folder / "tokenizer",
+        vae=folder / "vae",
+    )
+    assert pipe(PROMPT, **SIZE, num_inference_steps=2, seed=1).images[0].size == (16, 24)
