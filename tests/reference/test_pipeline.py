@@ -215,10 +215,10 @@ def test_eta_is_refused_where_there_is_none(pipe: sdcore.DiffusionPipeline) -> N
         other(**ARGS, eta=0.5)
 
 
-def test_a_prompt_of_ten_thousand_words_is_cut(pipe: sdcore.DiffusionPipeline) -> None:
+def test_a_prompt_of_many_words_is_not_cut(pipe: sdcore.DiffusionPipeline) -> None:
     args = {**ARGS, "num_inference_steps": 1, "seed": 0, "output_type": "latent"}
-    long = pipe(**{**args, "prompt": "cat " * 10_000}).images
-    assert np.array_equal(long, pipe(**{**args, "prompt": "cat " * 75}).images)
+    long = pipe(**{**args, "prompt": "cat " * 1000 + "dog"}).images
+    assert error(long, pipe(**{**args, "prompt": "cat " * 1001}).images) > 1e-5
 
 
 def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:

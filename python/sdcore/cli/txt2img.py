@@ -87,6 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"one of {', '.join(samplers.SAMPLERS)} (default: the model's own)",
     )
+    add(
+        "--clip-skip",
+        type=int,
+        metavar="N",
+        help="the layer of CLIP to read, from the last, 1 (default: the model's own)",
+    )
     add("--schedule", choices=samplers.SCHEDULES, help="noise levels (default: the model's own)")
     add("--eta", type=float, metavar="ETA", help="noise that DDIM adds, 0 to 1 (default: 0)")
 
@@ -187,6 +193,8 @@ def _draw(
     from tqdm import tqdm
 
     options = {name: vars(args)[name] for name in _OPTIONS if vars(args)[name] is not None}
+    if args.clip_skip is not None:
+        options["clip_skip"] = _clip_skip(pipe, args.clip_skip)
     stream = pipe.stream(
         prompt,
         args.negative_prompt or None,
@@ -213,6 +221,14 @@ def _draw(
         return stream.result()
 
 
+def _clip_skip(pipe: DiffusionPipeline, layer: int) -> int:
+    """A1111's number as diffusers': SD 2 and SDXL read the last layer but one to begin with, and
+    the web UI takes no less there."""
+    if layer < 1:
+        raise InvalidArgumentError(f"[txt2img] --clip-skip must be at least 1, got {layer}")
+    return max(layer - getattr(pipe, "clip_layer", 1), 0)
+
+
 def _save(
     out: PipelineOutput, path: Path, pipe: DiffusionPipeline, args: argparse.Namespace
 ) -> None:
@@ -233,6 +249,7 @@ def _save(
         "Hires upscale": used.get("hires_scale"),
         "Hires steps": used.get("hires_steps"),
         "Hires upscaler": "Lanczos" if used.get("hires_scale") else None,
+        "Clip skip": args.clip_skip,
         "VAE": Path(args.vae).name if args.vae else None,
         "RNG": "CPU",  # the noise of torch's CPU generator
         "Eta DDIM": f"{used['eta']:g}" if used.get("eta") else None,

@@ -22,7 +22,7 @@ from sdcore.errors import (
 from sdcore.models.base import Loadable, RunOptions
 from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.adapters import LoraMixin
-from sdcore.pipelines.conditioning import Conditioning
+from sdcore.pipelines.conditioning import Conditioning, by_length
 from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.guidance import Guidance
 from sdcore.pipelines.hires import drawn_twice
@@ -38,6 +38,7 @@ from sdcore.pipelines.loading import (
 from sdcore.pipelines.memory import is_tight
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.pictures import decode, to_pil
+from sdcore.pipelines.prompt import Texts
 from sdcore.pipelines.request import Arguments, Prompt, Request, make_request
 from sdcore.pipelines.start import Start, begin
 from sdcore.pipelines.stream import PipelineOutput, Stream
@@ -213,7 +214,15 @@ class DiffusionPipeline(LoraMixin):
 
     def predict(self, x: Array, timestep: float, conditioning: Conditioning) -> Array:
         """The denoiser's output at scaled latents x."""
-        out: Array = self.denoiser(x, timestep, **conditioning)
+        groups: list[tuple[Any, Array]] = [
+            (rows, self.denoiser(x[rows], timestep, **part))
+            for rows, part in by_length(conditioning)
+        ]
+        if len(groups) == 1:
+            return groups[0][1]
+        out = np.empty((len(x), *groups[0][1].shape[1:]), np.float32)
+        for rows, part in groups:
+            out[rows] = part
         return out
 
     @property
@@ -258,8 +267,8 @@ class DiffusionPipeline(LoraMixin):
 
     def __call__(
         self,
-        prompt: str | Sequence[str],
-        negative_prompt: str | Sequence[str] | None = None,
+        prompt: Texts | None = None,
+        negative_prompt: Texts | None = None,
         *,
         callback_on_step_end: StepCallback | None = None,
         **arguments: Unpack[Arguments],
@@ -287,8 +296,8 @@ class DiffusionPipeline(LoraMixin):
 
     def stream(
         self,
-        prompt: str | Sequence[str],
-        negative_prompt: str | Sequence[str] | None = None,
+        prompt: Texts | None = None,
+        negative_prompt: Texts | None = None,
         **arguments: Unpack[Arguments],
     ) -> Stream:
         """The same as a generator of steps: `for step in pipe.stream(prompt): …`, then `result()`.

@@ -13,7 +13,8 @@ from PIL import Image
 
 from sdcore.errors import InvalidArgumentError
 from sdcore.pipelines.pictures import ImageLike, as_picture, fitted, fitted_mask
-from sdcore.prompts.lora_tags import LoraTag, split_tags
+from sdcore.pipelines.prompt import Prompt, Texts, make_prompts
+from sdcore.prompts.lora_tags import LoraTag
 
 if TYPE_CHECKING:
     from sdcore.pipelines.pipeline import DiffusionPipeline
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Arguments", "Prompt", "Request", "make_request"]
 
 Array = NDArray[np.float32]
-
-Texts = str | Sequence[str]
 
 _OUTPUT_TYPES = ("pil", "np", "latent")
 _MOST_ENLARGED = 8  # times a side, in a second pass
@@ -52,6 +51,11 @@ class Arguments(TypedDict, total=False):
     mask_image: ImageLike | None  # white where `image` is to be painted over, black where kept
 
     # What only some families have; `extra_arguments` of a pipeline names them.
+    clip_skip: int | None  # layers of CLIP to leave out, besides those that the model does
+    prompt_embeds: ArrayLike | None  # [n, tokens, channels]: what takes the place of prompt
+    negative_prompt_embeds: ArrayLike | None
+    pooled_prompt_embeds: ArrayLike | None  # [n, channels], SDXL's
+    negative_pooled_prompt_embeds: ArrayLike | None
     prompt_2: Texts | None  # for the second text encoder; None is the prompt
     prompt_3: Texts | None
     negative_prompt_2: Texts | None
@@ -88,33 +92,6 @@ _DEFAULTS: Mapping[str, Any] = {
     "hires_strength": 0.7,
     "hires_steps": None,
 }
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What an image is to be, or not to be: a text for each text encoder. Encoders beyond the last
-    text take the first. None at all, for a negative prompt, is not the same as an empty text:
-    some models were trained on zeros in its place."""
-
-    texts: tuple[str, ...]
-    negative: bool = False
-    written: str = ""  # as the caller wrote it, with the tags
-    tags: tuple[LoraTag, ...] = ()
-
-    def text(self, encoder: int = 0) -> str:
-        if not self.texts:
-            return ""
-        return self.texts[encoder if encoder < len(self.texts) else 0]
-
-    @classmethod
-    def read(cls, written: tuple[str, ...], negative: bool = False) -> Prompt:
-        """A prompt with the tags taken out of its texts; a negative one has none."""
-        first = written[0] if written else ""
-        if negative:
-            return cls(written, negative, first)
-        split = [split_tags(text) for text in written]
-        tags = tuple(dict.fromkeys(tag for _, tags in split for tag in tags))
-        return cls(tuple(text for text, _ in split), negative, first, tags)
 
 
 @dataclass(frozen=True)
@@ -169,16 +146,17 @@ class Request:
 
 def make_request(
     pipe: DiffusionPipeline,
-    prompt: Texts,
+    prompt: Texts | None,
     negative_prompt: Texts | None,
     arguments: Mapping[str, Any],
 ) -> Request:
     """Raises InvalidArgumentError naming the argument that is wrong."""
     extra = _extra(pipe, arguments)
     given = {**_DEFAULTS, **arguments}
-    per_prompt = given["num_images_per_prompt"]
-    prompts = _prompts("prompt", prompt, extra, per_prompt)
-    negatives = _prompts("negative_prompt", negative_prompt, extra, per_prompt, like=prompts)
+    per_prompt = whole(given["num_images_per_prompt"], "num_images_per_prompt", 1)
+    prompts, negatives = make_prompts(
+        prompt, negative_prompt, per_prompt, extra, pipe.extra_arguments
+    )
     image, latents = given["image"], given["latents"]
     if extra.get("denoising_start") is not None:
         image, latents = None, _left_by_another(image)
@@ -192,8 +170,8 @@ def make_request(
     steps = whole(pipe.default_steps if steps is None else steps, "num_inference_steps", 1)
     scale = given["guidance_scale"]
     return Request(
-        prompts=[Prompt.read(texts) for texts in prompts],
-        negative_prompts=[Prompt.read(texts, negative=True) for texts in negatives],
+        prompts=prompts,
+        negative_prompts=negatives,
         height=height,
         width=width,
         steps=steps,
@@ -221,48 +199,6 @@ def _extra(pipe: DiffusionPipeline, arguments: Mapping[str, Any]) -> dict[str, A
             f"{', '.join([*_DEFAULTS, *pipe.extra_arguments])}"
         )
     return extra
-
-
-def _prompts(
-    name: str,
-    first: Texts | None,
-    extra: dict[str, Any],
-    times: int,
-    like: Sequence[Any] | None = None,
-) -> list[tuple[str, ...]]:
-    """An entry an image: a text for each encoder that was given one. As many as `like`."""
-    more = [extra.pop(f"{name}_{i}", None) for i in (2, 3)]
-    while more and not more[-1]:
-        more.pop()
-    if first is None and like is not None:
-        if not more:
-            return [()] * len(like)
-        first = ""
-    columns = [_repeat(first, times, name)]
-    for i, texts in enumerate(more, 2):
-        columns.append(_repeat(texts, times, f"{name}_{i}") if texts else columns[0])
-    rows = max(map(len, columns)) if like is None else len(like)
-    for i, column in enumerate(columns):
-        if len(column) == times:  # one text for all prompts
-            columns[i] = column = column * (rows // times)
-        if len(column) != rows:
-            what = f"{name}_{i + 1}" if i else name
-            raise InvalidArgumentError(
-                f"[pipeline] there are {rows // times} prompts and {len(column) // times} of {what}"
-            )
-    return list(zip(*columns, strict=True))
-
-
-def _repeat(texts: Texts | None, times: int, name: str) -> list[str]:
-    whole(times, "num_images_per_prompt", 1)
-    listed = [texts] if isinstance(texts, str) else texts
-    if (
-        not isinstance(listed, Sequence)
-        or not listed
-        or not all(isinstance(text, str) for text in listed)
-    ):
-        raise InvalidArgumentError(f"[pipeline] {name} must be a string or a list of strings")
-    return [text for text in listed for _ in range(times)]
 
 
 def _pictures(images: Any, count: int, times: int) -> list[Image.Image]:

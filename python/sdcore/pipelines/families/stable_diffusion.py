@@ -13,7 +13,8 @@ from sdcore.models.base import Loadable
 from sdcore.models.clip import CLIPTextModel, build_clip
 from sdcore.models.unet import UNet2DConditionModel, build_unet
 from sdcore.models.vae import AutoencoderKL
-from sdcore.pipelines.conditioning import Conditioning
+from sdcore.pipelines.clip_text import Encoder, clip_skip, encode_texts
+from sdcore.pipelines.conditioning import Conditioning, stacked
 from sdcore.pipelines.export import export
 from sdcore.pipelines.loading import PathLike
 from sdcore.pipelines.pipeline import Shapes
@@ -35,6 +36,12 @@ class StableDiffusionPipeline(UNetPipeline, families=("sd1",)):
         "vae": AutoencoderKL,
     }
     tokenizers = ("tokenizer",)
+    extra_arguments: ClassVar[Sequence[str]] = (
+        "clip_skip",
+        "prompt_embeds",
+        "negative_prompt_embeds",
+    )
+    clip_layer: ClassVar[int] = 1  # the one that it reads, from the last: A1111's clip skip
 
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
@@ -56,11 +63,16 @@ class StableDiffusionPipeline(UNetPipeline, families=("sd1",)):
         }
 
     def describe(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
-        return {"encoder_hidden_states": self.encode_prompt([p.text() for p in prompts])}
+        states = self.encode_prompt([prompt.text() for prompt in prompts], clip_skip(request))
+        return {"encoder_hidden_states": states}
 
-    def encode_prompt(self, prompts: Sequence[str]) -> Array:
-        """Hidden states `[n, 77, d]` of prompts."""
-        return self.text_encoder(self.tokenizer(list(prompts)))
+    def encode_prompt(self, prompts: Sequence[str], clip_skip: int = 0) -> Array:
+        """Hidden states `[n, 77, d]` of prompts, without the last `clip_skip` layers. A prompt of
+        more than 75 tokens or with BREAK has 77 · k of them; where lengths differ, the result is an
+        array of arrays."""
+        encoder = Encoder(self.tokenizer, self.text_encoder)
+        states = encode_texts([(text,) for text in prompts], [encoder], skip=clip_skip)
+        return stacked([one.hidden_states for one in states])
 
     def export(self, path: PathLike, steps: int | Iterable[int] = 20, dtype: str = "auto") -> None:
         """Writes one GGUF file that a C or C++ program draws with, bit for bit as here (sdcore.h).

@@ -14,3 +14,4 @@ class StableDiffusion2Pipeline(StableDiffusionPipeline, families=("sd2",)):
     """Stable Diffusion with OpenCLIP's ViT-H, whose texts are padded with "!" (token 0)."""
 
     padding: ClassVar[Mapping[str, str]] = {"tokenizer": "!"}
+    clip_layer: ClassVar[int] = 2

@@ -15,7 +15,8 @@ from sdcore.models.base import Loadable
 from sdcore.models.clip import CLIPTextModel, build_clip
 from sdcore.models.unet import UNet2DConditionModel, build_unet
 from sdcore.models.vae import AutoencoderKL
-from sdcore.pipelines.conditioning import Conditioning
+from sdcore.pipelines.clip_text import Encoder, clip_skip, encode_texts
+from sdcore.pipelines.conditioning import Conditioning, stacked
 from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.pipeline import Shapes
@@ -32,6 +33,11 @@ Array = NDArray[np.float32]
 
 _SIZES = ("original_size", "crops_coords_top_left", "target_size")
 _STAGES = ("denoising_start", "denoising_end")
+_EMBEDS = tuple(
+    f"{side}{name}"
+    for name in ("prompt_embeds", "pooled_prompt_embeds")
+    for side in ("", "negative_")
+)
 _SCORE = "aesthetic_score"
 _SCORES = {False: 6.0, True: 2.5}  # of prompts, of negative ones (Podell et al. 2023)
 
@@ -55,6 +61,8 @@ class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5
         *_SIZES,
         *(f"negative_{name}" for name in _SIZES),
         *_STAGES,
+        "clip_skip",
+        *_EMBEDS,
     )
 
     text_encoder: CLIPTextModel
@@ -63,6 +71,7 @@ class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5
     tokenizer_2: CLIPTokenizer
 
     default_guidance = 5.0
+    clip_layer: ClassVar[int] = 2
     # Whether no negative prompt means zeros, rather than the states of an empty text.
     force_zeros_for_empty_prompt = True
 
@@ -77,7 +86,7 @@ class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5
 
     @property
     def text_channels(self) -> int:
-        return sum(encoder.config.hidden_size for _, encoder in self.encoders)
+        return sum(encoder.model.config.hidden_size for encoder in self.encoders)
 
     @classmethod
     def graphs(
@@ -102,18 +111,20 @@ class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5
         }
 
     @property
-    def encoders(self) -> Sequence[tuple[CLIPTokenizer, CLIPTextModel]]:
+    def encoders(self) -> Sequence[Encoder]:
         """In the order of their channels; the last one pools."""
-        return ((self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2))
+        return (
+            Encoder(self.tokenizer, self.text_encoder),
+            Encoder(self.tokenizer_2, self.text_encoder_2),
+        )
+
+    def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
+        ids = [self._time_ids(prompt.negative, request) for prompt in prompts]
+        return {**super().condition(prompts, request), "time_ids": np.array(ids, np.float32)}
 
     def describe(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
-        states, pooled = self.encode_prompt(prompts)
-        ids = [self._time_ids(prompt.negative, request) for prompt in prompts]
-        return {
-            "encoder_hidden_states": states,
-            "text_embeds": pooled,
-            "time_ids": np.array(ids, np.float32),
-        }
+        states, pooled = self.encode_prompt(prompts, clip_skip(request))
+        return {"encoder_hidden_states": states, "text_embeds": pooled}
 
     # Base and refiner share a schedule, each as the expert of a part.
 
@@ -142,22 +153,24 @@ class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5
             raise _no_step(request)
         return rows
 
-    def encode_prompt(self, prompts: Sequence[Prompt]) -> tuple[Array, Array]:
-        """Hidden states `[n, 77, d]` of all text encoders side by side, before their last layer,
-        and the pooled state `[n, p]` of the last encoder."""
-        states, pooled = [], None
-        for i, (tokenizer, encoder) in enumerate(self.encoders):
-            last = i == len(self.encoders) - 1
-            ids = tokenizer([prompt.text(i) for prompt in prompts])
-            out = encoder.encode(ids, skip=1, final_norm=False, pooled=last)
-            states.append(out.hidden_states)
-            pooled = out.pooled
-        assert pooled is not None
-        joined = np.concatenate(states, axis=-1)
-        if self.force_zeros_for_empty_prompt:
-            unsaid = [not prompt.texts for prompt in prompts]
-            joined[unsaid], pooled[unsaid] = 0, 0
-        return joined, pooled
+    def encode_prompt(self, prompts: Sequence[Prompt], clip_skip: int = 0) -> tuple[Array, Array]:
+        """Hidden states `[n, 77, d]` of all text encoders side by side, before their last layer
+        and `clip_skip` more, and the pooled state `[n, p]` of the last encoder. Long prompts have
+        77 · k states; where lengths differ, those are an array of arrays."""
+        found = encode_texts(
+            [[prompt.text(i) for i in range(len(self.encoders))] for prompt in prompts],
+            self.encoders,
+            skip=clip_skip + 1,
+            final_norm=False,
+            pooled=True,
+        )
+        states, pooled = [], []
+        for prompt, one in zip(prompts, found, strict=True):
+            assert one.pooled is not None
+            share = np.float32(not self.force_zeros_for_empty_prompt or bool(prompt.texts))
+            states.append(one.hidden_states * share)
+            pooled.append(one.pooled * share)
+        return stacked(states), np.stack(pooled)
 
     def _time_ids(self, negative: bool, request: Request) -> list[float]:
         """What the model is told about the picture besides its text."""
@@ -189,12 +202,14 @@ class StableDiffusionXLRefinerPipeline(StableDiffusionXLPipeline, families=("sdx
         *("original_size", "crops_coords_top_left", _SCORE),
         *("negative_original_size", "negative_crops_coords_top_left", f"negative_{_SCORE}"),
         *_STAGES,
+        "clip_skip",
+        *_EMBEDS,
     )
     force_zeros_for_empty_prompt = False
 
     @property
-    def encoders(self) -> Sequence[tuple[CLIPTokenizer, CLIPTextModel]]:
-        return ((self.tokenizer_2, self.text_encoder_2),)
+    def encoders(self) -> Sequence[Encoder]:
+        return (Encoder(self.tokenizer_2, self.text_encoder_2),)
 
 
 def _size_ids(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> int:

@@ -1,0 +1,109 @@
+"""What CLIP makes of prompts: weighted and of any length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdcore.models.clip import CLIPTextModel, TextStates
+from sdcore.pipelines.request import Request, whole
+from sdcore.prompts.chunks import Row, chunks
+from sdcore.tokenizer import CLIPTokenizer
+
+__all__ = ["Encoder", "clip_skip", "encode_texts"]
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A text encoder with its tokenizer."""
+
+    tokenizer: CLIPTokenizer
+    model: CLIPTextModel
+
+    def rows(self, text: str) -> list[Row]:
+        return chunks(text, self.tokenizer, self.model.config.max_position_embeddings)
+
+
+def encode_texts(
+    texts: Sequence[Sequence[str]],
+    encoders: Sequence[Encoder],
+    *,
+    skip: int = 0,
+    final_norm: bool = True,
+    pooled: bool = False,
+) -> list[TextStates]:
+    """The states of each prompt, `[77 · chunks, d]`, a text for each encoder and their states side
+    by side; and what the last encoder pools of the first chunk. `skip` and `final_norm` are the
+    model's. A text of one chunk without weights has exactly the states of its tokens."""
+    rows = [_even(prompt, encoders) for prompt in texts]
+    last = len(encoders) - 1
+    made = [
+        _encode(
+            [of_prompt[i] for of_prompt in rows],
+            encoder.model,
+            skip,
+            final_norm,
+            pooled=last == i and pooled,
+        )
+        for i, encoder in enumerate(encoders)
+    ]
+    return [
+        TextStates(
+            np.concatenate([states.hidden_states for states in of_prompt], axis=-1),
+            of_prompt[-1].pooled,
+        )
+        for of_prompt in zip(*made, strict=True)
+    ]
+
+
+def clip_skip(request: Request) -> int:
+    """The argument of that name: layers to leave out besides those that the model does."""
+    value = request.extra.get("clip_skip")
+    return 0 if value is None else whole(value, "clip_skip", 0)
+
+
+def _even(texts: Sequence[str], encoders: Sequence[Encoder]) -> list[list[Row]]:
+    """The rows for each encoder, as many for each: empty ones follow where a text is shorter."""
+    rows = [encoder.rows(text) for encoder, text in zip(encoders, texts, strict=True)]
+    most = max(map(len, rows))
+    return [
+        [*own, *encoder.rows("") * (most - len(own))]
+        for encoder, own in zip(encoders, rows, strict=True)
+    ]
+
+
+def _encode(
+    rows: Sequence[Sequence[Row]],
+    model: CLIPTextModel,
+    skip: int,
+    final_norm: bool,
+    pooled: bool,
+) -> list[TextStates]:
+    unique = list(dict.fromkeys(row.ids for of_text in rows for row in of_text))
+    out = model.encode(np.array(unique), skip=skip, final_norm=final_norm, pooled=pooled)
+    place: Mapping[tuple[int, ...], int] = {ids: i for i, ids in enumerate(unique)}
+
+    def states(row: Row) -> Array:
+        return _weighted(out.hidden_states[place[row.ids]], row)
+
+    return [
+        TextStates(
+            np.concatenate([states(row) for row in of_text]),
+            None if out.pooled is None else out.pooled[place[of_text[0].ids]],
+        )
+        for of_text in rows
+    ]
+
+
+def _weighted(states: Array, row: Row) -> Array:
+    """States times weights, at the mean that they had: the web UI's way."""
+    if not row.weighted:
+        return states
+    scaled = states * np.array(row.weights, np.float32)[:, None]
+    mean = scaled.mean()
+    return scaled * (states.mean() / mean) if mean else scaled

@@ -1,0 +1,158 @@
+"""What pictures are to be, or not to be: texts, or what text encoders made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdcore.errors import InvalidArgumentError
+from sdcore.prompts.lora_tags import LoraTag, split_tags
+
+__all__ = ["Given", "Prompt", "Texts", "make_prompts"]
+
+Array = NDArray[np.float32]
+Texts = str | Sequence[str]
+
+# Arguments with states of prompts, and what the denoiser calls them.
+_EMBEDS = {"prompt_embeds": "encoder_hidden_states", "pooled_prompt_embeds": "text_embeds"}
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What the caller encoded: a row of each argument with states, by the denoiser's names."""
+
+    rows: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What an image is to be, or not to be: a text for each text encoder. Encoders beyond the last
+    text take the first. None at all, for a negative prompt, is not the same as an empty text:
+    some models were trained on zeros in its place. Or `given`, which no encoder sees."""
+
+    texts: tuple[str, ...]
+    negative: bool = False
+    written: str = ""  # as the caller wrote it, with the tags
+    tags: tuple[LoraTag, ...] = ()
+    given: Given | None = None
+
+    def text(self, encoder: int = 0) -> str:
+        if not self.texts:
+            return ""
+        return self.texts[encoder if encoder < len(self.texts) else 0]
+
+    @classmethod
+    def read(cls, written: tuple[str, ...], negative: bool = False) -> Prompt:
+        """A prompt with the tags taken out of its texts; a negative one has none."""
+        first = written[0] if written else ""
+        if negative:
+            return cls(written, negative, first)
+        split = [split_tags(text) for text in written]
+        tags = tuple(dict.fromkeys(tag for _, tags in split for tag in tags))
+        return cls(tuple(text for text, _ in split), negative, first, tags)
+
+
+def make_prompts(
+    prompt: Texts | None,
+    negative_prompt: Texts | None,
+    times: int,
+    extra: dict[str, Any],
+    known: Collection[str],
+) -> tuple[list[Prompt], list[Prompt]]:
+    """A prompt and a negative one an image, `times` images each. What belongs to them is taken out
+    of `extra`; `known` are the names that could be there."""
+    prompts = _prompts("prompt", prompt, extra, known)
+    negatives = _prompts("negative_prompt", negative_prompt, extra, known, like=prompts)
+    return (
+        [one for one in prompts for _ in range(times)],
+        [one for one in negatives for _ in range(times)],
+    )
+
+
+def _prompts(
+    name: str,
+    first: Texts | None,
+    extra: dict[str, Any],
+    known: Collection[str],
+    like: Sequence[Prompt] | None = None,
+) -> list[Prompt]:
+    """As many as `like`."""
+    negative = like is not None
+    more = [extra.pop(f"{name}_{i}", None) for i in (2, 3)]
+    given = _given(extra, known, "negative_" if negative else "")
+    if not given:
+        texts = _texts(name, first, more, None if like is None else len(like))
+        return [Prompt.read(row, negative) for row in texts]
+    if first or any(more):
+        raise InvalidArgumentError(f"[pipeline] {name} and {name}_embeds say the same: give one")
+    prompts = [Prompt((), negative, given=one) for one in given]
+    if like is not None and len(prompts) == 1:
+        return prompts * len(like)
+    if like is not None and len(prompts) != len(like):
+        raise InvalidArgumentError(
+            f"[pipeline] there are {len(like)} prompts and {len(prompts)} of {name}_embeds"
+        )
+    return prompts
+
+
+def _texts(
+    name: str, first: Texts | None, more: list[Any], count: int | None
+) -> list[tuple[str, ...]]:
+    """An entry a prompt: a text for each encoder that was given one."""
+    while more and not more[-1]:
+        more.pop()
+    if first is None and count is not None:
+        if not more:
+            return [()] * count
+        first = ""
+    columns = [_listed(first, name)]
+    for i, texts in enumerate(more, 2):
+        columns.append(_listed(texts, f"{name}_{i}") if texts else columns[0])
+    rows = max(map(len, columns)) if count is None else count
+    for i, column in enumerate(columns):
+        if len(column) == 1:  # one text for all prompts
+            columns[i] = column = column * rows
+        if len(column) != rows:
+            what = f"{name}_{i + 1}" if i else name
+            raise InvalidArgumentError(
+                f"[pipeline] there are {rows} prompts and {len(column)} of {what}"
+            )
+    return list(zip(*columns, strict=True))
+
+
+def _listed(texts: Texts | None, name: str) -> list[str]:
+    listed = [texts] if isinstance(texts, str) else texts
+    if (
+        not isinstance(listed, Sequence)
+        or not listed
+        or not all(isinstance(text, str) for text in listed)
+    ):
+        raise InvalidArgumentError(f"[pipeline] {name} must be a string or a list of strings")
+    return list(listed)
+
+
+def _given(extra: dict[str, Any], known: Collection[str], side: str) -> list[Given]:
+    """An entry a prompt; none at all where texts are to be encoded."""
+    wanted = {side + name: of for name, of in _EMBEDS.items() if side + name in known}
+    values = {name: extra.pop(name, None) for name in wanted}
+    if all(value is None for value in values.values()):
+        return []
+    arrays = {name: _states(value, name) for name, value in values.items()}
+    if len({len(array) for array in arrays.values()}) > 1:
+        sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+        raise InvalidArgumentError(f"[pipeline] each prompt needs a row of all, got {sizes}")
+    rows = zip(*arrays.values(), strict=True)
+    return [Given(dict(zip(wanted.values(), row, strict=True))) for row in rows]
+
+
+def _states(value: Any, name: str) -> Array:
+    sizes = ("n", "channels") if "pooled" in name else ("n", "tokens", "channels")
+    array = np.asarray(np.nan if value is None else value, dtype=np.float32)
+    if array.ndim != len(sizes) or 0 in array.shape:
+        got = None if value is None else list(array.shape)
+        raise InvalidArgumentError(f"[pipeline] {name} must be [{', '.join(sizes)}], got {got}")
+    return array
