@@ -78,7 +78,7 @@ def convert(
     if for_comfyui and format != "gguf":
         raise InvalidArgumentError(f"[convert] ComfyUI-GGUF reads .gguf, not {format}")
     opened = source if isinstance(source, Checkpoint) else open_checkpoint(source, variant)
-    _check_target(target, opened.path, overwrite)
+    check_target(target, opened.path, overwrite)
     if ema:
         opened = opened.replaced(tensors=averaged(opened.tensors, str(opened.path)))
     opened = _with_facts(opened, prediction_type, image_size)
@@ -92,14 +92,14 @@ def convert(
     if format == "diffusers":
         parts = {name: ready(tensors) for name, tensors in folder_tensors(opened).items()}
         everything = [tensor for tensors in parts.values() for tensor in tensors]
-        write_folder(opened, target, parts, _counter(everything, target, progress))
+        write_folder(opened, target, parts, counter(everything, target, progress))
         return target
     shapes = None
     named = file_tensors(opened)
     if for_comfyui:
         named, shapes = comfyui.unet_alone(opened)
     tensors = ready(named)
-    count = _counter(tensors, target, progress)
+    count = counter(tensors, target, progress)
     if format == "gguf":
         gguf_output.write(target, tensors, gguf_metadata(opened, tensors, shapes), count)
     elif format == "safetensors":
@@ -213,7 +213,7 @@ def _one_of(option: str, value: str | None, allowed: Iterable[str]) -> str:
     return value or ""
 
 
-def _check_target(target: Path, source: Path, overwrite: bool) -> None:
+def check_target(target: Path, source: Path, overwrite: bool) -> None:
     """Refuses before any work what would be lost or could not be written."""
     if not target.exists():
         if not target.resolve().parent.is_dir():
@@ -235,7 +235,7 @@ def _is_model_folder(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("model_index.json", "config.json"))
 
 
-def _counter(tensors: Sequence[Outgoing], target: Path, progress: Progress | None) -> Count | None:
+def counter(tensors: Sequence[Outgoing], target: Path, progress: Progress | None) -> Count | None:
     total = sum(tensor.nbytes for tensor in tensors)
     free = shutil.disk_usage(target.resolve().parent).free
     if free < total:

@@ -43,10 +43,13 @@ class Outgoing:
         return stored_size(self.type, self.shape)
 
 
-def outgoing(name: str, tensor: Tensor, type: str | None = None) -> Outgoing:
-    """`tensor` as it is stored, or in another `type`, converted a few rows at a time."""
+def outgoing(
+    name: str, tensor: Tensor, type: str | None = None, importance: Any = None
+) -> Outgoing:
+    """`tensor` as it is stored, or in another `type`, converted a few rows at a time; `importance`
+    as for `sdcore.quantize`."""
     type = type or tensor.type
-    return Outgoing(name, type, tuple(tensor.shape), lambda: _pieces(tensor, type))
+    return Outgoing(name, type, tuple(tensor.shape), lambda: _pieces(tensor, type, importance))
 
 
 def stored_size(type: str, shape: tuple[int, ...]) -> int:
@@ -137,9 +140,9 @@ def _block(type: str) -> tuple[int, int]:
     raise InvalidArgumentError(f"[checkpoint] there is no type '{type}'")
 
 
-def _pieces(tensor: Tensor, type: str) -> Iterator[Any]:
+def _pieces(tensor: Tensor, type: str, importance: Any = None) -> Iterator[Any]:
     for part in _parts(tensor):
-        yield (part if part.type == type else _converted(part, type)).data
+        yield (part if part.type == type else _converted(part, type, importance)).data
         part.release()
 
 
@@ -154,11 +157,11 @@ def _parts(tensor: Tensor) -> Iterator[Tensor]:
         yield tensor.rows(begin, min(begin + step, count))
 
 
-def _converted(tensor: Tensor, type: str) -> Tensor:
+def _converted(tensor: Tensor, type: str, importance: Any = None) -> Tensor:
     if tensor.type in _UNSIGNED:
         wider = np.frombuffer(tensor.data, _UNSIGNED[tensor.type]).astype(f"<i{SIZES[type]}")
         made: Tensor = _core.Tensor.from_array(wider.reshape(tensor.shape))
         return made
     if isinstance(tensor, _core.Tensor):
-        return _core.quantize(tensor, type)
-    return _core.quantize(tensor.to_float(), type)
+        return _core.quantize(tensor, type, importance)
+    return _core.quantize(tensor.to_float(), type, importance)

@@ -1,0 +1,182 @@
+"""Whole models as quantized GGUF files: what becomes of each tensor, and who opens the result."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import pytest
+
+import sdcore
+import tiny_models
+from sdcore import CheckpointError, FileError, InvalidArgumentError, checkpoint, cli
+from sdcore.checkpoint.imatrix import ImportanceMatrix, read_imatrix, write_imatrix
+from sdcore.checkpoint.quantization import quantize_model
+from sdcore.quantization import dequantize, quantize
+from tiny_models import PLAIN
+
+UNET = "model.diffusion_model."
+TO_Q = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    tiny_models.save_original(PLAIN, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("folder") / "model"
+    tiny_models.save_folder(PLAIN, folder)
+    return folder
+
+
+def ggml_types(path):
+    return {t.name: t.tensor_type.name.lower() for t in gguf.GGUFReader(path).tensors}
+
+
+@pytest.mark.parametrize("source", ["model", "folder"])
+def test_every_tensor_is_what_it_would_be_alone(source, request, tmp_path):
+    source = request.getfixturevalue(source)
+    seen = []
+    path = quantize_model(
+        source,
+        tmp_path / "small.gguf",
+        "Q8_0",
+        tensor_types=[(r"ff\.net", "q4_0"), (r"to_[kv]\.", "f32")],
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    reader = gguf.GGUFReader(path)
+    assert reader.get_field("general.architecture").contents() == "sd1"
+    assert reader.get_field("general.file_type").contents() == gguf.LlamaFileType.MOSTLY_Q8_0
+    before, after = checkpoint.open(source), checkpoint.open(path)
+    counts = {}
+    for name, part in before.components.items():
+        for key, tensor in part.tensors.items():
+            now = after.component(name).tensors[key]
+            stored = now.type
+            want = tensor.to_float() if stored != "q8_0" else dequantize(quantize(tensor, stored))
+            if stored in ("q4_0", "f16"):
+                want = dequantize(quantize(tensor, stored))
+            np.testing.assert_array_equal(now.to_float().reshape(want.shape), want)
+            counts[stored] = counts.get(stored, 0) + 1
+    assert set(counts) == {"q8_0", "q4_0", "f16", "f32"}
+    types = ggml_types(path)
+    assert types[TO_Q] == "q8_0"
+    assert types[TO_Q.replace("to_q", "to_k")] == "f32"
+    assert types[f"{UNET}input_blocks.1.1.transformer_blocks.0.ff.net.2.weight"] == "q4_0"
+    assert types[f"{UNET}time_embed.0.weight"] == "f16"
+    assert types[f"{UNET}out.0.weight"] == "f32"
+    total = sum(tensor.n_bytes for tensor in reader.tensors)
+    assert seen[-1] == (total, total)
+    assert [one for one, _ in seen] == sorted(one for one, _ in seen)
+
+
+def test_a_quantized_file_draws_what_the_model_draws_when_quantized_on_opening(model, tmp_path):
+    path = quantize_model(model, tmp_path / "small.gguf", "q8_0")
+    arguments = {"num_inference_steps": 2, "seed": 1, "output_type": "latent"}
+    options = {"dtype": "f32", "tokenizer": tiny_models.write_tokenizer(tmp_path / "tokenizer")}
+    pictures = [
+        sdcore.DiffusionPipeline.from_single_file(file, quantize=type, **options)(
+            "a cat", **arguments
+        ).images
+        for file, type in ((path, None), (model, "q8_0"), (model, None))
+    ]
+    rounded = np.linalg.norm(pictures[0] - pictures[1]) / np.linalg.norm(pictures[1])
+    assert rounded < 2e-3  # of what is f32 in the model and f16 in the file
+    difference = np.linalg.norm(pictures[1] - pictures[2]) / np.linalg.norm(pictures[2])
+    assert 0 < difference < 0.05
+
+
+def test_comfyui_gets_folded_convolutions(model, tmp_path):
+    path = quantize_model(model, tmp_path / "unet.gguf", "q4_0", for_comfyui=True)
+    types = ggml_types(path)
+    convolution = "input_blocks.1.0.in_layers.2.weight"
+    assert types[convolution] == "q4_0"
+    now = checkpoint.open(path).component("unet").tensors
+    key = "down_blocks.0.resnets.0.conv1.weight"
+    want = checkpoint.open(model).component("unet").tensors[key].to_float()
+    folded = dequantize(quantize(want.reshape(-1, 256), "q4_0")).reshape(want.shape)
+    np.testing.assert_array_equal(now[key].to_float(), folded)
+
+
+def test_refusals(model, tmp_path):
+    there = tmp_path / "there.gguf"
+    there.write_bytes(b"mine")
+    for target, type, rules, error, message in (
+        ("a.gguf", "q9_9", [], InvalidArgumentError, "no type 'q9_9'"),
+        ("a.gguf", "i32", [], InvalidArgumentError, "no type 'i32'"),
+        ("a.gguf", "q8_0", [("(", "q8_0")], InvalidArgumentError, r"'\(' is not a regular"),
+        ("a.gguf", "q8_0", [("a", "q7")], InvalidArgumentError, "no type 'q7'"),
+        ("a.safetensors", "q8_0", [], InvalidArgumentError, r"\.gguf files, got 'a.safe"),
+        ("there.gguf", "q8_0", [], FileError, "exists already"),
+        ("nowhere/a.gguf", "q8_0", [], FileError, "no folder"),
+    ):
+        with pytest.raises(error, match=message):
+            quantize_model(model, tmp_path / target, type, tensor_types=rules)
+    assert there.read_bytes() == b"mine"
+
+    def interrupted(done, total):
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize_model(model, there, "q8_0", overwrite=True, progress=interrupted)
+    assert there.read_bytes() == b"mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["there.gguf"]
+
+
+# ---- importance ----------------------------------------------------------------------------------
+
+
+def test_importance_files_that_are_none(model, tmp_path):
+    path = tmp_path / "m.gguf"
+    sdcore.gguf.write(path, {"general.type": "model"}, {})
+    with pytest.raises(CheckpointError, match="not an importance matrix"):
+        read_imatrix(path)
+    for sums, counts in (
+        ([-1.0], [1.0]),
+        ([np.nan], [1.0]),
+        ([1.0], [np.inf]),
+        ([1.0], [1.0, 2.0]),
+    ):
+        tensors = {"a.in_sum2": np.float32([sums]), "a.counts": np.float32([counts])}
+        sdcore.gguf.write(path, {"general.type": "imatrix"}, tensors)
+        with pytest.raises(CheckpointError, match="'a' has"):
+            read_imatrix(path)
+    other = ImportanceMatrix()
+    other.add("another.weight", np.ones(3), 1)
+    with pytest.raises(CheckpointError, match="knows no tensor of"):
+        quantize_model(
+            model, tmp_path / "a.gguf", "q4_K", tensor_types=[("to_q", "iq4_nl")], importance=other
+        )
+
+
+def test_importance_reaches_the_quantizer(model, tmp_path):
+    values = checkpoint.open(model).tensors[TO_Q].to_float()
+    squares = np.random.default_rng(0).random(values.shape[1]) ** 4
+    matrix = ImportanceMatrix()
+    matrix.add(TO_Q, squares, 1)
+    rules = [("to_q", "iq4_nl")]
+    path = quantize_model(model, tmp_path / "a.gguf", "q8_0", tensor_types=rules, importance=matrix)
+    weights = matrix.weights(TO_Q, values.shape[1])
+    got = checkpoint.open(path).tensors[TO_Q]
+    np.testing.assert_array_equal(got.data, quantize(values, "iq4_nl", weights).data)
+    assert not np.array_equal(got.data, quantize(values, "iq4_nl").data)
+
+
+def test_commands(model, tmp_path, capsys):
+    small, matrix = tmp_path / "small.gguf", tmp_path / "matrix.gguf"
+    known = ImportanceMatrix()
+    known.add(TO_Q, np.ones(checkpoint.open(model).tensors[TO_Q].shape[1]), 1)
+    write_imatrix(matrix, known)
+    line = ["quantize", str(model), str(small), "--type", "q4_K", "--imatrix", str(matrix)]
+    assert cli.main([*line, "--tensor-type", "to_q=iq4_nl"]) == 0
+    assert ggml_types(small)[TO_Q] == "iq4_nl"
+    assert capsys.readouterr().out.splitlines() == [str(small)]
+    assert cli.main([*line]) == 1
+    assert "exists already" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main([*line, "--tensor-type", "to_q"])
+    assert "must be PATTERN=TYPE, got 'to_q'" in capsys.readouterr().err
