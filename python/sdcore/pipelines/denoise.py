@@ -72,4 +72,4 @@ def _predict(
     **more: Any,
 ) -> Array:
     told = {name: array[rows] for name, array in conditioning.items()}
-    return pipe.predict(start.beside(x), t, {**told, **more})
+    return pipe.predict(start.beside(x), t, told, **more)

@@ -212,10 +212,10 @@ class DiffusionPipeline(LoraMixin):
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         """What the denoiser is told about images of these prompts, a row each."""
 
-    def predict(self, x: Array, timestep: float, conditioning: Conditioning) -> Array:
-        """The denoiser's output at scaled latents x."""
+    def predict(self, x: Array, timestep: float, conditioning: Conditioning, **more: Any) -> Array:
+        """The denoiser's output at scaled latents x; `more` are arguments of its own."""
         groups: list[tuple[Any, Array]] = [
-            (rows, self.denoiser(x[rows], timestep, **part))
+            (rows, self.denoiser(x[rows], timestep, **part, **more))
             for rows, part in by_length(conditioning)
         ]
         if len(groups) == 1:

@@ -110,8 +110,8 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart",)):
             "encoder_attention_mask": mask.astype(np.float32),
         }
 
-    def predict(self, x: Array, timestep: float, conditioning: Conditioning) -> Array:
-        out = super().predict(x, timestep, conditioning)
+    def predict(self, x: Array, timestep: float, conditioning: Conditioning, **more: Any) -> Array:
+        out = super().predict(x, timestep, conditioning, **more)
         # The second half is the variance that the model learned, which no sampler here asks for.
         return out[:, : x.shape[1]]
 
