@@ -18,7 +18,7 @@ def test_rescaling_is_diffusers(share: float) -> None:
     negative, positive = rng.standard_normal((2, 3, 4, 6, 5), np.float32)
     guidance = Guidance(7.5, rescale=share)
     x = np.zeros_like(positive)
-    out = guidance.predict(lambda _: np.concatenate([negative, positive]), x)
+    out = guidance.predict(lambda _: np.concatenate([negative, positive]), x, 0, 1)
     guided = torch.from_numpy(negative + 7.5 * (positive - negative)).double()
     expected = rescale_noise_cfg(guided, torch.from_numpy(positive).double(), share).numpy()
     assert np.linalg.norm(out - expected) < 1e-6 * np.linalg.norm(expected)
