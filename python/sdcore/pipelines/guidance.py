@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sdcore import _core
 from sdcore.pipelines.request import Prompt, Request
 
-__all__ = ["Guidance", "Model"]
+__all__ = ["Guidance", "Model", "rescaled"]
 
 Array = NDArray[np.float32]
 # The model at one step, of x: `rows` picks some of what was asked, and what else is named goes to
@@ -41,13 +41,15 @@ class Guidance:
             return model(x)
         negative, positive = np.split(model(np.concatenate([x, x])), 2)
         guided = _core.guide(negative, positive, self.scale)
-        return _rescaled(guided, positive, self.rescale) if self.rescale else guided
+        return rescaled(guided, positive, self.rescale)
 
 
-def _rescaled(guided: Array, positive: Array, share: float) -> Array:
+def rescaled(guided: Array, positive: Array, share: float) -> Array:
     """Lin et al. 2023, "Common Diffusion Noise Schedules", equations 15 and 16: each image's
     spread on its way back to what the prompt alone gives."""
+    if not share:
+        return guided
     spreads = [x.reshape(len(x), -1).std(axis=1, ddof=1) for x in (positive, guided)]
     factors = share * (spreads[0] / spreads[1]) + (1 - share)
-    rescaled: Array = guided * factors.astype(np.float32).reshape(-1, 1, 1, 1)
-    return rescaled
+    at_spread: Array = guided * factors.astype(np.float32).reshape(-1, 1, 1, 1)
+    return at_spread

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
 from sdcore.pipelines.families.stable_diffusion import StableDiffusionPipeline
-from sdcore.pipelines.guidance import Guidance, Model
+from sdcore.pipelines.guidance import Guidance, Model, rescaled
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.request import Prompt, Request
 from sdcore.pipelines.start import Start, first_noise, from_noise
@@ -41,7 +41,7 @@ class _TwoGuidances(Guidance):
         both, image, neither = np.split(model(np.concatenate([x, x, x])), 3)
         scale, image_scale = np.float32(self.scale), np.float32(self.image_scale)
         out: Array = neither + scale * (both - image) + image_scale * (image - neither)
-        return out
+        return rescaled(out, both, self.rescale)
 
 
 class StableDiffusionInstructPix2PixPipeline(StableDiffusionPipeline, families=("sd1-edit",)):
@@ -51,7 +51,9 @@ class StableDiffusionInstructPix2PixPipeline(StableDiffusionPipeline, families=(
 
     def guidance(self, request: Request) -> Guidance:
         return _TwoGuidances(
-            request.guidance_scale, float(request.extra.get("image_guidance_scale", 1.5))
+            request.guidance_scale,
+            float(request.extra.get("image_guidance_scale", 1.5)),
+            rescale=request.guidance_rescale,
         )
 
     def first_step(self, request: Request) -> int:

@@ -17,7 +17,7 @@ from sdcore.models.mmdit import SD3Transformer2DModel, build_mmdit
 from sdcore.models.t5 import T5EncoderModel, build_t5
 from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.conditioning import Conditioning, encode_unique
-from sdcore.pipelines.guidance import Guidance, Model
+from sdcore.pipelines.guidance import Guidance, Model, rescaled
 from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.pipeline import DiffusionPipeline, Shapes
 from sdcore.pipelines.request import Prompt, Request, whole
@@ -141,6 +141,7 @@ class StableDiffusion3Pipeline(DiffusionPipeline, families=("sd3",)):
             float(request.extra.get("skip_layer_guidance_scale", 2.8)),
             float(request.extra.get("skip_layer_guidance_start", 0.01)),
             float(request.extra.get("skip_layer_guidance_stop", 0.2)),
+            rescale=request.guidance_rescale,
         )
 
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
@@ -223,4 +224,4 @@ class SkipLayerGuidance(Guidance):
         skipped = model(x, rows=slice(len(x), None), skip_layers=self.layers)
         guided = _core.guide(negative, positive, self.scale)
         out: Array = guided + np.float32(self.skip_scale) * (positive - skipped)
-        return out
+        return rescaled(out, positive, self.rescale)
