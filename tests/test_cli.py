@@ -130,6 +130,8 @@ def test_one_picture(pipe, capsys):
         (["--width", "96", "--height", "128"], {"width": 96, "height": 128}),
         (["--sampler", "ddim", "--eta", "0.5"], {"eta": 0.5}),
         (["--seed", "7"], {"seed": 7}),
+        (["--guidance-rescale", "0.7"], {"guidance_rescale": 0.7}),
+        (["--rng", "cuda"], {"rng": "cuda"}),
         ([], {"num_inference_steps": None, "guidance_scale": None, "width": None, "height": None}),
     ],
 )

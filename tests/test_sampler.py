@@ -48,6 +48,49 @@ def test_draws_continue_one_another():
         assert_same_bits(random.randn(shape), expected)
 
 
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [
+        ([0] * 4, [0] * 2, "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+        ([2**32 - 1] * 4, [2**32 - 1] * 2, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+        (
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            [0xA4093822, 0x299F31D0],
+            "d16cfe09 94fdcceb 5001e420 24126ea1",
+        ),
+    ],
+)
+def test_philox_against_the_known_answers_of_random123(counter, key, expected):
+    assert [f"{word:08x}" for word in _core.philox4x32(counter, key)] == expected.split()
+
+
+def test_cuda_noise_is_what_a_device_gave():
+    """torch.randn(3, 4, device="cuda") after manual_seed(0), as the web UI's rng_philox quotes."""
+    expected = [
+        [-0.92466259, -0.42534415, -2.6438457, 0.14518388],
+        [-0.12086647, -0.57972564, -0.62285122, -0.32838709],
+        [-1.07454231, -0.36314407, -1.67105067, 2.26550497],
+    ]
+    np.testing.assert_allclose(_core.PhiloxRandom(0).randn([3, 4]), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_cuda_noise_is_its_definition(seed):
+    """In float64: element i of call k is made of the block at counter (k, i) with the seed as key;
+    the number's radius comes of the first word, and its angle of the second."""
+    random = _core.PhiloxRandom(seed)
+    key = [seed % 2**32, seed // 2**32 % 2**32]
+    for call, shape in enumerate([(2, 3, 7), (5,), (0,), (), (4, 9)]):
+        out = random.randn(shape)
+        blocks = [_core.philox4x32([call, 0, i, 0], key) for i in range(out.size)]
+        words = np.array(blocks, np.float64).reshape(-1, 4)
+        radius = np.sqrt(-2 * np.log((words[:, 0] + 0.5) / 2**32))
+        expected = radius * np.sin(2 * np.pi * (words[:, 1] + 0.5) / 2**32)
+        assert out.shape == shape
+        # Both uniform numbers are rounded to float, and 1 - u has few digits left near 1.
+        np.testing.assert_allclose(out, expected.reshape(shape), atol=2e-6)
+
+
 def test_randn_refuses_a_negative_size():
     with pytest.raises(InvalidArgumentError, match=r"\[-1, 4\]"):
         _core.TorchRandom(0).randn([-1, 4])

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/shape.h"
+#include "sampler/philox_random.h"
 #include "sampler/sampler.h"
 #include "sampler/torch_random.h"
 
@@ -48,7 +49,8 @@ Array step(Sampler& self, int64_t index, const Array& x, const Array& model_outp
   return out;
 }
 
-Array randn(TorchRandom& self, const std::vector<py::ssize_t>& shape) {
+template <class Random>
+Array randn(Random& self, const std::vector<py::ssize_t>& shape) {
   const Shape sizes(shape.begin(), shape.end());
   require(element_count(sizes) >= 0, ErrorKind::invalid_argument,
           "[randn] no such shape: ", to_string(sizes));
@@ -58,6 +60,16 @@ Array randn(TorchRandom& self, const std::vector<py::ssize_t>& shape) {
   const py::gil_scoped_release release;
   self.normal(values, count);
   return out;
+}
+
+// torch takes a seed as a signed or an unsigned number of 64 bits.
+template <class Random>
+void init_random(py::module_& m, const char* name) {
+  py::class_<Random>(m, name)
+      .def(py::init<uint64_t>(), py::arg("seed"))
+      .def(py::init([](int64_t seed) { return Random(static_cast<uint64_t>(seed)); }),
+           py::arg("seed"))
+      .def("randn", &randn<Random>, py::arg("shape"));
 }
 
 }  // namespace
@@ -90,12 +102,9 @@ void init_sampler(py::module_& m) {
         return out;
       },
       py::arg("uncond"), py::arg("cond"), py::arg("scale"));
-  // torch takes a seed as a signed or an unsigned number of 64 bits.
-  py::class_<TorchRandom>(m, "TorchRandom")
-      .def(py::init<uint64_t>(), py::arg("seed"))
-      .def(py::init([](int64_t seed) { return TorchRandom(static_cast<uint64_t>(seed)); }),
-           py::arg("seed"))
-      .def("randn", &randn, py::arg("shape"));
+  init_random<TorchRandom>(m, "TorchRandom");
+  init_random<PhiloxRandom>(m, "PhiloxRandom");
+  m.def("philox4x32", &philox4x32, py::arg("counter"), py::arg("key"));
 }
 
 }  // namespace sdcore::bindings

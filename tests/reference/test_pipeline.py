@@ -19,6 +19,7 @@ from PIL import Image
 import sdcore
 import tiny_models
 from reference.common import BF16_FACTOR, ISAS, SAMPLED_F32, error
+from sdcore import _core
 
 PROMPT, NEGATIVE = "the red circle of a cat", "blurry dog"
 ARGS: dict[str, Any] = {
@@ -140,6 +141,16 @@ def test_given_latents_take_the_place_of_noise(pipe: sdcore.DiffusionPipeline) -
         pipe(**args, latents=noise[:, :, 1:])
 
 
+def test_a_seed_stands_for_the_noise_of_either_device(pipe: sdcore.DiffusionPipeline) -> None:
+    kwargs = {**ARGS, "num_inference_steps": 2, "output_type": "latent"}
+    shape = pipe(**kwargs, seed=5).images.shape[1:]
+    noise = [_core.PhiloxRandom(seed).randn(shape) for seed in (5, 6)]
+    ref = pipe(**kwargs, latents=np.stack(noise), num_images_per_prompt=2)
+    out = pipe(**kwargs, rng="cuda", seed=5, num_images_per_prompt=2)
+    assert np.array_equal(out.images, ref.images)
+    assert not np.array_equal(out.images, pipe(**kwargs, seed=5, num_images_per_prompt=2).images)
+
+
 def test_guidance_of_one_asks_the_model_once(pipe: sdcore.DiffusionPipeline) -> None:
     args = {**ARGS, "num_inference_steps": 1, "output_type": "latent", "seed": 0}
     args["guidance_scale"] = 1.0
@@ -197,6 +208,7 @@ def test_two_threads_use_one_pipeline(pipe: sdcore.DiffusionPipeline) -> None:
         ({"seed": "7"}, "seed must be a whole number"),
         ({"seed": 2**64}, "64 bits"),
         ({"output_type": "jpeg"}, "output_type"),
+        ({"rng": "gpu"}, "rng must be cpu or cuda, got 'gpu'"),
         ({"prompt": 3}, "prompt"),
         ({"negative_prompt": ["a", "b", "c"]}, "negative"),
     ],

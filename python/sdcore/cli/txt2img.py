@@ -35,7 +35,12 @@ _DEFAULT_SIZE = 512  # pixels a side, for guessing a file's size before the mode
 
 
 # Arguments of the pipeline that are its own to fill in.
-_OPTIONS = ("eta", "subseed", "subseed_strength", "hires_scale", "hires_strength", "hires_steps")
+_OPTIONS = (
+    *("eta", "guidance_rescale", "rng", "subseed", "subseed_strength"),
+    *("hires_scale", "hires_strength", "hires_steps"),
+)
+# In the web UI's words: noise made on the CPU, and NVIDIA's noise.
+_RNG_TITLES = {"cpu": "CPU", "cuda": "NV"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=-1,
         help="seed of the first picture, each next one has one more; -1 draws one (default)",
     )
-
+    add(
+        "--rng",
+        choices=_RNG_TITLES,
+        help="the device that seeds are known from: PyTorch's cpu (default), as in diffusers and "
+        "ComfyUI, or cuda, as in the web UI",
+    )
     add("--subseed", type=int, metavar="SEED", help="noise to mix in, for variations")
     add("--subseed-strength", type=float, metavar="SHARE", help="its share, 0 to 1 (default: 0)")
     add("--hires-scale", type=float, metavar="TIMES", help="draw again so many times larger")
@@ -80,6 +90,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="SCALE",
         help="how closely to follow the prompt; 1 ignores the negative prompt",
+    )
+    add(
+        "--guidance-rescale",
+        type=float,
+        metavar="SHARE",
+        help="how far guidance is kept from raising contrast, 0 to 1 (default: 0)",
     )
     add(
         "--sampler",
@@ -240,6 +256,7 @@ def _save(
         "Sampler": samplers.title(pipe.scheduler),
         "Schedule type": samplers.schedule_title(pipe.scheduler),
         "CFG scale": f"{used['guidance_scale']:g}",
+        "CFG Rescale": used.get("guidance_rescale"),
         "Seed": out.seeds[0],
         "Size": f"{used['width']}x{used['height']}",
         "Model": _model_name(Path(args.model).resolve()),
@@ -251,7 +268,7 @@ def _save(
         "Hires upscaler": "Lanczos" if used.get("hires_scale") else None,
         "Clip skip": args.clip_skip,
         "VAE": Path(args.vae).name if args.vae else None,
-        "RNG": "CPU",  # the noise of torch's CPU generator
+        "RNG": _RNG_TITLES[used.get("rng", "cpu")],
         "Eta DDIM": f"{used['eta']:g}" if used.get("eta") else None,
         "Version": f"sdcore {__version__}",
     }

@@ -50,7 +50,7 @@ def drawn_twice(
             yield step
         assert step is not None  # there is no table without a step
         larger = dataclasses.replace(second, images=_enlarged(pipe, step.latents, hires))
-        noise = Noise(request.seeds)
+        noise = Noise(request.seeds, request.rng)
         start = pipe.start(larger, scheduler, noise)
         before = step.index + 1
         for step in denoise(pipe, larger, scheduler, noise, start):

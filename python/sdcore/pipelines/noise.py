@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdcore import _core
+from sdcore.errors import InvalidArgumentError
 
-__all__ = ["Noise", "mixed"]
+__all__ = ["GENERATORS", "Noise", "mixed"]
+
+# Whose numbers: those of torch.Generator on either device.
+GENERATORS: Mapping[str, Any] = {"cpu": _core.TorchRandom, "cuda": _core.PhiloxRandom}
 
 
 class Noise:
     """A generator an image, as diffusers is given a list of them: a picture of a batch is the
-    picture made alone. The numbers are those of `torch.Generator("cpu")`."""
+    picture made alone. The numbers are those of `torch.Generator(kind)`."""
 
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self._generators = [_core.TorchRandom(seed) for seed in seeds]
+    def __init__(self, seeds: Sequence[int], kind: str = "cpu") -> None:
+        if kind not in tuple(GENERATORS):
+            raise InvalidArgumentError(
+                f"[pipeline] rng must be {' or '.join(GENERATORS)}, got {kind!r}"
+            )
+        self._generators = [GENERATORS[kind](seed) for seed in seeds]
 
     def draw(self, shape: Sequence[int]) -> NDArray[np.float32]:
         """Each image's next normal numbers: [n, *shape]."""

@@ -307,7 +307,7 @@ class DiffusionPipeline(LoraMixin):
         request = make_request(self, prompt, negative_prompt, arguments)
         call = self._for_call(request.lora_tags())
         scheduler = new_scheduler(call, request)
-        noise = Noise(request.seeds)
+        noise = Noise(request.seeds, request.rng)
         start = call.start(request, scheduler, noise)
         steps = denoise(call, request, scheduler, noise, start)
         if request.hires is not None:
@@ -332,9 +332,11 @@ class DiffusionPipeline(LoraMixin):
             "steps": request.steps,
             "sampler": type(self.scheduler).__name__,
             "guidance_scale": request.guidance_scale,
+            "guidance_rescale": request.guidance_rescale or None,
             "width": request.width,
             "height": request.height,
             "eta": request.eta,
+            "rng": request.rng,
             "subseed": request.subseeds[0] if request.subseed_strength else None,
             "subseed_strength": request.subseed_strength or None,
             "hires_scale": request.hires and request.hires.scale,

@@ -39,6 +39,7 @@ class Arguments(TypedDict, total=False):
     seed: int | None  # the first image's; image i uses seed + i. None draws one
     subseed: int | None  # of noise to mix in: a variation of the picture. None draws one
     subseed_strength: float  # its share, 0 to 1
+    rng: str  # whose numbers seeds stand for: torch's on the "cpu", or its "cuda" devices'
     latents: ArrayLike | None  # [n, c, h, w] in the latents' size: noise in place of the seed's
     output_type: str  # "pil", "np" ([n, h, w, 3] in [0, 1]) or "latent"
     eta: float  # noise that DDIM adds, 0 to 1
@@ -82,6 +83,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "seed": None,
     "subseed": None,
     "subseed_strength": 0.0,
+    "rng": "cpu",
     "latents": None,
     "output_type": "pil",
     "eta": 0.0,
@@ -119,6 +121,7 @@ class Request:
     seeds: list[int]
     subseeds: list[int]
     subseed_strength: float
+    rng: str
     eta: float
     latents: Array | None
     output_type: str
@@ -180,6 +183,7 @@ def make_request(
         seeds=_seeds(given["seed"], "seed", len(prompts)),
         subseeds=_seeds(given["subseed"], "subseed", len(prompts)),
         subseed_strength=_share(given["subseed_strength"], "subseed_strength", 0),
+        rng=given["rng"],
         eta=float(given["eta"]),
         latents=None if latents is None else np.asarray(latents, dtype=np.float32),
         output_type=_output_type(given["output_type"]),

@@ -88,7 +88,9 @@ def first_noise(pipe: DiffusionPipeline, request: Request, noise: Noise) -> Arra
         fresh = noise.draw(shape)
         if not request.subseed_strength:
             return fresh
-        return mixed(fresh, Noise(request.subseeds).draw(shape), request.subseed_strength)
+        return mixed(
+            fresh, Noise(request.subseeds, request.rng).draw(shape), request.subseed_strength
+        )
     wanted = (len(request.prompts), *shape)
     if request.latents.shape != wanted:
         raise InvalidArgumentError(
