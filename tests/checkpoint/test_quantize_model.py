@@ -17,6 +17,8 @@ from tiny_models import PLAIN
 UNET = "model.diffusion_model."
 TO_Q = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
 
+DIFFUSERS_TO_Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -180,3 +182,63 @@ def test_commands(model, tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main([*line, "--tensor-type", "to_q"])
     assert "must be PATTERN=TYPE, got 'to_q'" in capsys.readouterr().err
+
+
+def test_a_matrix_collected_by_the_command_is_what_quantize_takes(folder, tmp_path, capsys):
+    """Under the names of the file to be, each prompt run once, several runs added up."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a dog\n\n")
+    one, other, both, small = (tmp_path / f"{name}.gguf" for name in ("a", "b", "c", "small"))
+    size = ["-W", "16", "-H", "16", "--steps", "2", "--dtype", "f32"]
+    line = ["imatrix", "-m", str(folder), *size, "-o"]
+    assert cli.main([*line, str(one), "a cat", "--prompts", str(prompts)]) == 0
+    assert cli.main([*line, str(other), "a cat"]) == 0
+    assert cli.main([*line, str(both), "a dog", "-s", "1", "--in-file", str(other)]) == 0
+    a, b = read_imatrix(one), read_imatrix(both)
+    assert a.prompts == ["a cat", "a dog"] and b.prompts == a.prompts
+    assert a.counts == b.counts
+    for name, sums in a.sums.items():
+        np.testing.assert_allclose(sums, b.sums[name], rtol=1e-6)
+    written = checkpoint.open(quantize_model(folder, small, "q8_0")).tensors
+    assert set(a.sums) <= set(written) and TO_Q in a.sums
+    assert any(name.startswith("cond_stage_model.") for name in a.sums)
+    quantized = ["quantize", str(folder), str(small), "-f", "--type", "q4_K", "--imatrix"]
+    assert cli.main([*quantized, str(both), "--tensor-type", "to_q=iq4_nl"]) == 0
+    values = checkpoint.open(folder).component("unet").tensors[DIFFUSERS_TO_Q].to_float()
+    weights = b.weights(TO_Q, values.shape[1])
+    want = quantize(values, "iq4_nl", weights).data
+    np.testing.assert_array_equal(checkpoint.open(small).tensors[TO_Q].data, want)
+    assert not np.array_equal(want, quantize(values, "iq4_nl").data)
+    capsys.readouterr()
+    merge = ["imatrix", "-o", str(tmp_path / "d.gguf"), "--in-file", str(one), "--in-file"]
+    assert cli.main([*merge, str(other)]) == 0
+    c = read_imatrix(tmp_path / "d.gguf")
+    assert c.counts[TO_Q] == a.counts[TO_Q] + a.counts[TO_Q] // 2
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "d.gguf")]
+
+
+def test_matrices_of_different_models_are_not_added(tmp_path, capsys):
+    for name, width in (("a", 3), ("b", 4)):
+        matrix = ImportanceMatrix()
+        matrix.add("x.weight", np.ones(width), 1)
+        write_imatrix(tmp_path / f"{name}.gguf", matrix)
+    out = str(tmp_path / "c.gguf")
+    files = ["--in-file", str(tmp_path / "a.gguf"), "--in-file", str(tmp_path / "b.gguf")]
+    assert cli.main(["imatrix", "-o", out, *files]) == 1
+    assert "'x.weight' has 4 inputs in one importance matrix and 3" in capsys.readouterr().err
+    for words, message in (
+        (["-o", out], "nothing to do"),
+        (["-o", out, "a cat"], "no model given"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main(["imatrix", *words])
+        assert message in capsys.readouterr().err
+    for words, message in (
+        (["-o", files[1], *files], "exists already: -f replaces it"),
+        (["-o", out + ".dat", *files], "are .gguf files, got 'c.gguf.dat'"),
+        (["-o", str(tmp_path / "no" / "c.gguf"), *files], "there is no folder"),
+        (["-o", out, "-m", "x", "--prompts", str(tmp_path / "none")], "No such file"),
+    ):
+        assert cli.main(["imatrix", *words]) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "c.gguf").exists()

@@ -33,6 +33,19 @@ class ImportanceMatrix:
         self.sums[name] = self.sums[name] + sums
         self.counts[name] = self.counts.get(name, 0) + count
 
+    def merge(self, other: ImportanceMatrix) -> None:
+        """Adds what another run of the same model has seen. Raises CheckpointError if a weight has
+        other inputs there."""
+        for name, sums in other.sums.items():
+            if len(sums) != len(self.sums.get(name, sums)):
+                raise CheckpointError(
+                    f"[imatrix] '{name}' has {len(sums)} inputs in one importance matrix and "
+                    f"{len(self.sums[name])} in another: they are of different models"
+                )
+        for name, sums in other.sums.items():
+            self.add(name, sums, other.counts[name])
+        self.prompts += other.prompts
+
     def weights(self, name: str, inputs: int) -> NDArray[np.float32] | None:
         """The mean squares for a weight with this many inputs; None where nothing is known, or
         nothing ever came in. An input that was always zero still counts a little: it may not be

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from sdcore import __version__
-from sdcore.cli import bench, convert, img2img, info, quantize, txt2img
+from sdcore.cli import bench, convert, imatrix, img2img, info, quantize, txt2img
 from sdcore.errors import SDCoreError
 
 __all__ = ["main"]
 
-_COMMANDS = (txt2img, img2img, convert, info, bench, quantize)
+_COMMANDS = (txt2img, img2img, convert, quantize, imatrix, info, bench)
 _EXAMPLES = """\
 examples:
   sdcore txt2img -m model.safetensors "a red circle"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sdcore import _core
+from sdcore.cli import model
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
@@ -32,7 +33,6 @@ on the spot; Winograd's convolutions pass 100 % because they multiply less often
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("-m", "--model", required=True, metavar="PATH", help="a model file or folder")
     add("-W", "--width", type=int, metavar="PIXELS", help="default: the model's own")
     add("-H", "--height", type=int, metavar="PIXELS", help="default: the model's own")
     add("--steps", type=int, default=3, metavar="N", help="steps to measure (default: 3)")
@@ -42,15 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--profile", action="store_true", help="also the time of every kind of op")
     add("--json", action="store_true", help="for programs")
     add("-v", "--verbose", action="store_true", help="say more, with tracebacks of faults")
+    model.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    from sdcore.pipelines import DiffusionPipeline  # late, for a quick --help
-
+    if not model.is_given(args):
+        args.parser.error("no model given: name one with -m")
     if args.steps < 1:
         args.parser.error(f"--steps must be at least 1, got {args.steps}")
     start = time.perf_counter()
-    pipe = DiffusionPipeline.open(args.model, dtype=args.dtype, threads=args.threads)
+    pipe = model.open_pipeline(args)
     opened = time.perf_counter() - start
     meters = _put_meters(pipe)
     # One step more than is asked for: the first prepares weights.
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     pipe("", num_inference_steps=args.steps + 1, guidance_scale=scale, seed=0, **size)
     roofline = _core.kernels.roofline(args.threads) if args.profile else {}
     facts = {
-        "model": str(args.model),
+        "model": str(model.path(args)),
         "open_seconds": opened,
         "peak_memory_bytes": _peak_memory(),
         "networks": [meter.facts(roofline) for meter in meters if meter.calls],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdcore import __version__
-from sdcore.cli import adapters, samplers
+from sdcore.cli import adapters, model, samplers
 from sdcore.cli.output import check_outputs, make_folder, output_paths
 from sdcore.errors import InvalidArgumentError
 
@@ -48,14 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("words", nargs="?", metavar="PROMPT", help="what to draw (or -p)")
     add("-p", "--prompt", help="what to draw")
     add("-n", "--negative-prompt", default="", metavar="TEXT", help="what to keep out")
-    add(
-        "-m",
-        "--model",
-        metavar="PATH",
-        help="a .safetensors, .gguf, .ckpt, .pt, .pth or .bin file, or a diffusers folder",
-    )
-    add("--vae", metavar="PATH", help="a VAE to use in place of the model's own")
-    add("--type", help="quantize the model's matrices while opening it, such as q8_0 or q4_K")
+    model.add_arguments(parser)
 
     picture = parser.add_argument_group("picture")
     add = picture.add_argument
@@ -135,7 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, **arguments: Any) -> None:
     """`arguments` are what else the pipeline is called with."""
     prompt = _prompt(args)
-    if args.model is None:
+    if not model.is_given(args):
         _take_pocket(args)
     seeds = _seeds(args.seed, args.batch_count)
     paths = output_paths(args.output, prompt, seeds)
@@ -186,13 +179,9 @@ def _seeds(first: int, count: int) -> list[int]:
 
 
 def _open(args: argparse.Namespace) -> DiffusionPipeline:
-    from sdcore.pipelines import DiffusionPipeline  # late, for a quick --help
-
     if args.sampler is not None:
         samplers.find(args.sampler)  # a wrong name is said before the model is read
-    pipe = DiffusionPipeline.open(
-        args.model, dtype=args.dtype, threads=args.threads, vae=args.vae, quantize=args.type
-    )
+    pipe = model.open_pipeline(args)
     if args.sampler is not None or args.schedule is not None:
         pipe.scheduler = samplers.make(pipe.scheduler, args.sampler, args.schedule)
     adapters.apply(pipe, args)
@@ -259,7 +248,7 @@ def _save(
         "CFG Rescale": used.get("guidance_rescale"),
         "Seed": out.seeds[0],
         "Size": f"{used['width']}x{used['height']}",
-        "Model": _model_name(Path(args.model).resolve()),
+        "Model": _model_name(model.path(args).resolve()),
         "Variation seed": used.get("subseed"),
         "Variation seed strength": used.get("subseed_strength"),
         "Denoising strength": used.get("strength") or used.get("hires_strength"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -23,18 +23,20 @@ def collect_importance(
     pipe: DiffusionPipeline,
     prompts: Sequence[str],
     naming: Naming = "{}.{}".format,
+    components: Collection[str] | None = None,
     on_prompt: Callable[[int], Any] = lambda index: None,
     **arguments: Any,
 ) -> ImportanceMatrix:
     """Runs the prompts, up to their latents, and sums the squares of what comes into every linear
-    layer of the text encoders and the denoiser; `arguments` are as for a call of the pipeline.
+    layer of the text encoders and the denoiser, or of these `components`; `arguments` are as for a
+    call of the pipeline.
 
     Every layer's input is read once more, so a step takes longer than otherwise. The pipeline must
     not be in use by others meanwhile.
     """
     matrix = ImportanceMatrix()
     with contextlib.ExitStack() as watches:
-        for component in pipe.networks:
+        for component in pipe.networks if components is None else components:
             if isinstance(getattr(pipe, component), Model):
                 watches.enter_context(_watched(pipe, component, naming, matrix))
         for index, prompt in enumerate(prompts):

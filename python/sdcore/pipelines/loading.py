@@ -94,6 +94,11 @@ def load_parts(
     kind = source.kind
     assert kind is not None  # open_model saw to it
     reader = _Reader(source, kind.family, wanted, overrides, config)
+    for name, path in overrides.items():
+        if not isinstance(path, bool | None) and name not in (*wanted.networks, *wanted.tokenizers):
+            raise InvalidArgumentError(
+                f"[pipeline] '{source.path}' holds {kind.about.title}, which takes no {name}="
+            )
 
     def load(name: str, network: Loadable) -> Any:
         if not reader.has(name):
@@ -162,9 +167,9 @@ class _Reader:
             return kind.from_folder(path)
         if self.config is not None and (Path(self.config) / name).is_dir():
             return kind.from_folder(Path(self.config) / name)
-        if name in self.source.tokenizer_paths:
-            return kind.from_folder(self.source.tokenizer_paths[name])
         for holder in (self.holder(_encoder_of(name)), self.source):
+            if name in holder.tokenizer_paths:
+                return kind.from_folder(holder.tokenizer_paths[name])
             model = holder.metadata.get("tokenizer.ggml.model")
             if "tokenizer.ggml.tokens" in holder.metadata and (model == "t5") == (
                 kind is T5Tokenizer

@@ -1,0 +1,123 @@
+"""Flags that say which model to open, common to all commands that run one. Those of parts in files
+of their own have stable-diffusion.cpp's names."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdcore.errors import SDCoreError
+
+if TYPE_CHECKING:
+    from sdcore.pipelines import DiffusionPipeline
+
+# Flags, and the arguments of DiffusionPipeline.open; T5's depend on the family.
+_PARTS = {"vae": "vae", "clip_l": "text_encoder", "clip_g": "text_encoder_2"}
+_T5 = "text_encoder_3"
+_ALL = ("vae", "text_encoder", "text_encoder_2", _T5)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add(
+        "-m",
+        "--model",
+        metavar="PATH",
+        help="a .safetensors, .gguf, .ckpt, .pt, .pth or .bin file, or a diffusers folder",
+    )
+    add(
+        "--diffusion-model",
+        metavar="PATH",
+        help="the UNet or transformer alone; its other parts come from -m or the flags below",
+    )
+    add("--vae", metavar="PATH", help="a VAE to use in place of the model's own")
+    add("--clip_l", "--clip-l", metavar="PATH", help="the same for the first CLIP text encoder")
+    add("--clip_g", "--clip-g", metavar="PATH", help="the second CLIP text encoder")
+    add("--t5xxl", metavar="PATH", help="the T5 text encoder")
+    add(
+        "--t5xxl-tokenizer",
+        metavar="PATH",
+        help="its vocabulary, where its file has none: tokenizer.json, spiece.model or a folder",
+    )
+    add("--type", help="quantize the model's matrices while opening it, such as q8_0 or q4_K")
+
+
+def is_given(args: argparse.Namespace) -> bool:
+    return args.model is not None or args.diffusion_model is not None
+
+
+def path(args: argparse.Namespace) -> Path:
+    """What to call the model."""
+    return Path(args.diffusion_model or args.model)
+
+
+def open_pipeline(args: argparse.Namespace) -> DiffusionPipeline:
+    """Raises as `DiffusionPipeline.open`, with flags where that names its arguments."""
+    from sdcore.pipelines import DiffusionPipeline  # late, for a quick --help
+
+    source = args.diffusion_model or args.model
+    try:
+        return DiffusionPipeline.open(
+            source,
+            dtype=args.dtype,
+            threads=args.threads,
+            quantize=args.type,
+            **{"vae": None} | parts(args),
+        )
+    except SDCoreError as error:
+        raise type(error)(_in_flags(str(error), source)) from error
+
+
+def parts(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of DiffusionPipeline.open for the parts that lie in other files."""
+    if not is_given(args):
+        return {}
+    found: dict[str, Any] = {}
+    if args.diffusion_model is not None and args.model is not None:
+        found |= _others(args.diffusion_model, args.model)
+    given = {argument: vars(args)[flag] for flag, argument in _PARTS.items()}
+    if args.t5xxl is not None or args.t5xxl_tokenizer is not None:
+        t5 = _t5_of(args.diffusion_model or args.model)
+        given |= {t5: args.t5xxl, t5.replace("text_encoder", "tokenizer"): args.t5xxl_tokenizer}
+    return found | {argument: value for argument, value in given.items() if value is not None}
+
+
+def _others(denoiser: str, whole: str) -> dict[str, str]:
+    """What the denoiser's file lacks and the whole model has."""
+    from sdcore import checkpoint
+
+    here, there = checkpoint.open_model(denoiser).components, checkpoint.open(whole).components
+    return {name: whole for name in _ALL if name not in here and name in there}
+
+
+def _t5_of(source: str) -> str:
+    """Which text encoder of the model is T5, or would be in a family that has it."""
+    from sdcore import checkpoint
+    from sdcore.models.t5 import T5EncoderModel
+    from sdcore.pipelines import DiffusionPipeline
+
+    kind = checkpoint.open(source).kind
+    if kind is not None and kind.family == "t5":  # T5 itself, given as a model
+        return "text_encoder"
+    if kind is None or kind.family not in DiffusionPipeline.registry:
+        return _T5
+    networks = DiffusionPipeline.registry[kind.family].networks
+    return next((name for name, network in networks.items() if network is T5EncoderModel), _T5)
+
+
+def _in_flags(message: str, source: str) -> str:
+    try:
+        t5 = _t5_of(source)
+    except SDCoreError:  # which is what the message says
+        t5 = _T5
+    flags = {argument: flag for flag, argument in _PARTS.items()}
+    for name in (_T5, t5):
+        flags |= {name: "t5xxl", name.replace("text_encoder", "tokenizer"): "t5xxl-tokenizer"}
+    return re.sub(
+        r"\b((?:vae|text_encoder|tokenizer)(?:_[23])?)=",
+        lambda match: f"--{flags[match[1]]}" if match[1] in flags else match[0],
+        message,
+    )
