@@ -3,10 +3,14 @@ with, and go on from that file. Two steps each: what is shown is that the stages
 
 import importlib
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+from safetensors.torch import load_file
+from transformers import CLIPVisionModelWithProjection
 
 import config
 import sdcore
@@ -208,8 +212,7 @@ def test_loras_are_what_was_trained(trained, monkeypatch, kind):
             "--device",
             "cpu",
         )
-        train_lora = importlib.import_module("train_lora")
-        unet = train_lora.UNet2DConditionModel(**config.UNET).eval()
+        unet = UNet2DConditionModel(**config.UNET).eval()
     packed = checkpoint.open(trained / "pocket.gguf").component("unet").tensors
     unet.load_state_dict({name: torch.tensor(t.to_float()) for name, t in packed.items()})
     random = np.random.default_rng(0)
@@ -228,6 +231,60 @@ def test_loras_are_what_was_trained(trained, monkeypatch, kind):
     assert np.linalg.norm(out - reference) <= 2e-3 * np.linalg.norm(reference)
 
 
+def train_companion(stage, trained, monkeypatch):
+    """Two steps of it, and the UNet that it was trained for."""
+    small = ("--out", trained, "--steps", 2, "--batch", 2, "--device", "cpu")
+    with monkeypatch.context() as patch:
+        patch.setitem(config.UNET, "block_out_channels", (16, 32, 32))
+        run(stage, patch, *small)
+        unet = UNet2DConditionModel(**config.UNET).eval()
+    unet.load_state_dict(training.averages(trained, "unet"))
+    return unet
+
+
+def test_the_controlnet_is_one_that_diffusers_opens(trained, monkeypatch):
+    unet = train_companion("train_controlnet", trained, monkeypatch)
+    control = ControlNetModel.from_pretrained(trained / "controlnet").float().eval()
+    assert control.config.cross_attention_dim == config.TEXT["hidden_size"]
+    x, t, c = torch.randn(1, 4, 16, 16), torch.tensor([300]), torch.randn(1, 77, 128)
+    drawing = torch.rand(1, 3, 128, 128)
+    with torch.no_grad():
+        down, mid = control(x, t, c, drawing, return_dict=False)
+        plain = unet(x, t, c).sample
+        led = unet(
+            x, t, c, down_block_additional_residuals=down, mid_block_additional_residual=mid
+        ).sample
+    assert (plain - led).norm() > 0  # the layers that began at zero have moved
+
+
+def test_edges_lie_where_shapes_end():
+    edges = importlib.import_module("train_controlnet").edges
+    picture = np.full((8, 8, 3), 250, np.uint8)
+    assert not edges(picture).any()
+    picture[2:6, 3:5] = (222, 38, 44)
+    lines = edges(picture)[..., 0] == 255
+    assert np.array_equal(np.flatnonzero(lines[3]), [2, 4])  # the last pixel before a change
+    assert np.array_equal(np.flatnonzero(lines[:, 3]), [1, 5])
+    assert not lines[0].any()
+    assert not lines[7].any()
+
+
+def test_the_ip_adapter_is_one_that_diffusers_opens(trained, monkeypatch):
+    unet = train_companion("train_ip_adapter", trained, monkeypatch)
+    state = {"image_proj": {}, "ip_adapter": {}}
+    for name, weight in load_file(trained / "ip_adapter.safetensors").items():
+        part, rest = name.split(".", 1)
+        state[part][rest] = weight.float()
+    vision = CLIPVisionModelWithProjection.from_pretrained(trained / "image_encoder").float()
+    x, t, c = torch.randn(2, 4, 16, 16), torch.tensor([300]), torch.randn(2, 77, 128)
+    with torch.no_grad():
+        embeds = vision(torch.rand(2, 3, 128, 128)).image_embeds[:, None]
+        plain = unet(x, t, c).sample
+        unet._load_ip_adapter_weights([state], low_cpu_mem_usage=False)
+        adapted = unet(x, t, c, added_cond_kwargs={"image_embeds": [embeds]}).sample
+    assert (plain - adapted).norm() > 0
+
+
 def test_a_consistency_model_knows_a_clean_picture(trained):
     """At timestep 0 the answer is the input, and of a perfect teacher's steps all answers agree."""
     train_lora = importlib.import_module("train_lora")
@@ -239,7 +296,7 @@ def test_a_consistency_model_knows_a_clean_picture(trained):
         copies = len(x) // 3
         a, s = noise.at(at)
         v = a * eps.repeat(copies, 1, 1, 1) - s * x0.repeat(copies, 1, 1, 1)
-        return train_lora.argparse.Namespace(sample=v)
+        return SimpleNamespace(sample=v)
 
     loss = train_lora.Consistency(perfect, perfect, noise, torch.zeros(77, 128))
     c = torch.zeros(3, 77, 128)
