@@ -1,4 +1,4 @@
-"""Flags for LoRA files, common to all commands that draw."""
+"""Flags for LoRA files and textual inversions, common to all commands that draw."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MODES = {"auto": "auto", "immediately": "merge", "at_runtime": "side"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("LoRA")
+    group = parser.add_argument_group("LoRA and textual inversion")
     add = group.add_argument
     add(
         "--lora",
@@ -37,11 +37,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="into the weights, or beside them at run time; default: beside quantized ones only",
     )
+    add(
+        "--embd-dir",
+        "--embeddings-dir",
+        metavar="FOLDER",
+        help="textual inversions: where the name of a file stands in a prompt, it is that word",
+    )
 
 
 def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
     mode = _MODES[args.lora_apply_mode]
     pipe.lora_dir = args.lora_dir
+    pipe.embedding_dir = args.embd_dir
     weights = [_split(text) for text in args.lora]
     for path, _ in weights:
         pipe.load_lora_weights(path)

@@ -22,6 +22,7 @@ _ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu"}
 _PROJECTS = "CLIPTextModelWithProjection"
 # In old configs by mistake; there transformers takes the highest id for the end of the text.
 _LEGACY_EOS = 2
+_TABLE = "text_model.embeddings.token_embedding.weight"
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,26 @@ def _layer(w: Scope, x: Value, config: CLIPTextConfig) -> Value:
 
 
 def build_clip(
-    config: CLIPTextConfig, skip: int = 0, final_norm: bool = True, pooled: bool | None = None
+    config: CLIPTextConfig,
+    skip: int = 0,
+    final_norm: bool = True,
+    pooled: bool | None = None,
+    embedded: bool = False,
 ) -> _core.Graph:
-    """`input_ids` [n, t] -> `last_hidden_state` [n, t, hidden_size] without the last `skip` layers,
-    with the final norm or without; and `end` [n] -> `pooled`, of all layers, with both.
+    """`input_ids` [n, t], or where they are `embedded` already `inputs_embeds` [n, t, hidden_size],
+    -> `last_hidden_state` [n, t, hidden_size] without the last `skip` layers, with the final norm
+    or without; and `end` [n] -> `pooled`, of all layers, with both.
 
     `pooled` None asks for it where the model has a projection.
     """
     b = Builder()
     w = b.weights.text_model
     tokens, c = config.max_position_embeddings, config.hidden_size
-    x = nn.embedding(
-        w.embeddings.token_embedding, b.input("input_ids", "i32"), config.vocab_size, c
-    )
+    if embedded:
+        x = b.input("inputs_embeds")
+    else:
+        ids = b.input("input_ids", "i32")
+        x = nn.embedding(w.embeddings.token_embedding, ids, config.vocab_size, c)
     x = x + w.embeddings.position_embedding.weight.tensor(1, tokens, c)
     pooled = config.projects if pooled is None else pooled
     states = [x]
@@ -116,7 +124,7 @@ class CLIPTextModel(Model):
 
     def __init__(self, config: CLIPTextConfig, network: _core.Network) -> None:
         super().__init__(config, network)
-        self._networks: dict[tuple[int, bool, bool], _core.Network] = {}
+        self._networks: dict[tuple[int, bool, bool, bool], _core.Network] = {}
 
     @property
     def networks(self) -> Sequence[_core.Network]:
@@ -147,8 +155,10 @@ class CLIPTextModel(Model):
         skip: int = 0,
         final_norm: bool = True,
         pooled: bool = False,
+        more: NDArray[np.float32] | None = None,
     ) -> TextStates:
         """Hidden states without the last `skip` layers, normed or as they are, and the pooled one.
+        Ids beyond the vocabulary stand for the rows of `more` [k, hidden_size].
 
         SD 1.x and 2.x read `skip=clip_skip`; SDXL `skip=clip_skip + 1, final_norm=False`.
         """
@@ -163,12 +173,32 @@ class CLIPTextModel(Model):
                 f"[clip] skip must be from 0 to {self.config.num_hidden_layers - 1}: the text "
                 f"encoder has {self.config.num_hidden_layers} layers, got {skip}"
             )
-        inputs = {"input_ids": ids} | ({"end": self._ends(ids)} if pooled else {})
-        out = self._network(skip, final_norm, pooled).run(inputs)
+        own = ids if more is None else self._embedded(ids, more)
+        inputs = {"input_ids" if more is None else "inputs_embeds": own}
+        if pooled:
+            inputs["end"] = self._ends(ids)
+        out = self._network(skip, final_norm, pooled, more is not None).run(inputs)
         return TextStates(out["last_hidden_state"], out.get("pooled"))
 
-    def _network(self, skip: int, final_norm: bool, pooled: bool) -> _core.Network:
-        key = (skip, final_norm, pooled)
+    def _embedded(self, ids: NDArray[Any], more: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The vectors of ids, `[n, t, hidden_size]`: rows of the table, and of `more` beyond it."""
+        known = self.config.vocab_size
+        unique, places = np.unique(ids, return_inverse=True)
+        if unique[0] < 0 or unique[-1] >= known + len(more):
+            raise InvalidArgumentError(
+                f"[clip] input_ids must be from 0 to {known + len(more) - 1}, got "
+                f"{unique[0]} to {unique[-1]}"
+            )
+        table = self.network.tensors[_TABLE]
+        rows = [
+            table.rows(i, i + 1).to_float()[0] if i < known else more[i - known]
+            for i in map(int, unique)
+        ]
+        vectors: NDArray[np.float32] = np.stack(rows)[places.reshape(ids.shape)]
+        return vectors
+
+    def _network(self, skip: int, final_norm: bool, pooled: bool, embedded: bool) -> _core.Network:
+        key = (skip, final_norm, pooled, embedded)
         if key not in self._networks:
             self._networks[key] = self.in_graph(build_clip(self.config, *key))
         return self._networks[key]
@@ -176,5 +206,7 @@ class CLIPTextModel(Model):
     def _ends(self, ids: NDArray[Any]) -> NDArray[np.int32]:
         """Where each text ends, as transformers finds it."""
         legacy = self.config.eos_token_id in (_LEGACY_EOS, None)
-        found = ids if legacy else ids == self.config.eos_token_id
+        # There an id beyond the vocabulary must not pass for the end.
+        highest = np.where(ids < self.config.vocab_size, ids, -1)
+        found = highest if legacy else ids == self.config.eos_token_id
         return np.asarray(np.argmax(found, axis=1), dtype=np.int32)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.models.clip import CLIPTextModel, TextStates
 from sdcore.pipelines.request import Request, whole
-from sdcore.prompts.chunks import Row, chunks
+from sdcore.prompts.chunks import Row, Token, chunks
+from sdcore.prompts.words import Vector, Words
 from sdcore.tokenizer import CLIPTokenizer
 
 __all__ = ["Encoder", "clip_skip", "encode_texts"]
@@ -20,13 +21,16 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Encoder:
-    """A text encoder with its tokenizer."""
+    """A text encoder with its tokenizer, and words that are in no vocabulary."""
 
     tokenizer: CLIPTokenizer
     model: CLIPTextModel
+    words: Words = field(default_factory=dict)
 
     def rows(self, text: str) -> list[Row]:
-        return chunks(text, self.tokenizer, self.model.config.max_position_embeddings)
+        config = self.model.config
+        length, width = config.max_position_embeddings, config.hidden_size
+        return chunks(text, self.tokenizer, length, self.words, width)
 
 
 def encode_texts(
@@ -85,8 +89,18 @@ def _encode(
     pooled: bool,
 ) -> list[TextStates]:
     unique = list(dict.fromkeys(row.ids for of_text in rows for row in of_text))
-    out = model.encode(np.array(unique), skip=skip, final_norm=final_norm, pooled=pooled)
-    place: Mapping[tuple[int, ...], int] = {ids: i for i, ids in enumerate(unique)}
+    vectors = dict.fromkeys(t for ids in unique for t in ids if isinstance(t, Vector))
+    beyond: Mapping[Token, int] = {
+        vector: model.config.vocab_size + i for i, vector in enumerate(vectors)
+    }
+    out = model.encode(
+        np.array([[beyond.get(token, token) for token in ids] for ids in unique]),
+        skip=skip,
+        final_norm=final_norm,
+        pooled=pooled,
+        more=np.stack([vector.values for vector in vectors]) if vectors else None,
+    )
+    place: Mapping[tuple[Token, ...], int] = {ids: i for i, ids in enumerate(unique)}
 
     def states(row: Row) -> Array:
         return _weighted(out.hidden_states[place[row.ids]], row)

@@ -21,9 +21,9 @@ from sdcore.errors import (
 )
 from sdcore.models.base import Loadable, RunOptions
 from sdcore.models.vae import AutoencoderKL
-from sdcore.pipelines.adapters import LoraMixin
 from sdcore.pipelines.conditioning import Conditioning, by_length
 from sdcore.pipelines.denoise import denoise, new_scheduler
+from sdcore.pipelines.embeddings import EmbeddingsMixin
 from sdcore.pipelines.guidance import Guidance
 from sdcore.pipelines.hires import drawn_twice
 from sdcore.pipelines.loading import (
@@ -56,7 +56,7 @@ Shapes = Mapping[str, Sequence[int]]
 StepCallback = Callable[["DiffusionPipeline", int, float, dict[str, Any]], Any]
 
 
-class DiffusionPipeline(LoraMixin):
+class DiffusionPipeline(EmbeddingsMixin):
     """Text to image; `open` gives the subclass of the model's family (`pipelines/families`).
 
     The parts are attributes, by diffusers' names. A pipeline may be called from several threads at
@@ -92,6 +92,7 @@ class DiffusionPipeline(LoraMixin):
         for name, part in {**parts.networks, **parts.tokenizers}.items():
             setattr(self, name, part)
         self._begin_adapters(FAMILIES[self.family].title, parts.networks)
+        self._begin_words(FAMILIES[self.family].title)
         # Whether parts give back their memory as soon as the next one runs.
         self.unload = is_tight(self)
 

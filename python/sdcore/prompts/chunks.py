@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from sdcore.prompts.attention import parse
+from sdcore.prompts.words import Vector, Words, in_text
 
 __all__ = ["Row", "chunks"]
+
+Token = int | Vector  # an id, or a vector in place of a row of the text encoder's table
 
 COMMA = ",</w>"
 # A chunk that is full goes back to its last comma, if that is not further than this.
@@ -27,9 +31,9 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """A chunk of a prompt: as many ids as the text encoder takes, and a weight each."""
+    """A chunk of a prompt: as many tokens as the text encoder takes, and a weight each."""
 
-    ids: tuple[int, ...]
+    ids: tuple[Token, ...]
     weights: tuple[float, ...]
 
     @property
@@ -39,7 +43,7 @@ class Row:
 
 @dataclass
 class _Chunk:
-    ids: list[int] = field(default_factory=list)
+    ids: list[Token] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     comma: int | None = None  # the last one's place
 
@@ -50,8 +54,11 @@ class _Chunk:
         return rest
 
 
-def chunks(prompt: str, tokenizer: Tokenizer, length: int) -> list[Row]:
-    """The rows of a prompt, each `length` tokens with begin, end and padding.
+def chunks(
+    prompt: str, tokenizer: Tokenizer, length: int, words: Words | None = None, width: int = 0
+) -> list[Row]:
+    """The rows of a prompt, each `length` tokens with begin, end and padding; `words` stand for
+    vectors of that `width`, which stay together.
 
     A prompt that fits is one row. Longer ones, and those with BREAK, have more.
     """
@@ -63,8 +70,8 @@ def chunks(prompt: str, tokenizer: Tokenizer, length: int) -> list[Row]:
         while section < piece.section:
             done.append(chunk)
             chunk, section = _Chunk(), section + 1
-        for token in tokenizer.encode(piece.text):
-            if token == comma:
+        for tokens in _tokens(piece.text, tokenizer, words or {}, width):
+            if tokens == [comma]:
                 chunk.comma = len(chunk.ids)
             elif (
                 len(chunk.ids) == room
@@ -73,14 +80,23 @@ def chunks(prompt: str, tokenizer: Tokenizer, length: int) -> list[Row]:
             ):
                 done.append(chunk)
                 chunk = chunk.cut(chunk.comma + 1)
-            if len(chunk.ids) == room:
+            if len(chunk.ids) + len(tokens) > room:
                 done.append(chunk)
                 chunk = _Chunk()
-            chunk.ids.append(token)
-            chunk.weights.append(piece.weight)
+            chunk.ids += tokens
+            chunk.weights += [piece.weight] * len(tokens)
     if chunk.ids or not done:
         done.append(chunk)
     return [_row(chunk, tokenizer, length) for chunk in done]
+
+
+def _tokens(text: str, tokenizer: Tokenizer, words: Words, width: int) -> Iterator[Sequence[Token]]:
+    """What goes into one chunk together."""
+    for part in in_text(text, words):
+        if isinstance(part, str):
+            yield from ([token] for token in tokenizer.encode(part))
+        else:
+            yield part.vectors[width]
 
 
 def _row(chunk: _Chunk, tokenizer: Tokenizer, length: int) -> Row:

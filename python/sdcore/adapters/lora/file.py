@@ -31,15 +31,20 @@ _IN_FOLDERS = ("adapter_model.safetensors", "adapter_model.bin",
                "pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")  # fmt: skip
 _METADATA = "lora_adapter_metadata"  # where diffusers keeps PEFT's configs, as JSON
 _NOT_BUILT = re.compile(r"\.(oft_blocks|oft_diag|a1\.weight|b1\.weight|on_input)$")
+_BUNDLED = re.compile(
+    r"bundle_emb\.(?P<word>.+?)\.(?P<tensor>string_to_param\..+|clip_[lg]|emb_params)$"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class LoraFile:
-    """`changes` by component and tensor of the model."""
+    """`changes` by component and tensor of the model; `bundled` are tensors of textual inversions
+    that came along, by word."""
 
     path: Path
     title: str
     changes: Mapping[str, Mapping[str, Change]] = field(repr=False)
+    bundled: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
 
 def read(path: str | os.PathLike[str], shapes: Shapes, model: str) -> LoraFile:
@@ -52,7 +57,15 @@ def read(path: str | os.PathLike[str], shapes: Shapes, model: str) -> LoraFile:
     """
     source = checkpoint.open(_file_of(Path(path)))
     reader = _Reader(source, _peft_configs(source), Names(shapes), shapes, model)
-    return LoraFile(Path(path), source.title, reader.changes())
+    return LoraFile(Path(path), source.title, reader.changes(), _bundled(source))
+
+
+def _bundled(source: checkpoint.Checkpoint) -> dict[str, dict[str, Any]]:
+    words: dict[str, dict[str, Any]] = defaultdict(dict)
+    for key, tensor in source.tensors.items():
+        if match := _BUNDLED.match(key):
+            words[match["word"]][match["tensor"]] = tensor
+    return dict(words)
 
 
 def _file_of(path: Path) -> Path:
@@ -129,6 +142,8 @@ class _Reader:
         modules: dict[tuple[str, str], dict[str, tuple[str, Any]]] = defaultdict(dict)
         unknown = []
         for key, tensor in self.source.tensors.items():
+            if _BUNDLED.match(key):
+                continue
             if _NOT_BUILT.search(key):
                 raise UnsupportedModelError(
                     f"[lora] '{self.source.path}' holds '{key}', of a kind of adapter that sdcore "

@@ -113,9 +113,10 @@ class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5
     @property
     def encoders(self) -> Sequence[Encoder]:
         """In the order of their channels; the last one pools."""
+        words = self.words
         return (
-            Encoder(self.tokenizer, self.text_encoder),
-            Encoder(self.tokenizer_2, self.text_encoder_2),
+            Encoder(self.tokenizer, self.text_encoder, words),
+            Encoder(self.tokenizer_2, self.text_encoder_2, words),
         )
 
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
@@ -209,7 +210,7 @@ class StableDiffusionXLRefinerPipeline(StableDiffusionXLPipeline, families=("sdx
 
     @property
     def encoders(self) -> Sequence[Encoder]:
-        return (Encoder(self.tokenizer_2, self.text_encoder_2),)
+        return (Encoder(self.tokenizer_2, self.text_encoder_2, self.words),)
 
 
 def _size_ids(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> int:
