@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ import tiny_models
 from sdcore import _core
 from sdcore.graph import Builder, nn
 from sdcore.pipelines import memory
+from sdcore.pipelines.plan import weight_bytes
 
 
 def resident() -> int:
+    ctypes.CDLL(None).malloc_trim(0)  # what is freed would count, or be used again unseen
     pages = Path("/proc/self/statm").read_text().split()[1]
     return int(pages) * 4096
 
@@ -59,6 +63,55 @@ def test_only_the_part_that_runs_is_kept_where_memory_is_tight(
     assert pictures[0] == pictures[1]
     assert released == ["text_encoder", "vae", "text_encoder", "unet"]
     assert tight("a cat", **arguments).images[0].tobytes() == pictures[0]
+
+
+def test_what_a_run_holds_is_told_before_it(
+    folder: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipe = sdcore.DiffusionPipeline.open(folder)
+    monkeypatch.setattr(memory, "available", lambda: 10**10)
+
+    def told(width: int = 48) -> list[str]:
+        caplog.clear()
+        pipe.stream("a cat", height=64, width=width, num_inference_steps=1, seed=1)
+        return [record.getMessage() for record in caplog.records if "[memory]" in record.message]
+
+    assert told() == []  # nobody listens
+    caplog.set_level(logging.INFO, "sdcore")
+    (line,) = told()
+    plan = memory.plan_memory(pipe, 48, 64)
+    assert plan.peak == plan.together == sum(plan.weights.values()) + max(plan.arenas.values())
+    assert line.endswith(f"unet runs: {plan.peak / 1e6:.1f} MB at most, of 10.00 GB free")
+    assert list(plan.weights) == ["text_encoder", "unet", "vae"] and told(96) != [line]
+    pipe.unload = True
+    assert f"one part at a time, {plan.together / 1e6:.1f} MB together" in told()[0]
+    caplog.set_level(logging.WARNING, "sdcore")
+    assert told() == []
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    assert told()[0].startswith("[memory] this picture may not fit: text_encoder ")
+
+
+@pytest.mark.parametrize(
+    "kinds", [("f32", "f32"), ("f16", "f16"), ("bf16", "f32"), ("f16", "q8_0")]
+)
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_weights_hold_what_the_plan_says(kinds: tuple[str, str], dtype: str) -> None:
+    c, wide, b = 512, 8192, Builder()
+    x = nn.conv2d(b.weights.conv, b.input("x"), c, c, bias=False)
+    b.output("y", nn.linear(b.weights.wide, x, c, wide, bias=False))
+    rng = np.random.default_rng(0)
+    tensors = {
+        name: sdcore.quantize(rng.standard_normal(shape), kind)
+        for (name, shape), kind in zip(b.graph.weights.items(), kinds, strict=True)
+    }
+    network = _core.Network(b.graph, tensors, dtype=dtype)
+    before = resident()
+    network.prepare({"x": [1, 4, 4, c]})
+    held = resident() - before
+    if kinds[1] == "q8_0":  # the linear layer's blocks stay where they are
+        held += tensors["wide.weight"].nbytes
+    # Executables and threads hold something too.
+    assert held == pytest.approx(weight_bytes(b.graph, tensors, dtype), abs=1e6)
 
 
 def test_what_is_available_is_the_least_that_anything_says(

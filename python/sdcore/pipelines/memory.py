@@ -1,10 +1,13 @@
-"""Whether all parts of a model fit into memory at once."""
+"""What a run holds in memory, and whether all parts of a model fit into it at once."""
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdcore.errors import UnsupportedModelError
 from sdcore.pipelines.plan import planned_graphs, weight_bytes
@@ -12,7 +15,9 @@ from sdcore.pipelines.plan import planned_graphs, weight_bytes
 if TYPE_CHECKING:
     from sdcore.pipelines.pipeline import DiffusionPipeline
 
-__all__ = ["available", "is_tight"]
+__all__ = ["MemoryPlan", "available", "is_tight", "plan_memory", "tell_memory"]
+
+log = logging.getLogger("sdcore")
 
 _MEMINFO = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")
@@ -20,24 +25,94 @@ _GROUP = Path("/sys/fs/cgroup")
 _PLENTY = 0.5
 
 
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes of each part's weights, and of the arena that it runs in, in the order they run in."""
+
+    weights: Mapping[str, int]
+    arenas: Mapping[str, int]
+    unload: bool  # whether parts are given back before the next one runs
+    available: int | None  # bytes, where anything says
+
+    @property
+    def together(self) -> int:
+        return sum(self.weights.values()) + max(self.arenas.values())
+
+    @property
+    def peak(self) -> int:
+        """What weights and arenas take at most."""
+        if not self.unload:
+            return self.together
+        return max(self.weights[name] + self.arenas.get(name, 0) for name in self.weights)
+
+    @property
+    def fits(self) -> bool:
+        return self.available is None or self.peak <= self.available
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {_size(size)}" for name, size in self.weights.items())
+        running = max(self.arenas, key=lambda name: self.arenas[name])
+        text = f"{parts}, and {_size(self.arenas[running])} while {running} runs: "
+        text += f"{_size(self.peak)} at most"
+        text += f" one part at a time, {_size(self.together)} together" if self.unload else ""
+        free = "" if self.available is None else f", of {_size(self.available)} free"
+        return text + free
+
+
+def plan_memory(pipe: DiffusionPipeline, width: int, height: int) -> MemoryPlan:
+    """Raises UnsupportedModelError where the family has no plan."""
+    parts = _parts(pipe)
+    dtype = pipe.vae.networks[0].dtype
+    configs = {name: part.config for name, part in parts.items()}
+    graphs = planned_graphs(type(pipe), configs, width, height)
+    return MemoryPlan(
+        weights={name: _weights(part) for name, part in parts.items()},
+        arenas={
+            name: int(graph.plan(shapes, dtype)["arena_bytes"])
+            for name, (graph, shapes) in graphs.items()
+        },
+        unload=pipe.unload,
+        available=available(),
+    )
+
+
+def tell_memory(pipe: DiffusionPipeline, width: int, height: int) -> None:
+    """Logs what a run will hold, where somebody listens; more than there is, as a warning."""
+    if not (pipe.unload or log.isEnabledFor(logging.INFO)):
+        return
+    try:
+        plan = plan_memory(pipe, width, height)
+    except UnsupportedModelError:  # it has no plan
+        return
+    if plan.fits:
+        log.info("[memory] %s", plan)
+    else:
+        log.warning("[memory] this picture may not fit: %s", plan)
+
+
 def is_tight(pipe: DiffusionPipeline) -> bool:
     """Whether a picture of the model's size needs more memory than there is, all parts at once."""
     room = available()
-    if room is None:
+    if room is None or sum(map(_weights, _parts(pipe).values())) < _PLENTY * room:
         return False
-    parts = {name: part for name in pipe.networks if (part := getattr(pipe, name)) is not None}
-    networks = [network for part in parts.values() for network in part.networks]
-    dtype = networks[-1].dtype
-    weights = sum(weight_bytes(network.graph, network.tensors, dtype) for network in networks)
-    if weights < _PLENTY * room:
-        return False
-    configs = {name: part.config for name, part in parts.items()}
     try:
-        graphs = planned_graphs(type(pipe), configs, *pipe.default_size)
+        return plan_memory(pipe, *pipe.default_size).together > room
     except UnsupportedModelError:  # it has no plan
         return True
-    arenas = (graph.plan(shapes, dtype)["arena_bytes"] for graph, shapes in graphs.values())
-    return weights + int(max(arenas)) > room
+
+
+def _parts(pipe: DiffusionPipeline) -> dict[str, Any]:
+    return {name: part for name in pipe.networks if (part := getattr(pipe, name)) is not None}
+
+
+def _weights(part: Any) -> int:
+    return sum(
+        weight_bytes(network.graph, network.tensors, network.dtype) for network in part.networks
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def available() -> int | None:

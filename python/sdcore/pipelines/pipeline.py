@@ -15,6 +15,7 @@ from sdcore import _core, checkpoint
 from sdcore.checkpoint import FAMILIES
 from sdcore.errors import (
     CancelledError,
+    CheckpointError,
     FileError,
     InvalidArgumentError,
     UnsupportedModelError,
@@ -35,7 +36,7 @@ from sdcore.pipelines.loading import (
     find_model,
     load_parts,
 )
-from sdcore.pipelines.memory import is_tight
+from sdcore.pipelines.memory import is_tight, tell_memory
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.pictures import decode, to_pil
 from sdcore.pipelines.prompt import Texts
@@ -91,10 +92,22 @@ class DiffusionPipeline(EmbeddingsMixin):
             self.default_guidance = parts.defaults.guidance_scale
         for name, part in {**parts.networks, **parts.tokenizers}.items():
             setattr(self, name, part)
+        self._check_latents()
         self._begin_adapters(FAMILIES[self.family].title, parts.networks)
         self._begin_words(FAMILIES[self.family].title)
         # Whether parts give back their memory as soon as the next one runs.
+        self.unload = False
         self.unload = is_tight(self)
+
+    def _check_latents(self) -> None:
+        """The VAE's latents are the denoiser's, which may also give their variance."""
+        config, channels = self.denoiser.config, self.vae.config.latent_channels
+        out = config.out_channels or config.in_channels
+        if out not in (channels, 2 * channels):
+            raise CheckpointError(
+                f"[pipeline] vae has latents of {channels} channels, and the denoiser gives {out}: "
+                "it is another model's"
+            )
 
     # -- opening ----------------------------------------
 
@@ -313,6 +326,8 @@ class DiffusionPipeline(EmbeddingsMixin):
         steps = denoise(call, request, scheduler, noise, start)
         if request.hires is not None:
             steps = drawn_twice(call, request, request.hires, steps)
+        largest = request.hires or request
+        tell_memory(call, largest.width, largest.height)
         return Stream(steps, lambda latents: call._finish(request, latents))
 
     def to_pil(self, latents: Array) -> list[Image.Image]:

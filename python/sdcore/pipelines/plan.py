@@ -20,6 +20,7 @@ __all__ = ["plan", "planned_graphs", "weight_bytes"]
 
 Shapes = Mapping[str, Sequence[int]]
 _BYTES = {"f32": 4, "bf16": 2}
+_FLOATS = ("f32", "f16", "bf16")
 
 
 def plan(opened: Checkpoint, width: int, height: int, dtype: str) -> dict[str, Any]:
@@ -63,9 +64,10 @@ def planned_graphs(
     """By component, in the order they run in, with the sizes of their inputs."""
     vae = configs["vae"]
     factor = 2 ** (len(vae.block_out_channels) - 1)
-    if width % factor or height % factor or min(width, height) < factor:
+    multiple = factor * max(getattr(config, "patch_size", 1) for config in configs.values())
+    if width % multiple or height % multiple or min(width, height) < multiple:
         raise InvalidArgumentError(
-            f"[plan] width and height must be multiples of {factor}, got {width}x{height}"
+            f"[plan] width and height must be multiples of {multiple}, got {width}x{height}"
         )
     w, h = width // factor, height // factor
     latents = {"latents": [1, h, w, vae.latent_channels]}
@@ -83,11 +85,13 @@ def _planned(graph: _core.Graph, shapes: Shapes, dtype: str) -> dict[str, Any]:
 
 
 def weight_bytes(graph: _core.Graph, tensors: Mapping[str, Tensor], dtype: str) -> int:
-    """Quantized linear layers stay as they are stored; all else becomes `dtype`."""
+    """What weights take when they are prepared: floats as they are stored or as `dtype`, whichever
+    is less; quantized linear layers as they are stored, and quantized convolutions as `dtype`."""
     total = 0
     for name, shape in graph.weights.items():
-        elements = math.prod(shape)
+        size = math.prod(shape) * (4 if len(shape) == 1 else _BYTES[dtype])
         tensor = tensors.get(name)
-        stored = tensor.nbytes if tensor is not None and len(shape) == 2 else math.inf
-        total += int(min(stored, elements * _BYTES[dtype]))
+        if tensor is not None and (len(shape) == 2 or (len(shape) > 2 and tensor.type in _FLOATS)):
+            size = min(size, tensor.nbytes)
+        total += size
     return total
