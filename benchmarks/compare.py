@@ -1,10 +1,10 @@
-"""The networks of Stable Diffusion 1.5 at 512x512, beside PyTorch and OpenVINO, in one run.
+"""The networks of Stable Diffusion 1.5 at 512x512, beside other runtimes, in one run.
 
     python benchmarks/compare.py                     what this processor is best at
     python benchmarks/compare.py --isa avx2          every side held to AVX2
     python benchmarks/compare.py --rows unet --peers openvino --rounds 9 --json figures.json
     python benchmarks/compare.py --weights f16,q8_0  also with quantized linear layers in sdcore
-    python benchmarks/compare.py --memory            peak memory and time of a whole picture
+    python benchmarks/compare.py --json f.json && python benchmarks/plot.py f.json f.svg
 
 Every side takes its turn in every round, so that a busy machine slows all of them; figures are
 medians, and ratios count for more than seconds. Peers are set up as their own documentation says is
@@ -18,8 +18,6 @@ import argparse
 import json
 import os
 import platform
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,8 +27,9 @@ from typing import Any
 
 import numpy as np
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parent))
+
+import peers  # which imports no library before its limits are in the environment
 
 Side = Callable[[], np.ndarray]
 
@@ -82,20 +81,6 @@ def compare(title: str, sides: dict[str, Side], rounds: int) -> dict[str, Any]:
     return {"title": title, "sides": rows}
 
 
-def whole_picture(path: Path, threads: int) -> None:
-    """Draws a 512x512 picture in a process of its own and prints the most memory that it held."""
-    code = (
-        "import sdcore, sys, time; t = time.perf_counter();"
-        f"pipe = sdcore.DiffusionPipeline.open({str(path)!r}, threads={threads});"
-        "print(f'model open after {time.perf_counter() - t:.2f} s');"
-        "pipe('a lighthouse at dusk', num_inference_steps=4, seed=0);"
-        "print(f'picture in 4 guided steps after {time.perf_counter() - t:.2f} s')"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    print(f"peak memory of a 512x512 picture from '{path.name}': {peak / 1e9:.2f} GB")
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -107,17 +92,14 @@ def _arguments() -> argparse.Namespace:
     add("--model", type=Path, help="where the random checkpoint is, or is put")
     add("--weights", default="f16", help="of sdcore's linear layers: f16, and q8_0, q4_K …")
     add("--rows", default=",".join(ROWS), help="of " + ", ".join(ROWS))
-    add("--peers", default="torch,openvino", help="of torch and openvino; may be none")
+    add("--peers", default="torch,openvino", help="of " + ", ".join(peers.PEERS) + "; may be none")
     add("--dtypes", help="of f32 and bf16; default: what the level is good at")
     add("--json", type=Path, metavar="FILE", help="write every figure here too")
-    add("--memory", action="store_true", help="only draw a picture, and measure peak memory")
     return parser.parse_args()
 
 
 def main() -> None:
     args = _arguments()
-    import peers  # which imports no library before its limits are in the environment
-
     if args.isa:
         os.environ["SDCORE_ISA"] = args.isa
         os.environ.update(peers.LIMITS[args.isa])
@@ -129,10 +111,6 @@ def main() -> None:
     folder = Path(tempfile.gettempdir()) / "sdcore-benchmark"
     source = make_checkpoint(args.model or folder / "sd15-random-f16.safetensors")
     paths = {w: source if w == "f16" else quantized(source, w) for w in args.weights.split(",")}
-    if args.memory:
-        for path in paths.values():
-            whole_picture(path, args.threads)
-        return
     level = _core.default_isa()
     best = "bf16" if level == "amx" else "f32"
     dtypes = (args.dtypes or best).split(",")
@@ -158,7 +136,7 @@ def main() -> None:
         title, part, inputs = ROWS[row]
         sides = {name: own_side(pipe, part, inputs) for name, pipe in pipes.items()}
         for maker in makers.values():
-            for dtype in dtypes:
+            for dtype in (d for d in dtypes if d in maker.dtypes):
                 sides[f"{maker.name} {dtype}"] = maker.side(part, dtype, inputs)
         facts["rows"].append(compare(f"{title}, {args.threads} threads", sides, args.rounds))
     if args.json:

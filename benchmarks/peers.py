@@ -37,6 +37,7 @@ class PyTorch:
     """diffusers and transformers, channels-last, without gradients."""
 
     name = "PyTorch"
+    dtypes = ("f32", "bf16")
 
     def __init__(self, path: Path, threads: int) -> None:
         import torch
@@ -107,6 +108,18 @@ class PyTorch:
             return lambda z: module.decode(z).sample
         return lambda x: module.encode(x).latent_dist.mean
 
+    def traceable(self, part: str, inputs: tuple[np.ndarray, ...]) -> tuple[Any, tuple[Any, ...]]:
+        """The part as a module with one result, in float32, and its inputs, for other runtimes."""
+        import torch
+
+        call = self.function(part, "f32")
+
+        class Part(torch.nn.Module):
+            def forward(self, *given: Any) -> Any:
+                return call(*given)
+
+        return Part().eval(), tuple(torch.from_numpy(array) for array in inputs)
+
     def side(self, part: str, dtype: str, inputs: tuple[np.ndarray, ...]) -> Side:
         import torch
 
@@ -131,6 +144,7 @@ class OpenVINO:
     """The PyTorch module converted with static shapes, compiled for latency."""
 
     name = "OpenVINO"
+    dtypes = ("f32", "bf16")
 
     def __init__(self, path: Path, threads: int) -> None:
         import openvino
@@ -153,15 +167,9 @@ class OpenVINO:
         batch = len(inputs[0])
         kept = self.path.parent / f"openvino-{self.version}-{part}-{batch}.xml"
         if not kept.is_file():
-            call = PyTorch(self.path, self.threads).function(part, "f32")
-
-            class Part(torch.nn.Module):
-                def forward(self, *given: Any) -> Any:
-                    return call(*given)
-
-            example = tuple(torch.from_numpy(array) for array in inputs)
+            module, example = PyTorch(self.path, self.threads).traceable(part, inputs)
             with torch.no_grad():
-                traced = torch.jit.trace(Part().eval(), example, check_trace=False)
+                traced = torch.jit.trace(module, example, check_trace=False)
                 model = openvino.convert_model(traced, example_input=example)
             shapes = [openvino.PartialShape(list(array.shape)) for array in inputs]
             model.reshape(dict(zip(model.inputs, shapes, strict=True)))
@@ -169,6 +177,13 @@ class OpenVINO:
         return kept
 
     def side(self, part: str, dtype: str, inputs: tuple[np.ndarray, ...]) -> Side:
+        call = self.call(part, dtype, inputs)
+        return lambda: call(*inputs)
+
+    def call(
+        self, part: str, dtype: str, inputs: tuple[np.ndarray, ...]
+    ) -> Callable[..., np.ndarray]:
+        """The compiled part, for any inputs of these shapes."""
         options = {
             "INFERENCE_PRECISION_HINT": dtype,
             "PERFORMANCE_HINT": "LATENCY",
@@ -176,7 +191,57 @@ class OpenVINO:
         }
         compiled = self._core.compile_model(self._model(part, inputs), "CPU", options)
         request = compiled.create_infer_request()
-        return lambda: np.array(request.infer(list(inputs))[0], dtype=np.float32)
+        return lambda *given: np.array(request.infer(list(given))[0], dtype=np.float32)
 
 
-PEERS: Mapping[str, Callable[[Path, int], Any]] = {"torch": PyTorch, "openvino": OpenVINO}
+class OnnxRuntime:
+    """The PyTorch module exported to ONNX, with all of the runtime's graph optimizations.
+
+    Its CPU kernels know no bfloat16.
+    """
+
+    name = "ONNX Runtime"
+    dtypes = ("f32",)
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime
+
+        self.path = path
+        self.threads = threads
+        self.version = onnxruntime.__version__
+
+    def _model(self, part: str, inputs: tuple[np.ndarray, ...]) -> Path:
+        """The exported part, made once for a batch size and kept; its weights lie beside it."""
+        import torch
+
+        kept = self.path.parent / f"onnx-{part}-{len(inputs[0])}" / "model.onnx"
+        if not kept.is_file():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            module, example = PyTorch(self.path, self.threads).traceable(part, inputs)
+            names = [f"input{i}" for i in range(len(inputs))]
+            fresh = kept.with_suffix(".new")
+            with torch.no_grad():
+                torch.onnx.export(
+                    module, example, str(fresh), input_names=names, dynamo=False, opset_version=17
+                )
+            fresh.rename(kept)
+        return kept
+
+    def side(self, part: str, dtype: str, inputs: tuple[np.ndarray, ...]) -> Side:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(
+            str(self._model(part, inputs)), options, providers=["CPUExecutionProvider"]
+        )
+        given = {f"input{i}": array for i, array in enumerate(inputs)}
+        return lambda: session.run(None, given)[0]
+
+
+PEERS: Mapping[str, Callable[[Path, int], Any]] = {
+    "torch": PyTorch,
+    "openvino": OpenVINO,
+    "onnxruntime": OnnxRuntime,
+}
