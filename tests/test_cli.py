@@ -221,7 +221,7 @@ def test_schedule(pipe, capsys):
     assert parameters_of("x.png").settings["Schedule type"] == "Karras"
     assert txt2img("x", "--schedule", "normal", "-o", "y.png") == 0
     assert pipe.scheduler.config.use_karras_sigmas is False
-    assert "Schedule type" not in parameters_of("y.png").settings
+    assert parameters_of("y.png").settings["Schedule type"] == "Normal"
     capsys.readouterr()
     assert txt2img("x", "--sampler", "ddim", "--schedule", "karras", "-o", "z.png") == 1
     one_error_line(capsys, "--schedule karras is not for DDIM")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from sdcore.cli import txt2img
+from sdcore.cli import settings, txt2img
 
 NAME = "img2img"
 HELP = "redraw a picture, or a part of it, from a prompt"
@@ -32,9 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    settings.take(args)
     arguments: dict[str, Any] = {"image": args.init_img}
     if args.strength is not None:
         arguments["strength"] = args.strength
     if args.mask is not None:
         arguments["mask_image"] = args.mask
-    txt2img.run(args, **arguments)
+    txt2img.draw(args, **arguments)

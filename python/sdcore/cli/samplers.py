@@ -41,6 +41,17 @@ _SCHEDULE_TITLES = {
     "ays_sdxl": "Align Your Steps",
     "kl_optimal": "KL Optimal",
 }
+_PLAIN_TITLES = {"normal": "Normal", "ddim_uniform": "DDIM"}
+_ALL_TITLES = {
+    **_PLAIN_TITLES,
+    **{name: title for name, title in _SCHEDULE_TITLES.items() if name != "ays_sdxl"},
+}
+AUTOMATIC = "Automatic"
+_AUTOMATIC = {
+    **dict.fromkeys(("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2S a"), "karras"),
+    **dict.fromkeys(("DPM2", "DPM2 a"), "karras"),
+    "DPM++ 3M SDE": "exponential",
+}
 
 
 @dataclass(frozen=True)
@@ -132,10 +143,39 @@ def make(scheduler: Scheduler, sampler: str | None, schedule: str | None) -> Sch
     return kind.from_config(scheduler.config, **fields)
 
 
-def schedule_title(scheduler: Scheduler) -> str | None:
-    """What the web UI calls the noise levels of this scheduler; None for its plain ones."""
+def schedule_title(scheduler: Scheduler, asked: str | None = None) -> str | None:
+    """What the web UI calls the noise levels of this scheduler; None for its plain ones, unless
+    they were `asked` for."""
     for name, title in _SCHEDULE_TITLES.items():
         levels = SCHEDULES[name].items()
         if all(scheduler.config.get(key) == value for key, value in levels):
             return title
-    return None
+    return None if asked is None else _PLAIN_TITLES.get(asked)
+
+
+def schedule_of(title: str, sampler: str) -> str | None:
+    """The schedule that the web UI calls so; None if there is none, or `sampler` does not take it.
+    Automatic is the one that a sampler is best known with."""
+    from sdcore import schedulers
+
+    found = find(sampler)
+    if title == AUTOMATIC:
+        return _AUTOMATIC.get(found.title)
+    titles = {"uniform": "normal", **{_key(title): name for name, title in _ALL_TITLES.items()}}
+    name = titles.get(_key(title))
+    takes = schedulers.get(found.scheduler).defaults
+    return name if name and all(level in takes for level in SCHEDULES[name]) else None
+
+
+def parted(name: str) -> tuple[str, str | None]:
+    """A sampler and its schedule in one, as the web UI used to write them: "DPM++ 2M Karras"."""
+    sampler, _, last = name.rpartition(" ")
+    for schedule, title in _ALL_TITLES.items():
+        if sampler and last.lower() in (schedule, title.lower()):
+            return sampler, schedule
+    return name, None
+
+
+def of_family(schedule: str | None, family: str) -> str | None:
+    """Align Your Steps has one name in the web UI, and levels for each family."""
+    return f"{schedule}_sdxl" if schedule == "ays" and family.startswith("sdxl") else schedule

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdcore import __version__
-from sdcore.cli import adapters, model, samplers
+from sdcore.cli import adapters, model, samplers, settings
 from sdcore.cli.output import check_outputs, make_folder, output_paths
 from sdcore.errors import InvalidArgumentError
 
@@ -39,15 +38,18 @@ _OPTIONS = (
     *("eta", "guidance_rescale", "rng", "subseed", "subseed_strength"),
     *("hires_scale", "hires_strength", "hires_steps"),
 )
-# In the web UI's words: noise made on the CPU, and NVIDIA's noise.
-_RNG_TITLES = {"cpu": "CPU", "cuda": "NV"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("words", nargs="?", metavar="PROMPT", help="what to draw (or -p)")
     add("-p", "--prompt", help="what to draw")
-    add("-n", "--negative-prompt", default="", metavar="TEXT", help="what to keep out")
+    add("-n", "--negative-prompt", metavar="TEXT", help="what to keep out")
+    add(
+        "--from-png",
+        metavar="PATH",
+        help="draw a picture again from the settings inside it; other flags go before them",
+    )
     model.add_arguments(parser)
 
     picture = parser.add_argument_group("picture")
@@ -59,12 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-s",
         "--seed",
         type=int,
-        default=-1,
         help="seed of the first picture, each next one has one more; -1 draws one (default)",
     )
     add(
         "--rng",
-        choices=_RNG_TITLES,
+        choices=settings.RNGS,
         help="the device that seeds are known from: PyTorch's cpu (default), as in diffusers and "
         "ComfyUI, or cuda, as in the web UI",
     )
@@ -121,16 +122,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     machine = parser.add_argument_group("machine")
     add = machine.add_argument
-    add("--dtype", choices=("auto", "f32", "bf16"), default="auto", help="default: the fastest")
+    add("--dtype", choices=("auto", "f32", "bf16"), help="default: auto, the fastest")
     add("-t", "--threads", type=int, metavar="N", help="default: one a core")
 
 
-def run(args: argparse.Namespace, **arguments: Any) -> None:
+def run(args: argparse.Namespace) -> None:
+    settings.take(args)
+    draw(args)
+
+
+def draw(args: argparse.Namespace, **arguments: Any) -> None:
     """`arguments` are what else the pipeline is called with."""
     prompt = _prompt(args)
     if not model.is_given(args):
         _take_pocket(args)
-    seeds = _seeds(args.seed, args.batch_count)
+    args.dtype = args.dtype or "auto"
+    seeds = _seeds(-1 if args.seed is None else args.seed, args.batch_count)
     paths = output_paths(args.output, prompt, seeds)
     pixels = (args.width or _DEFAULT_SIZE) * (args.height or _DEFAULT_SIZE)
     make_folder(args.output)
@@ -159,7 +166,7 @@ def _prompt(args: argparse.Namespace) -> str:
         what = "two prompts" if args.prompt is not None else "no prompt"
         args.parser.error(f"{what} given: write one, alone or after -p")
     prompt = args.words if args.prompt is None else args.prompt
-    args.negative_prompt = _decoded(args.negative_prompt)
+    args.negative_prompt = _decoded(args.negative_prompt or "")
     return _decoded(prompt)
 
 
@@ -183,7 +190,10 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
         samplers.find(args.sampler)  # a wrong name is said before the model is read
     pipe = model.open_pipeline(args)
     if args.sampler is not None or args.schedule is not None:
-        pipe.scheduler = samplers.make(pipe.scheduler, args.sampler, args.schedule)
+        schedule = args.schedule
+        if args.from_png is not None:
+            schedule = samplers.of_family(schedule, pipe.family)
+        pipe.scheduler = samplers.make(pipe.scheduler, args.sampler, schedule)
     adapters.apply(pipe, args)
     return pipe
 
@@ -237,33 +247,6 @@ def _clip_skip(pipe: DiffusionPipeline, layer: int) -> int:
 def _save(
     out: PipelineOutput, path: Path, pipe: DiffusionPipeline, args: argparse.Namespace
 ) -> None:
-    from sdcore.image_io import Infotext, save_png
+    from sdcore.image_io import save_png
 
-    used = out.parameters
-    settings = {
-        "Steps": used["steps"],
-        "Sampler": samplers.title(pipe.scheduler),
-        "Schedule type": samplers.schedule_title(pipe.scheduler),
-        "CFG scale": f"{used['guidance_scale']:g}",
-        "CFG Rescale": used.get("guidance_rescale"),
-        "Seed": out.seeds[0],
-        "Size": f"{used['width']}x{used['height']}",
-        "Model": _model_name(model.path(args).resolve()),
-        "Variation seed": used.get("subseed"),
-        "Variation seed strength": used.get("subseed_strength"),
-        "Denoising strength": used.get("strength") or used.get("hires_strength"),
-        "Hires upscale": used.get("hires_scale"),
-        "Hires steps": used.get("hires_steps"),
-        "Hires upscaler": "Lanczos" if used.get("hires_scale") else None,
-        "Clip skip": args.clip_skip,
-        "VAE": Path(args.vae).name if args.vae else None,
-        "RNG": _RNG_TITLES[used.get("rng", "cpu")],
-        "Eta DDIM": f"{used['eta']:g}" if used.get("eta") else None,
-        "Version": f"sdcore {__version__}",
-    }
-    text = str(Infotext(used["prompt"] + adapters.tags(args), used["negative_prompt"], settings))
-    save_png(out.images[0], path, text, overwrite=args.overwrite)
-
-
-def _model_name(path: Path) -> str:
-    return path.name if path.is_dir() else path.stem
+    save_png(out.images[0], path, settings.text(out, pipe, args), overwrite=args.overwrite)

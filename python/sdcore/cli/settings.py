@@ -1,0 +1,211 @@
+"""The settings in a picture: written as A1111's web UI writes them, and flags read from them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdcore import __version__
+from sdcore.cli import adapters, model, samplers
+from sdcore.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from sdcore.pipelines import DiffusionPipeline, PipelineOutput
+
+log = logging.getLogger("sdcore")
+
+# In the web UI's words: noise made on the CPU, and NVIDIA's noise.
+RNGS = {"cpu": "CPU", "cuda": "NV"}
+_RNG_NAMES = {"cpu": "cpu", "nv": "cuda", "gpu": "cuda", "cuda": "cuda"}
+_OURS = "sdcore "  # how Version begins
+
+# Keys that are a flag's value, and its type. "Denoising strength" is either pass's.
+_FLAGS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "Steps": ("steps", int),
+    "CFG scale": ("cfg_scale", float),
+    "CFG Rescale": ("guidance_rescale", float),
+    "Seed": ("seed", int),
+    "Variation seed": ("subseed", int),
+    "Variation seed strength": ("subseed_strength", float),
+    "Hires upscale": ("hires_scale", float),
+    "Hires denoising strength": ("hires_strength", float),
+    "Hires steps": ("hires_steps", int),
+    "Clip skip": ("clip_skip", int),
+    "Eta DDIM": ("eta", float),
+    "Weight type": ("type", str),
+    "Dtype": ("dtype", str),
+}
+# Keys that are looked at one by one, or say nothing that draws.
+_OTHERS = (
+    *("Sampler", "Schedule type", "Size", "RNG", "Denoising strength", "Model", "VAE"),
+    *("Model hash", "VAE hash", "Hires upscaler", "Version"),
+)
+
+
+def text(out: PipelineOutput, pipe: DiffusionPipeline, args: argparse.Namespace) -> str:
+    """What a picture is given to carry."""
+    from sdcore.image_io import Infotext
+
+    used = out.parameters
+    strengths = [used.get("strength"), used.get("hires_strength")]
+    first, second = strengths if all(strengths) else (strengths[0] or strengths[1], None)
+    settings = {
+        "Steps": used["steps"],
+        "Sampler": samplers.title(pipe.scheduler),
+        "Schedule type": samplers.schedule_title(pipe.scheduler, args.schedule),
+        "CFG scale": _number(used["guidance_scale"]),
+        "CFG Rescale": used.get("guidance_rescale"),
+        "Seed": out.seeds[0],
+        "Size": f"{used['width']}x{used['height']}",
+        "Model": _model_name(model.path(args).resolve()),
+        "Variation seed": used.get("subseed"),
+        "Variation seed strength": used.get("subseed_strength"),
+        "Denoising strength": first,
+        "Hires denoising strength": second,
+        "Hires upscale": used.get("hires_scale"),
+        "Hires steps": used.get("hires_steps"),
+        "Hires upscaler": "Lanczos" if used.get("hires_scale") else None,
+        "Clip skip": args.clip_skip,
+        "VAE": Path(args.vae).name if args.vae else None,
+        "RNG": RNGS[used.get("rng", "cpu")],
+        "Eta DDIM": _number(used["eta"]) if used.get("eta") else None,
+        "Weight type": args.type,
+        "Dtype": None if args.dtype == "auto" else args.dtype,
+        "Version": f"{_OURS}{__version__}",
+    }
+    return str(Infotext(used["prompt"] + adapters.tags(args), used["negative_prompt"], settings))
+
+
+def _number(value: float) -> str:
+    """As short as it can be read back."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
+
+
+def _model_name(path: Path) -> str:
+    return path.name if path.is_dir() else path.stem
+
+
+def take(args: argparse.Namespace) -> None:
+    """Gives the flags that are not given the values of the picture `--from-png`, if there is one.
+
+    What the picture says and nobody here knows is left out with a warning.
+    """
+    if args.from_png is None:
+        return
+    from sdcore.image_io import Infotext, read_png_parameters
+
+    written = read_png_parameters(Path(args.from_png))
+    info = Infotext.parse(written or "")
+    if not info.settings:
+        raise InvalidArgumentError(
+            f"[from-png] '{args.from_png}' carries no settings: only PNG files as sdcore and "
+            "A1111's web UI write them do"
+        )
+    values = dict(_values(args.from_png, info.settings)) | {"prompt": info.prompt}
+    if info.negative_prompt:
+        values["negative_prompt"] = info.negative_prompt
+    if args.words is not None:
+        del values["prompt"]
+    if "strength" in values and "strength" not in args:
+        raise InvalidArgumentError(
+            f"[from-png] '{args.from_png}' was made from another picture: give that one to "
+            "sdcore img2img -i"
+        )
+    if args.sampler is not None:
+        values.pop("schedule", None)  # it belongs to the picture's sampler
+    for name, value in values.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    _models(args, info.settings)
+
+
+def _values(path: str, settings: Mapping[str, object]) -> Iterator[tuple[str, Any]]:
+    """Flags and their values."""
+
+    def read(key: str, kind: Callable[[str], Any]) -> Any:
+        value = str(settings[key])
+        try:
+            return kind(value)
+        except (ValueError, IndexError):
+            raise InvalidArgumentError(
+                f"[from-png] '{path}': {key} cannot be {value!r:.80}"
+            ) from None
+
+    ours = str(settings.get("Version", "")).startswith(_OURS)
+    for key, (flag, kind) in _FLAGS.items():
+        if key in settings:
+            yield flag, read(key, kind)
+    if "Size" in settings:
+        width, height = read("Size", _size)
+        yield from {"width": width, "height": height}.items()
+    yield from _hires(read, settings, ours)
+    yield from _sampling(path, settings)
+    # The web UI says nothing about noise that is a graphics card's.
+    rng = str(settings.get("RNG", "CPU" if ours else "GPU")).lower()
+    yield "rng", _RNG_NAMES.get(rng, "cpu")
+    unknown = [key for key in settings if key not in _FLAGS and key not in _OTHERS]
+    if rng not in _RNG_NAMES:
+        unknown.append("RNG")
+    if unknown:
+        log.warning(
+            "[from-png] '%s': left out what is not known here: %s", path, ", ".join(unknown)
+        )
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, height = map(int, text.split("x"))
+    return width, height
+
+
+def _hires(
+    read: Callable[[str, Callable[[str], Any]], Any], settings: Mapping[str, object], ours: bool
+) -> Iterator[tuple[str, Any]]:
+    """Whose the strength is; and steps, which the web UI counts after the strength took its share,
+    as that many are made."""
+    if "Denoising strength" not in settings:
+        return
+    strength = read("Denoising strength", float)
+    twice = "Hires upscale" in settings
+    yield (
+        "hires_strength" if twice and "Hires denoising strength" not in settings else "strength",
+        strength,
+    )
+    if twice and not ours and strength:
+        steps = read("Hires steps" if "Hires steps" in settings else "Steps", int)
+        yield "hires_steps", int(steps / min(strength, 0.999))
+
+
+def _sampling(path: str, settings: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    if "Sampler" not in settings:
+        return
+    sampler, schedule = samplers.parted(str(settings["Sampler"]))
+    if "Schedule type" in settings:
+        title = str(settings["Schedule type"])
+        schedule = samplers.schedule_of(title, sampler)
+        if schedule is None and title != samplers.AUTOMATIC:
+            log.warning("[from-png] '%s': there is no schedule '%s' here", path, title)
+    yield "sampler", sampler
+    if schedule is not None:
+        yield "schedule", schedule
+
+
+def _models(args: argparse.Namespace, settings: Mapping[str, object]) -> None:
+    """The model and the VAE have names in a picture, and no paths."""
+    name = str(settings.get("Model", ""))
+    if not model.is_given(args) and name and name != "pocket":
+        raise InvalidArgumentError(
+            f"[from-png] '{args.from_png}' was drawn with the model '{name}': name its file with -m"
+        )
+    if model.is_given(args) and name and _model_name(model.path(args).resolve()) != name:
+        log.warning("[from-png] '%s' was drawn with another model, '%s'", args.from_png, name)
+    vae = str(settings.get("VAE", ""))
+    if vae and args.vae is None:
+        log.warning(
+            "[from-png] '%s' was drawn with the VAE '%s': name its file with --vae",
+            args.from_png,
+            vae,
+        )

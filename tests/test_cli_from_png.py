@@ -1,0 +1,172 @@
+"""Pictures drawn again from the settings inside them: ours byte for byte, A1111's by its words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny_models
+from adapters.test_lora import as_kohya
+from sdcore.cli import main
+from sdcore.image_io import Infotext, read_png_parameters, save_png
+
+SMALL = ("-W", "16", "-H", "24", "--steps", "3", "-s", "7")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model/, loras/kohya.safetensors, words/mine.pt and photo.png"""
+    path = tmp_path_factory.mktemp("again")
+    tiny_models.save_folder(tiny_models.PLAIN, path / "model")
+    (path / "loras").mkdir()
+    as_kohya(path / "loras")
+    (path / "words").mkdir()
+    torch.save({"string_to_param": {"*": torch.ones(2, 64) / 9}}, path / "words" / "mine.pt")
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 3), np.uint8)
+    Image.fromarray(pixels).save(path / "photo.png")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def sdcore(files: Path, *words: str) -> int:
+    command, *more = words
+    return main([command, "-m", str(files / "model"), "--quiet", *more])
+
+
+def drawn(files: Path, *words: str) -> bytes:
+    assert sdcore(files, *words, "-f", "-o", "x.png") == 0
+    return Path("x.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("a cat",),
+        ("a (red:1.2) cat\n[of] dog", "-n", "the dog, blurry", "--cfg-scale", "7.123456789"),
+        ("a cat", "--sampler", "dpm++2m", "--schedule", "karras", "--clip-skip", "2"),
+        ("a cat", "--sampler", "euler_a", "--schedule", "normal", "--rng", "cuda"),
+        ("a cat", "--sampler", "ddim", "--eta", "0.3", "--guidance-rescale", "0.7"),
+        ("a cat", "--schedule", "ddim_uniform", "--sampler", "ddim"),
+        ("a cat", "--subseed", "9", "--subseed-strength", "0.3"),
+        ("a cat", "--hires-scale", "1.5", "--hires-strength", "0.5", "--hires-steps", "4"),
+        ("a cat", "--dtype", "f32", "--type", "q8_0"),
+        ("a mine cat <lora:kohya:0.5>",),
+    ],
+)
+def test_our_own_pictures_byte_for_byte(files: Path, words: tuple[str, ...]) -> None:
+    folders = ("--lora-dir", str(files / "loras"), "--embd-dir", str(files / "words"))
+    assert sdcore(files, "txt2img", *words, *SMALL, *folders, "-o", "first.png") == 0
+    again = drawn(files, "txt2img", "--from-png", "first.png", *folders)
+    assert again == Path("first.png").read_bytes()
+    assert again != drawn(files, "txt2img", "--from-png", "first.png", *folders, "-s", "8")
+
+
+@pytest.mark.parametrize("hires", [(), ("--hires-scale", "1.5", "--hires-strength", "0.5")])
+def test_a_picture_from_a_picture(files: Path, hires: tuple[str, ...]) -> None:
+    start = ("img2img", "-i", str(files / "photo.png"))
+    words = ("a cat", "--steps", "4", "-s", "3", "--strength", "0.6")
+    assert sdcore(files, *start, *words, *hires, "-o", "first.png") == 0
+    assert drawn(files, *start, "--from-png", "first.png") == Path("first.png").read_bytes()
+
+
+def test_flags_go_before_what_the_picture_says(files: Path) -> None:
+    first = ("a cat", "-n", "dog", "--sampler", "euler", "--schedule", "karras", *SMALL)
+    assert sdcore(files, "txt2img", *first, "-o", "first.png") == 0
+    other = ("-p", "a dog", "-n", "", "--sampler", "heun", "--cfg-scale", "3", "-W", "24")
+    drawn(files, "txt2img", "--from-png", "first.png", *other)
+    text = Infotext.parse(read_png_parameters(Path("x.png")) or "")
+    assert (text.prompt, text.negative_prompt) == ("a dog", "")
+    expected = {"Sampler": "Heun", "CFG scale": "3", "Size": "24x24", "Steps": "3", "Seed": "7"}
+    assert expected.items() <= text.settings.items()
+    assert "Schedule type" not in text.settings
+
+
+def from_web_ui(settings: str, prompt: str = "a cat\nNegative prompt: dog") -> None:
+    text = f"{prompt}\nSteps: 3, {settings}, CFG scale: 6.5, Seed: 5, Size: 16x24, Version: v1.10"
+    save_png(Image.new("RGB", (16, 24)), Path("a1111.png"), text, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags"),
+    [
+        ("Sampler: Euler a, Schedule type: Automatic", "--sampler euler_a"),
+        ("Sampler: DPM++ 2M Karras, RNG: CPU", "--sampler dpm++2m --schedule karras --rng cpu"),
+        (
+            "Sampler: DPM++ 2M SDE, Schedule type: Automatic",
+            "--sampler dpm++2m_sde --schedule karras",
+        ),
+        ("Sampler: Euler, Schedule type: SGM Uniform", "--sampler euler --schedule sgm_uniform"),
+        ("Sampler: euler_a karras, RNG: cuda", "--sampler euler_a --schedule karras"),
+        ("Sampler: DDIM, Schedule type: Automatic, Clip skip: 2", "--sampler ddim --clip-skip 2"),
+        (
+            "Sampler: Euler, Denoising strength: 0.5, Hires upscale: 1.5, Hires steps: 2, "
+            "Hires upscaler: Lanczos",
+            "--sampler euler --hires-scale 1.5 --hires-strength 0.5 --hires-steps 4",
+        ),
+        (
+            "Sampler: Euler, Variation seed: 11, Variation seed strength: 0.2",
+            "--sampler euler --subseed 11 --subseed-strength 0.2",
+        ),
+    ],
+)
+def test_what_the_web_ui_writes(files: Path, settings: str, flags: str) -> None:
+    from_web_ui(settings)
+    out = drawn(files, "txt2img", "--from-png", "a1111.png")
+    rng = () if "--rng" in flags else ("--rng", "cuda")
+    same = ("a cat", "-n", "dog", *SMALL, "--cfg-scale", "6.5", "-s", "5", *rng, *flags.split())
+    drawn(files, "txt2img", *same)
+    assert np.array_equal(np.asarray(Image.open("x.png")), _pixels(out))
+
+
+def _pixels(png: bytes) -> np.ndarray:
+    import io
+
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def test_what_is_left_out_is_said(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from_web_ui(
+        "Sampler: Euler, Schedule type: Turbo, Model hash: 1234567890, Model: other, ENSD: 31337, "
+        'Lora hashes: "x: 12", VAE: some.pt, RNG: dice'
+    )
+    words = ("txt2img", "-m", str(files / "model"), "--from-png", "a1111.png", "-o", "x.png")
+    assert main([*words]) == 0
+    said = capsys.readouterr().err
+    for line in (
+        "warning: [from-png] 'a1111.png': left out what is not known here: ENSD, Lora hashes, RNG",
+        "there is no schedule 'Turbo' here",
+        "was drawn with another model, 'other'",
+        "was drawn with the VAE 'some.pt': name its file with --vae",
+    ):
+        assert line in said
+
+
+def test_what_cannot_be_drawn_again_is_said(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def error(*words: str) -> str:
+        assert main(["txt2img", *words]) == 1
+        captured = capsys.readouterr().err
+        assert captured.startswith("error: [") and captured.count("\n") == 1
+        return captured
+
+    model = ("-m", str(files / "model"))
+    from_web_ui("Sampler: Euler, Model: other")
+    assert "drawn with the model 'other': name its file with -m" in error("--from-png", "a1111.png")
+    from_web_ui("Sampler: Restart")
+    assert "there is no sampler 'Restart'" in error(*model, "--from-png", "a1111.png")
+    from_web_ui("Sampler: Euler, Denoising strength: 0.5")
+    assert "give that one to sdcore img2img -i" in error(*model, "--from-png", "a1111.png")
+    from_web_ui("Sampler: Euler, Clip skip: many")
+    assert "Clip skip cannot be 'many'" in error(*model, "--from-png", "a1111.png")
+    photo = str(files / "photo.png")
+    assert "carries no settings" in error(*model, "--from-png", photo)
+    assert "no.png" in error(*model, "--from-png", "no.png")
