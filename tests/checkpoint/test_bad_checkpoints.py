@@ -225,7 +225,11 @@ def test_pipes_do_not_hang(tmp_path):
 def test_vae_given_as_a_model(tmp_path):
     state = tiny_models.original_vae(tiny_models.vae(PLAIN))
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "x")
-    refused(tmp_path / "x", UnsupportedModelError, "a VAE alone, not a whole model.*vae=")
+    refused(
+        tmp_path / "x",
+        UnsupportedModelError,
+        "a VAE alone, of 4 latent channels, not a whole model.*vae=",
+    )
     assert checkpoint.open(tmp_path / "x").component("vae").config["latent_channels"] == 4
 
 

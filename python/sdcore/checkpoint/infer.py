@@ -82,6 +82,14 @@ _EDM: Config = {
     "lower_order_final": True,
     "final_sigmas_type": "zero",
 }
+# Of diffusers' CosXL pipelines; the two bounds of the levels are in the file.
+_EDM_V: Config = {
+    "_class_name": "EDMEulerScheduler",
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "sigma_data": 1.0,
+    "sigma_schedule": "exponential",
+}
 _FLOW: Config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
 _DPM: Config = {
     "_class_name": "DPMSolverMultistepScheduler",
@@ -115,6 +123,8 @@ def infer_scheduler(
 ) -> Config:
     """The scheduler's config from all tensors of a file, its metadata and the UNet's tensors under
     diffusers' names."""
+    if bounds := _numbers(tensors, "edm_vpred.sigma_min", "edm_vpred.sigma_max"):
+        return _EDM_V | {"sigma_min": bounds[0], "sigma_max": bounds[1]}
     config = dict(_SCHEDULER.get(family, _PNDM))
     if _predicts_v(family, tensors, metadata, unet):
         config["prediction_type"] = "v_prediction"
@@ -122,6 +132,13 @@ def infer_scheduler(
         # Sampling must begin at the last time step (Lin et al. 2024, section 3.3).
         config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return config
+
+
+def _numbers(tensors: Tensors, *names: str) -> list[float]:
+    """Those of all these tensors; none if one is not there."""
+    if not all(name in tensors for name in names):
+        return []
+    return [float(value) for name in names for value in tensors[name].to_float().reshape(-1)]
 
 
 def _predicts_v(family: str, tensors: Tensors, metadata: Mapping[str, Any], unet: Tensors) -> bool:

@@ -61,11 +61,11 @@ class Checkpoint:
     @cached_property
     def kind(self) -> Kind | None:
         """Which model it is and why; None when nothing is known about it."""
-        return recognise(self.tensors)
+        return recognise(self.tensors, self.metadata)
 
     @property
     def title(self) -> str:
-        return self.kind.about.title if self.kind else "nothing that sdcore knows"
+        return self.kind.title if self.kind else "nothing that sdcore knows"
 
     @cached_property
     def _found(self) -> tuple[dict[str, Part], list[str]]:
@@ -108,7 +108,7 @@ class Checkpoint:
 
     def summary(self) -> Summary:
         parts, left = self._found
-        return summarise(self.path, self.format, self.kind, parts, len(left))
+        return summarise(self.path, self.format, self.kind, self.tensors, parts, len(left))
 
     def _component(self, part: Part, family: str | None = None) -> Component:
         tensors = part.tensors
@@ -169,7 +169,7 @@ def open_model(path: str | os.PathLike[str], variant: str | None = None) -> Chec
         )
     if not kind.about.runs:
         raise UnsupportedModelError(
-            f"[checkpoint] '{path}' holds {kind.about.title}, {kind.about.hint} ({kind.why})"
+            f"[checkpoint] '{path}' holds {kind.title}, {kind.about.hint} ({kind.why})"
         )
     return checkpoint
 

@@ -111,7 +111,7 @@ PLACES = (
 _WEIGHTLESS = re.compile(
     r"(^|\.)(position_ids|logit_scale)$"
     r"|^(betas|alphas_cumprod(_prev)?|sqrt_\w+|log_one_minus_alphas_cumprod|posterior_\w+|logvar)$"
-    r"|^(scale_factor|denoiser\.sigmas|v_pred|ztsnr|edm_mean|edm_std)$"
+    r"|^(scale_factor|denoiser\.sigmas|v_pred|ztsnr|edm_mean|edm_std|edm_vpred\.sigma_(min|max))$"
 )
 
 

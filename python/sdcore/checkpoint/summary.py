@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdcore.checkpoint.detect import Kind
 from sdcore.checkpoint.parts import Part
+from sdcore.checkpoint.tensor import Tensor
 
 
 @dataclass(frozen=True)
@@ -28,22 +29,35 @@ class Summary:
     format: str
     family: str | None
     title: str
+    target: str | None  # the family of the model that an adapter is for
+    details: tuple[str, ...]
     why: str
     runs: bool
+    bytes: int  # of all tensors
+    types: dict[str, int]
     parts: tuple[PartSummary, ...]
     passed_over: int  # tensors of no part
 
 
 def summarise(
-    path: Path, format: str, kind: Kind | None, parts: Mapping[str, Part], passed_over: int
+    path: Path,
+    format: str,
+    kind: Kind | None,
+    tensors: Mapping[str, Tensor],
+    parts: Mapping[str, Part],
+    passed_over: int,
 ) -> Summary:
     return Summary(
         path=path,
         format=format,
         family=kind.family if kind else None,
-        title=kind.about.title if kind else "unknown",
+        title=kind.title if kind else "unknown",
+        target=kind.target if kind else None,
+        details=kind.details if kind else (),
         why=kind.why if kind else "",
         runs=bool(kind and kind.about.runs),
+        bytes=sum(tensor.nbytes for tensor in tensors.values()),
+        types=_types(tensors.values()),
         parts=tuple(_part(part) for part in parts.values()),
         passed_over=passed_over,
     )
@@ -57,5 +71,9 @@ def _part(part: Part) -> PartSummary:
         tensors=len(tensors),
         parameters=sum(math.prod(tensor.shape) for tensor in tensors),
         bytes=sum(tensor.nbytes for tensor in tensors),
-        types=dict(Counter(tensor.type for tensor in tensors).most_common()),
+        types=_types(tensors),
     )
+
+
+def _types(tensors: Iterable[Tensor]) -> dict[str, int]:
+    return dict(Counter(tensor.type for tensor in tensors).most_common())

@@ -146,7 +146,9 @@ def _file_text(facts: Mapping[str, Any]) -> Iterable[str]:
     rows = [("recognised by", facts["why"] or "nothing: no tensor is known")]
     if facts["family"]:
         rows.append(("runs", "yes" if facts["runs"] else f"no: {facts['hint']}"))
-    rows.append(("tensors", str(facts["tensors"])))
+    rows.append(("tensors", f"{facts['tensors']} of {_bytes(facts['bytes'])}"))
+    if not facts["parts"]:
+        rows.append(("types", _counts(facts["types"])))
     if facts["parts"] and facts["passed_over"]:
         rows.append(("of no part", str(facts["passed_over"])))
     yield from _table(rows)
@@ -171,8 +173,12 @@ def _part_rows(parts: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, ...]]:
             str(part["tensors"]),
             f"{part['parameters'] / 1e6:,.2f} M",
             _bytes(part["bytes"]),
-            ", ".join(f"{name} ×{count}" for name, count in part["types"].items()),
+            _counts(part["types"]),
         )
+
+
+def _counts(types: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ×{count}" for name, count in types.items())
 
 
 def _plan_text(plan: Mapping[str, Any]) -> Iterable[str]:

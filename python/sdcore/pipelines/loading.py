@@ -97,7 +97,7 @@ def load_parts(
     for name, path in overrides.items():
         if not isinstance(path, bool | None) and name not in (*wanted.networks, *wanted.tokenizers):
             raise InvalidArgumentError(
-                f"[pipeline] '{source.path}' holds {kind.about.title}, which takes no {name}="
+                f"[pipeline] '{source.path}' holds {kind.title}, which takes no {name}="
             )
 
     def load(name: str, network: Loadable) -> Any:

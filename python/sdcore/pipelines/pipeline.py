@@ -176,7 +176,7 @@ class DiffusionPipeline(EmbeddingsMixin):
         family = cls.registry.get(kind.family)
         if family is None or not issubclass(family, cls):
             raise UnsupportedModelError(
-                f"[pipeline] '{source.path}' holds {kind.about.title}, which is not for "
+                f"[pipeline] '{source.path}' holds {kind.title}, which is not for "
                 f"{cls.__name__} ({kind.why})"
             )
         return family
