@@ -11,7 +11,7 @@ from diffusers.models.embeddings import PatchEmbed, get_2d_sincos_pos_embed
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from sdcore import InvalidArgumentError, _core
-from sdcore.graph import Builder, Value, nn
+from sdcore.graph import Builder, Scope, Value, nn
 
 DTYPES = pytest.mark.parametrize("dtype", ["f32", "bf16"])
 
@@ -157,3 +157,34 @@ def test_sinusoids_of_places_are_diffusers(h: int, w: int) -> None:
     ref = get_2d_sincos_pos_embed(72, (h, w), base_size=64, interpolation_scale=2, output_type="pt")
     out = run(lambda _, v: nn.sincos_embedding(v, 72, 64, 2), np.zeros((1, h, w, 1), np.float32))
     np.testing.assert_allclose(out.reshape(-1, 72), ref.float().numpy(), atol=1e-6)
+
+
+@DTYPES
+def test_a_part_of_an_image_is_normalized_as_in_the_whole(dtype: str) -> None:
+    x, groups = numbers(2, 9, 5, 12) / 8 + 3, 4
+    gain, bias = numbers(12, seed=1) / 64, numbers(12, seed=2)
+    grouped = x.astype(np.float64).reshape(2, 45, groups, 3)
+    moments = np.concatenate([grouped.mean((1, 3)), grouped.var((1, 3))], 1)
+    out = run(lambda _, x: nn.group_moments(x, groups), x, dtype=dtype)
+    np.testing.assert_allclose(out, moments, rtol=1e-6)
+
+    def part(w: Scope, x: Value, moments: Value) -> Value:
+        return nn.group_norm(w.norm, nn.crop_rows(x, 2, 3), 12, groups, 1e-5, moments)
+
+    b = Builder()
+    b.output("out", part(b.weights, b.input("x"), b.input("moments")))
+    weights = {
+        "norm.weight": _core.Tensor.from_array(gain),
+        "norm.bias": _core.Tensor.from_array(bias),
+    }
+    network = _core.Network(b.graph, weights, dtype=dtype)
+    out = network.run({"x": x, "moments": moments.astype(np.float32)})["out"]
+    mean, variance = (each.repeat(3, 1)[:, None, None] for each in np.split(moments, 2, 1))
+    ref = ((x - mean) / np.sqrt(variance + 1e-5) * gain + bias)[:, 2:6]
+    assert np.linalg.norm(out - ref) < (1e-6 if dtype == "f32" else 4e-3) * np.linalg.norm(ref)
+    with pytest.raises(InvalidArgumentError, match="nothing left"):
+        run(lambda _, x: nn.crop_rows(x, 4, 5), x)
+    with pytest.raises(InvalidArgumentError, match="channels must divide by groups, got 12 and 5"):
+        run(lambda _, x: nn.group_moments(x, 5), x)
+    with pytest.raises(InvalidArgumentError, match="moments must be"):
+        network.run({"x": x, "moments": moments[:, 1:].astype(np.float32)})

@@ -102,6 +102,9 @@ py::tuple run_with_squares(Network& network, const py::dict& given) {
 }  // namespace
 
 void init_runtime(py::module_& m) {
+  m.def(
+      "drop_idle_memory", [] { IdleArena::shared()->drop(); },
+      "Frees the arena that the last run left for the next one.");
   py::class_<Network, std::shared_ptr<Network>>(
       m, "Network", "A graph with its weights, ready to run at any size, from any thread.")
       .def(py::init(&make_network), py::arg("graph"), py::arg("tensors"), py::arg("dtype") = "f32",

@@ -79,6 +79,7 @@ struct Op {
   struct Input {
     const char* name;
     enum Kind : uint8_t { value, optional_value, weight, optional_weight } kind = value;
+    bool exact = false;  // as an input of the graph it stays float32: every digit counts
   };
 
   const char* name;

@@ -57,17 +57,21 @@ class Planner {
     const DType logical = type(id).dtype;
     if (logical == DType::i32) return DType::i32;
     if (value.kind == Value::Kind::weight) return DType::f32;
-    // Time steps must keep every digit, and results are handed out as float32.
-    return is_time(id) || is_plain_output(id) ? DType::f32 : dtype_;
+    // Results are handed out as float32.
+    return is_exact(id) || is_plain_output(id) ? DType::f32 : dtype_;
   }
 
-  bool is_time(ValueId id) const {
+  // Whether every op that reads an input of the graph wants all its digits.
+  bool is_exact(ValueId id) const {
     const auto& readers = uses_.readers_of(id);
     return uses_.producer_of(id) < 0 &&
            std::all_of(
                readers.begin(), readers.end(),
-               [&](int reader) {
-                 return plan_.graph.nodes[static_cast<size_t>(reader)].op == &op_timestep_embedding;
+               [&](int at) {
+                 const Node& node = plan_.graph.nodes[static_cast<size_t>(at)];
+                 const auto place = std::find(node.inputs.begin(), node.inputs.end(), id);
+                 const auto input = static_cast<size_t>(place - node.inputs.begin());
+                 return input < node.op->inputs.size() && node.op->inputs[input].exact;
                });
   }
 

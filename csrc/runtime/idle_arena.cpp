@@ -29,4 +29,9 @@ void IdleArena::give(Buffer arena) {
   if (arena.size() > idle_.size()) std::swap(arena, idle_);
 }
 
+void IdleArena::drop() {
+  const std::lock_guard lock(mutex_);
+  idle_ = Buffer();
+}
+
 }  // namespace sdcore

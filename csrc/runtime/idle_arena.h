@@ -17,6 +17,8 @@ class IdleArena {
   // At least this many bytes; what lies idle and is too small is freed first.
   Buffer take(size_t bytes);
   void give(Buffer arena);
+  // Frees what lies idle.
+  void drop();
 
  private:
   std::mutex mutex_;

@@ -104,14 +104,28 @@ class nn:
         )
 
     @staticmethod
-    def group_norm(w: Scope, x: Value, channels: int, groups: int, eps: float) -> Value:
+    def group_norm(
+        w: Scope, x: Value, channels: int, groups: int, eps: float, moments: Value | None = None
+    ) -> Value:
+        """By the means and variances of `x`, or by `moments` of an image that `x` is a part of."""
         return x.apply(
             "group_norm",
             w.weight.tensor(channels),
             w.bias.tensor(channels),
+            *([] if moments is None else [moments]),
             groups=groups,
             eps=float(eps),
         )
+
+    @staticmethod
+    def group_moments(x: Value, groups: int) -> Value:
+        """`[n, 2 * groups]`: the mean of each group over an image, then the variances."""
+        return x.apply("group_moments", groups=groups)
+
+    @staticmethod
+    def crop_rows(x: Value, top: int, bottom: int) -> Value:
+        """An image without its first and last rows."""
+        return x.apply("crop_rows", top=top, bottom=bottom)
 
     @staticmethod
     def layer_norm(w: Scope, x: Value, channels: int, eps: float = 1e-5) -> Value:

@@ -28,6 +28,7 @@ __all__ = [
     "depth_to_space",
     "embedding",
     "geglu",
+    "group_moments",
     "group_norm",
     "layer_norm",
     "matmul",
@@ -119,6 +120,11 @@ def attention(
     attrs = {"heads": heads, "causal": causal, "scale": float(scale)}
     inputs = {"q": q, "k": k, "v": v, "relative": relative, "mask": mask}
     return _run("attention", inputs, attrs=attrs, **options)
+
+
+def group_moments(x: ArrayLike, groups: int = 32, **options: Any) -> Array:
+    """`[n, 2 * groups]`: the mean of each group over all pixels of an image, then the variances."""
+    return _run("group_moments", {"x": x}, attrs={"groups": groups}, **options)
 
 
 def group_norm(

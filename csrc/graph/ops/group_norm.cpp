@@ -1,4 +1,5 @@
-// group_norm(x [n, ..., c], weight [c], bias [c]) -> the same sizes
+// group_norm(x [n, ..., c], weight [c], bias [c], moments [n, 2 groups]) -> the same sizes. Where
+// `moments`, as group_moments gives them, are those of a larger image, x is a part of that.
 #include "graph/ops/common.h"
 #include "kernels/norm/norm.h"
 
@@ -32,6 +33,10 @@ TensorType infer(const Node& node, std::span<const TensorType> in) {
           "[group_norm] channels must divide by groups, got ", c, " and ", a.groups);
   require_channels("group_norm", "weight", in[1], c);
   require_channels("group_norm", "bias", in[2], c);
+  if (in.size() > 3 && node.inputs[3] != kAbsent) {
+    require(in[3].shape == Shape({in[0].shape[0], 2 * a.groups}), ErrorKind::invalid_argument,
+            "[group_norm] moments must be [n, 2 * groups], got ", to_string(in[3].shape));
+  }
   return in[0];
 }
 
@@ -43,6 +48,7 @@ GroupNormArgs arguments(const Lowering& l) {
   args.groups = static_cast<int>(a.groups);
   args.eps = static_cast<float>(a.eps);
   args.activation = l.fused().activation;
+  if (l.has(3)) args.moments = l.view(3);
   return args;
 }
 
@@ -52,11 +58,13 @@ Step lower(const Lowering& l) {
   GroupNormArgs args = arguments(l);
   args.weight = l.vector(1);
   args.bias = l.vector(2);
-  return [args, in = l.slot(0), out = l.output_slot(),
+  const int moments = l.has(3) ? l.slot(3) : kAbsent;
+  return [args, in = l.slot(0), moments, out = l.output_slot(),
           scratch = l.workspace_offset()](const Run& run) {
     GroupNormArgs now = args;
     now.in = run.views[in];
     now.out = run.views[out];
+    if (moments != kAbsent) now.moments = run.views[moments];
     now.workspace = run.arena + scratch;
     group_norm(now, run.kernels);
   };
@@ -66,7 +74,10 @@ Step lower(const Lowering& l) {
 
 const Op op_group_norm = {
     .name = "group_norm",
-    .inputs = {{"x"}, {"weight", Op::Input::weight}, {"bias", Op::Input::weight}},
+    .inputs = {{"x"},
+               {"weight", Op::Input::weight},
+               {"bias", Op::Input::weight},
+               {"moments", Op::Input::optional_value, true}},
     .check = check,
     .infer = infer,
     .workspace = workspace,

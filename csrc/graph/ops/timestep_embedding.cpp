@@ -59,7 +59,7 @@ Step lower(const Lowering& l) {
 
 const Op op_timestep_embedding = {
     .name = "timestep_embedding",
-    .inputs = {{"t"}},
+    .inputs = {{"t", Op::Input::value, true}},
     .check = check,
     .infer = infer,
     .lower = lower,

@@ -68,15 +68,14 @@ struct Plan {
   Chunks chunks;
   Moments* partial;  // [n][chunks][groups]
   float* affine;     // [n][shift, scale, bias][c]
-  size_t bytes;
+  size_t sums, bytes;
 
-  explicit Plan(const GroupNormArgs& args) : chunks(args.in) {
-    const size_t sums =
-        align_up(sizeof(Moments) * static_cast<size_t>(args.in.n * chunks.count * args.groups));
-    auto* base = static_cast<std::byte*>(args.workspace);
+  Plan(const View& in, int64_t groups, void* workspace) : chunks(in) {
+    sums = align_up(sizeof(Moments) * static_cast<size_t>(in.n * chunks.count * groups));
+    auto* base = static_cast<std::byte*>(workspace);
     partial = reinterpret_cast<Moments*>(base);
     affine = reinterpret_cast<float*>(base + sums);
-    bytes = sums + sizeof(float) * static_cast<size_t>(args.in.n * 3 * args.in.c);
+    bytes = sums + sizeof(float) * static_cast<size_t>(in.n * 3 * in.c);
   }
 };
 
@@ -114,11 +113,17 @@ void finish(const GroupNormArgs& args, const Moments& m, int64_t group, float* a
   }
 }
 
-void require_arguments(const GroupNormArgs& args) {
-  require_same_shape("group_norm", args.in, args.out);
-  require(args.groups > 0 && args.in.c % args.groups == 0, ErrorKind::invalid_argument,
-          "[group_norm] channels must divide by groups, got ", args.in.c, " and ", args.groups);
-  require(args.workspace != nullptr, ErrorKind::internal, "[group_norm] workspace is missing");
+void require_groups(const char* op, const View& in, int64_t groups, const void* workspace) {
+  require(groups > 0 && in.c % groups == 0, ErrorKind::invalid_argument, "[", op,
+          "] channels must divide by groups, got ", in.c, " and ", groups);
+  require(workspace != nullptr, ErrorKind::internal, "[", op, "] workspace is missing");
+}
+
+void require_moments(const char* op, const View& moments, const View& in, int64_t groups) {
+  require(moments.dtype == DType::f32 && moments.n == in.n && moments.pixels() == in.n &&
+              moments.c == 2 * groups,
+          ErrorKind::invalid_argument, "[", op, "] moments must be [", in.n, ", ", 2 * groups,
+          "] in f32, got ", describe(moments));
 }
 
 void require_per_image(const char* name, const View& v, const View& in) {
@@ -158,37 +163,59 @@ void for_pieces(const View& in, ThreadPool& pool, Body body) {
   });
 }
 
+// What each chunk of pixels adds up to, group by group.
+void chunk_moments(const View& in, int64_t groups, const Plan& plan, const Kernel& kernel,
+                   ThreadPool& pool) {
+  const Chunks& chunks = plan.chunks;
+  const int64_t c = in.c;
+  const size_t row = align_up(sizeof(float) * static_cast<size_t>(c));
+  const auto lock = pool.reserve_scratch(3 * row);
+  pool.parallel_for(in.n * chunks.count, [&](int64_t task, int thread) {
+    const int64_t begin = chunks.begin(task % chunks.count), end = chunks.end(task % chunks.count);
+    std::byte* scratch = pool.scratch(thread);
+    const auto channels = [&](size_t i) { return reinterpret_cast<float*>(scratch + i * row); };
+    const norm::ChunkSums sums{channels(0), channels(1), channels(2)};
+    kernel.chunk_sums(pixels_of<const void>(in, task / chunks.count), begin, end, c, sums);
+    fold(sums, end - begin, c / groups, groups, plan.partial + task * groups);
+  });
+}
+
+Moments whole_moments(const Plan& plan, int64_t image, int64_t group, int64_t groups) {
+  Moments whole;
+  for (int64_t i = 0; i < plan.chunks.count; ++i) {
+    whole.add(plan.partial[(image * plan.chunks.count + i) * groups + group]);
+  }
+  return whole;
+}
+
+Moments moments_at(const View& given, int64_t image, int64_t group) {
+  const float* m = given.at<const float>(image, 0, 0);
+  return {1.0, m[group], m[given.c / 2 + group]};
+}
+
 }  // namespace
 
 size_t group_norm_workspace(const GroupNormArgs& args) {
-  return args.in.c > 0 ? Plan(args).bytes : 0;
+  return args.in.c > 0 ? Plan(args.in, args.groups, nullptr).bytes : 0;
 }
 
 void group_norm(const GroupNormArgs& args, const KernelContext& context) {
   if (args.in.pixels() * args.in.c == 0) return;
-  require_arguments(args);
+  require_same_shape("group_norm", args.in, args.out);
+  require_groups("group_norm", args.in, args.groups, args.workspace);
   const Kernel& kernel = pick(kRows, context.isa);
-  const Plan plan(args);
+  const Plan plan(args.in, args.groups, args.workspace);
   const Chunks& chunks = plan.chunks;
   const int64_t c = args.in.c, groups = args.groups;
+  const bool given = args.moments.c > 0;
+  if (given) require_moments("group_norm", args.moments, args.in, groups);
 
-  const size_t row = align_up(sizeof(float) * static_cast<size_t>(c));
-  const auto lock = context.pool.reserve_scratch(3 * row);
-  context.pool.parallel_for(args.in.n * chunks.count, [&](int64_t task, int thread) {
-    const int64_t begin = chunks.begin(task % chunks.count), end = chunks.end(task % chunks.count);
-    std::byte* scratch = context.pool.scratch(thread);
-    const auto channels = [&](size_t i) { return reinterpret_cast<float*>(scratch + i * row); };
-    const norm::ChunkSums sums{channels(0), channels(1), channels(2)};
-    kernel.chunk_sums(pixels_of<const void>(args.in, task / chunks.count), begin, end, c, sums);
-    fold(sums, end - begin, c / groups, groups, plan.partial + task * groups);
-  });
+  if (!given) chunk_moments(args.in, groups, plan, kernel, context.pool);
   context.pool.parallel_for(args.in.n * groups, [&](int64_t task, int) {
     const int64_t image = task / groups, group = task % groups;
-    Moments whole;
-    for (int64_t i = 0; i < chunks.count; ++i) {
-      whole.add(plan.partial[(image * chunks.count + i) * groups + group]);
-    }
-    finish(args, whole, group, plan.affine + image * 3 * c);
+    const Moments m =
+        given ? moments_at(args.moments, image, group) : whole_moments(plan, image, group, groups);
+    finish(args, m, group, plan.affine + image * 3 * c);
   });
   context.pool.parallel_for(args.in.n * chunks.count, [&](int64_t task, int) {
     const int64_t image = task / chunks.count, chunk = task % chunks.count;
@@ -197,6 +224,26 @@ void group_norm(const GroupNormArgs& args, const KernelContext& context) {
                   chunks.begin(chunk), chunks.end(chunk), c, {affine, affine + c, affine + 2 * c},
                   args.activation);
   });
+}
+
+size_t group_moments_workspace(const GroupMomentsArgs& args) {
+  return args.in.c > 0 ? Plan(args.in, args.groups, nullptr).sums : 0;
+}
+
+void group_moments(const GroupMomentsArgs& args, const KernelContext& context) {
+  if (args.in.pixels() * args.in.c == 0) return;
+  require_groups("group_moments", args.in, args.groups, args.workspace);
+  require_moments("group_moments", args.out, args.in, args.groups);
+  const Plan plan(args.in, args.groups, args.workspace);
+  const int64_t groups = args.groups;
+  chunk_moments(args.in, groups, plan, pick(kRows, context.isa), context.pool);
+  for (int64_t task = 0; task < args.in.n * groups; ++task) {
+    const int64_t image = task / groups, group = task % groups;
+    const Moments m = whole_moments(plan, image, group, groups);
+    float* out = args.out.at<float>(image, 0, 0);
+    out[group] = static_cast<float>(m.mean);
+    out[groups + group] = static_cast<float>(m.square / m.count);
+  }
 }
 
 size_t layer_norm_workspace(const LayerNormArgs& args) {

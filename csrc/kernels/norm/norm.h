@@ -17,10 +17,22 @@ struct GroupNormArgs {
   int groups = 32;
   float eps = 1e-5f;
   Activation activation = Activation::none;
+  // Means, then variances, [n, 1, 1, 2 * groups] in f32, in place of those of `in`, where given (c
+  // is not 0): of an image of which `in` is a part.
+  View moments = {};
   void* workspace = nullptr;
 };
 size_t group_norm_workspace(const GroupNormArgs& args);
 void group_norm(const GroupNormArgs& args, const KernelContext& context);
+
+// Of each group over the pixels of an image: means, then variances, [n, 1, 1, 2 * groups] in f32.
+struct GroupMomentsArgs {
+  View in, out;
+  int groups = 32;
+  void* workspace = nullptr;
+};
+size_t group_moments_workspace(const GroupMomentsArgs& args);
+void group_moments(const GroupMomentsArgs& args, const KernelContext& context);
 
 // Over the channels of each pixel. weight and bias may be null. Where `scale` or `shift` is given
 // (c is not 0; [n, 1, 1, c]) the result is then multiplied by 1 + scale and moved by shift:

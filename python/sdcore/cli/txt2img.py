@@ -123,6 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("machine")
     add = machine.add_argument
     add("--dtype", choices=("auto", "f32", "bf16"), help="default: auto, the fastest")
+    add("--vae-tiling", action="store_true", help="decode in less memory and more time")
     add("-t", "--threads", type=int, metavar="N", help="default: one a core")
 
 
@@ -194,6 +195,8 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
         if args.from_png is not None:
             schedule = samplers.of_family(schedule, pipe.family)
         pipe.scheduler = samplers.make(pipe.scheduler, args.sampler, schedule)
+    if args.vae_tiling:
+        pipe.vae_tiling = True
     adapters.apply(pipe, args)
     return pipe
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,110 +11,32 @@ from numpy.typing import ArrayLike, NDArray
 
 from sdcore import _core
 from sdcore.errors import UnsupportedModelError
-from sdcore.graph import Builder, Scope, Value, nn
 from sdcore.models.base import Component, RunOptions, make_network, to_nchw, to_nhwc
-from sdcore.models.blocks import attention, resnet
 from sdcore.models.config import from_json, require_value
+from sdcore.models.vae_graphs import VAEConfig, build_decoder, build_encoder
+from sdcore.models.vae_strips import StripDecoder, StripEncoder
 
 __all__ = ["AutoencoderKL", "VAEConfig", "build_decoder", "build_encoder"]
 
 Array = NDArray[np.float32]
-
-_EPS = 1e-6  # of every norm in this network
-
-
-@dataclass(frozen=True)
-class VAEConfig:
-    in_channels: int = 3
-    out_channels: int = 3
-    block_out_channels: Sequence[int] = (64,)
-    layers_per_block: int = 1
-    latent_channels: int = 4
-    norm_num_groups: int = 32
-    scaling_factor: float = 0.18215
-    shift_factor: float | None = None
-    latents_mean: Sequence[float] | None = None  # of the encoder's latents, by channel
-    latents_std: Sequence[float] | None = None
-    use_quant_conv: bool = True
-    use_post_quant_conv: bool = True
-    mid_block_add_attention: bool = True
-
-
-def _resnet(config: VAEConfig, w: Scope, x: Value, c_in: int, c_out: int) -> Value:
-    return resnet(w, x, c_in, c_out, groups=config.norm_num_groups, eps=_EPS)
-
-
-def _mid_block(config: VAEConfig, w: Scope, x: Value, c: int) -> Value:
-    x = _resnet(config, w.resnets[0], x, c, c)
-    if config.mid_block_add_attention:
-        a = w.attentions[0]
-        h = nn.flatten(nn.group_norm(a.group_norm, x, c, config.norm_num_groups, _EPS))
-        h = attention(a, h, h, c, c, heads=1, qkv_bias=True) + nn.flatten(x)
-        x = nn.unflatten(h, x)
-    return _resnet(config, w.resnets[1], x, c, c)
-
-
-def _norm_out(config: VAEConfig, w: Scope, x: Value, c: int) -> Value:
-    return nn.silu(nn.group_norm(w, x, c, config.norm_num_groups, _EPS))
-
-
-def build_encoder(config: VAEConfig) -> _core.Graph:
-    """`sample` [n, h, w, in_channels] in [-1, 1] -> `moments` [n, h', w', 2 * latent_channels]."""
-    b = Builder()
-    w = b.weights.encoder
-    channels = config.block_out_channels
-    x = nn.conv2d(w.conv_in, b.input("sample"), config.in_channels, channels[0])
-    for i, c in enumerate(channels):
-        block = w.down_blocks[i]
-        for k in range(config.layers_per_block):
-            c_in = channels[max(i - 1, 0)] if k == 0 else c
-            x = _resnet(config, block.resnets[k], x, c_in, c)
-        if i < len(channels) - 1:
-            # diffusers pads one row and one column after the image, none before.
-            conv = block.downsamplers[0].conv
-            x = nn.conv2d(conv, x, c, c, stride=2, padding=(0, 0, 1, 1))
-    c, moments = channels[-1], 2 * config.latent_channels
-    x = _mid_block(config, w.mid_block, x, c)
-    x = nn.conv2d(w.conv_out, _norm_out(config, w.conv_norm_out, x, c), c, moments)
-    if config.use_quant_conv:
-        x = nn.conv2d(b.weights.quant_conv, x, moments, moments, kernel=1)
-    b.output("moments", x)
-    return b.graph
-
-
-def build_decoder(config: VAEConfig) -> _core.Graph:
-    """`latents` [n, h, w, latent_channels], unscaled -> `sample` [n, 8h, 8w, out_channels]."""
-    b = Builder()
-    w = b.weights.decoder
-    channels = list(reversed(config.block_out_channels))
-    z, x = config.latent_channels, b.input("latents")
-    if config.use_post_quant_conv:
-        x = nn.conv2d(b.weights.post_quant_conv, x, z, z, kernel=1)
-    x = nn.conv2d(w.conv_in, x, z, channels[0])
-    x = _mid_block(config, w.mid_block, x, channels[0])
-    for i, c in enumerate(channels):
-        block = w.up_blocks[i]
-        for k in range(config.layers_per_block + 1):
-            c_in = channels[max(i - 1, 0)] if k == 0 else c
-            x = _resnet(config, block.resnets[k], x, c_in, c)
-        if i < len(channels) - 1:
-            x = nn.conv2d(block.upsamplers[0].conv, nn.upsample(x), c, c)
-    x = _norm_out(config, w.conv_norm_out, x, channels[-1])
-    b.output("sample", nn.conv2d(w.conv_out, x, channels[-1], config.out_channels))
-    return b.graph
 
 
 class AutoencoderKL:
     """`vae.encode(images)` and `vae.decode(latents)`, in diffusers' shapes, without scaling_factor;
     `scale` and `unscale` apply it.
 
-    Pictures are float32 `[n, 3, h, w]` in [-1, 1].
+    Pictures are float32 `[n, 3, h, w]` in [-1, 1]. `tiling` says whether they are done a strip at a
+    time (vae_strips.py): less memory, more time, and the same within about a thousandth. None
+    leaves that to whoever knows how much memory there is.
     """
+
+    tiling: bool | None = None
 
     def __init__(self, config: VAEConfig, encoder: _core.Network, decoder: _core.Network) -> None:
         self.config = config
         self.encoder = encoder
         self.decoder = decoder
+        self._forget_strips()
 
     @classmethod
     def read_config(cls, config: Mapping[str, Any]) -> VAEConfig:
@@ -157,6 +79,11 @@ class AutoencoderKL:
         """Gives back the memory of prepared weights until the next run."""
         for network in self.networks:
             network.release()
+        self._forget_strips()
+
+    def _forget_strips(self) -> None:
+        self._strip_encoder = StripEncoder(self.config, self.encoder)
+        self._strip_decoder = StripDecoder(self.config, self.decoder)
 
     @property
     def scale_factor(self) -> int:
@@ -189,16 +116,26 @@ class AutoencoderKL:
         )
         return mean, factor / std
 
-    def moments(self, images: ArrayLike) -> Array:
-        """Means, then logarithms of variances: `[n, 2 * latent_channels, h, w]`."""
+    def _in_strips(self, tiled: bool | None) -> bool:
+        """A VAE of one level has none that is larger than the latents."""
+        return bool(self.tiling if tiled is None else tiled) and self.scale_factor > 1
+
+    def moments(self, images: ArrayLike, tiled: bool | None = None) -> Array:
+        """Means, then logarithms of variances: `[n, 2 * latent_channels, h, w]`. `tiled` as
+        `tiling`, which it is unless given."""
         x = to_nhwc(images, "[vae] images", self.config.in_channels)
+        if self._in_strips(tiled):
+            return to_nchw(self._strip_encoder(x))
         return to_nchw(self.encoder.run({"sample": x})["moments"])
 
     def encode(self, images: ArrayLike) -> Array:
         """The mean latents `[n, latent_channels, h, w]` (diffusers' `latent_dist.mean`)."""
         return self.moments(images)[:, : self.config.latent_channels]
 
-    def decode(self, latents: ArrayLike) -> Array:
-        """Pictures `[n, 3, 8h, 8w]` of latents `[n, c, h, w]`, once divided by scaling_factor."""
+    def decode(self, latents: ArrayLike, tiled: bool | None = None) -> Array:
+        """Pictures `[n, 3, 8h, 8w]` of latents `[n, c, h, w]`, once divided by scaling_factor;
+        `tiled` as for `moments`."""
         x = to_nhwc(latents, "[vae] latents", self.config.latent_channels)
+        if self._in_strips(tiled):
+            return to_nchw(self._strip_decoder(x))
         return to_nchw(self.decoder.run({"latents": x})["sample"])

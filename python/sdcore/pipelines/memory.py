@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,10 @@ from sdcore.errors import UnsupportedModelError
 from sdcore.pipelines.plan import planned_graphs, weight_bytes
 
 if TYPE_CHECKING:
+    from sdcore import _core
     from sdcore.pipelines.pipeline import DiffusionPipeline
 
-__all__ = ["MemoryPlan", "available", "is_tight", "plan_memory", "tell_memory"]
+__all__ = ["MemoryPlan", "available", "fits", "is_tight", "plan_memory", "tell_memory"]
 
 log = logging.getLogger("sdcore")
 
@@ -113,6 +114,15 @@ def _weights(part: Any) -> int:
 
 def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def fits(network: _core.Network, shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Whether there is memory enough for one run, at these sizes of its inputs."""
+    room = available()
+    if room is None:
+        return True
+    weights = weight_bytes(network.graph, network.tensors, network.dtype)
+    return weights + int(network.graph.plan(shapes, network.dtype)["arena_bytes"]) < room
 
 
 def available() -> int | None:

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from sdcore import _core
 from sdcore.errors import FileError, InvalidArgumentError
 from sdcore.models.vae import AutoencoderKL
+from sdcore.pipelines.memory import fits
 from sdcore.pipelines.noise import Noise
 
 __all__ = ["ImageLike", "as_picture", "decode", "encode", "fitted", "fitted_mask", "to_pil"]
@@ -23,7 +25,8 @@ ImageLike = Image.Image | NDArray[Any] | str | os.PathLike[str]
 
 def decode(vae: AutoencoderKL, latents: Array) -> Array:
     """Latents [n, c, h, w] to pictures [n, H, W, 3] in [0, 1], one at a time to keep memory low."""
-    images = np.concatenate([vae.decode(one[None]) for one in vae.unscale(latents)])
+    tiled = _tiled(vae, vae.decoder, "latents", latents)
+    images = np.concatenate([vae.decode(one[None], tiled) for one in vae.unscale(latents)])
     pixels: Array = np.clip(images.transpose(0, 2, 3, 1) / 2 + 0.5, 0.0, 1.0)
     return pixels.astype(np.float32)
 
@@ -32,12 +35,21 @@ def encode(vae: AutoencoderKL, images: Array, noise: Noise) -> Array:
     """Latents [n, c, h, w] of pictures [n, 3, H, W] in [-1, 1]: drawn from what the encoder says,
     as diffusers draws them, with each image's next numbers."""
     config = vae.config
-    moments = np.concatenate([vae.moments(one[None]) for one in images])
+    tiled = _tiled(vae, vae.encoder, "sample", images)
+    moments = np.concatenate([vae.moments(one[None], tiled) for one in images])
     mean, log_variance = np.split(moments, 2, axis=1)
     spread = np.exp(np.clip(log_variance, -30, 20) / 2)
     latents = mean + spread * noise.draw(mean.shape[1:])
     scaled: Array = (latents - (config.shift_factor or 0.0)) * np.float32(config.scaling_factor)
     return scaled
+
+
+def _tiled(vae: AutoencoderKL, network: _core.Network, name: str, images: Array) -> bool:
+    """As the user wants it; else where a whole image does not fit into memory."""
+    if vae.tiling is not None:
+        return vae.tiling
+    c, h, w = images.shape[1:]
+    return not fits(network, {name: [1, h, w, c]})
 
 
 def to_pil(pixels: Array) -> list[Image.Image]:

@@ -215,6 +215,16 @@ class DiffusionPipeline(EmbeddingsMixin):
                 if other is not None and other is not part:
                     other.release()
 
+    @property
+    def vae_tiling(self) -> bool | None:
+        """Whether the VAE does pictures a strip at a time (less memory, more time, no seams);
+        None, to begin with: where a whole one does not fit into memory."""
+        return self.vae.tiling
+
+    @vae_tiling.setter
+    def vae_tiling(self, wanted: bool | None) -> None:
+        self.vae.tiling = wanted
+
     # -- what the model asks for ----------------------------------------
 
     @property
