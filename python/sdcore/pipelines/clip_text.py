@@ -14,18 +14,20 @@ from sdcore.prompts.chunks import Row, Token, chunks
 from sdcore.prompts.words import Vector, Words
 from sdcore.tokenizer import CLIPTokenizer
 
-__all__ = ["Encoder", "clip_skip", "encode_texts"]
+__all__ = ["Encoder", "beside", "clip_skip", "encode_texts"]
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A text encoder with its tokenizer, and words that are in no vocabulary."""
+    """A text encoder with its tokenizer, words that are in no vocabulary, and whether it is to
+    pool."""
 
     tokenizer: CLIPTokenizer
     model: CLIPTextModel
     words: Words = field(default_factory=dict)
+    pools: bool = False
 
     def rows(self, text: str) -> list[Row]:
         config = self.model.config
@@ -39,30 +41,21 @@ def encode_texts(
     *,
     skip: int = 0,
     final_norm: bool = True,
-    pooled: bool = False,
-) -> list[TextStates]:
-    """The states of each prompt, `[77 · chunks, d]`, a text for each encoder and their states side
-    by side; and what the last encoder pools of the first chunk. `skip` and `final_norm` are the
-    model's. A text of one chunk without weights has exactly the states of its tokens."""
+) -> list[tuple[TextStates, ...]]:
+    """The states of each prompt by encoder, `[77 · chunks, d]`, of a text for each; and what an
+    encoder pools of the first chunk. `skip` and `final_norm` are the model's. A text of one chunk
+    without weights has exactly the states of its tokens."""
     rows = [_even(prompt, encoders) for prompt in texts]
-    last = len(encoders) - 1
     made = [
-        _encode(
-            [of_prompt[i] for of_prompt in rows],
-            encoder.model,
-            skip,
-            final_norm,
-            pooled=last == i and pooled,
-        )
+        _encode([of_prompt[i] for of_prompt in rows], encoder, skip, final_norm)
         for i, encoder in enumerate(encoders)
     ]
-    return [
-        TextStates(
-            np.concatenate([states.hidden_states for states in of_prompt], axis=-1),
-            of_prompt[-1].pooled,
-        )
-        for of_prompt in zip(*made, strict=True)
-    ]
+    return [tuple(of_encoder[i] for of_encoder in made) for i in range(len(texts))]
+
+
+def beside(states: Sequence[TextStates]) -> Array:
+    """The states of several encoders side by side."""
+    return np.concatenate([one.hidden_states for one in states], axis=-1)
 
 
 def clip_skip(request: Request) -> int:
@@ -74,7 +67,7 @@ def clip_skip(request: Request) -> int:
 def _even(texts: Sequence[str], encoders: Sequence[Encoder]) -> list[list[Row]]:
     """The rows for each encoder, as many for each: empty ones follow where a text is shorter."""
     rows = [encoder.rows(text) for encoder, text in zip(encoders, texts, strict=True)]
-    most = max(map(len, rows))
+    most = max(map(len, rows), default=0)
     return [
         [*own, *encoder.rows("") * (most - len(own))]
         for encoder, own in zip(encoders, rows, strict=True)
@@ -83,21 +76,20 @@ def _even(texts: Sequence[str], encoders: Sequence[Encoder]) -> list[list[Row]]:
 
 def _encode(
     rows: Sequence[Sequence[Row]],
-    model: CLIPTextModel,
+    encoder: Encoder,
     skip: int,
     final_norm: bool,
-    pooled: bool,
 ) -> list[TextStates]:
     unique = list(dict.fromkeys(row.ids for of_text in rows for row in of_text))
     vectors = dict.fromkeys(t for ids in unique for t in ids if isinstance(t, Vector))
     beyond: Mapping[Token, int] = {
-        vector: model.config.vocab_size + i for i, vector in enumerate(vectors)
+        vector: encoder.model.config.vocab_size + i for i, vector in enumerate(vectors)
     }
-    out = model.encode(
+    out = encoder.model.encode(
         np.array([[beyond.get(token, token) for token in ids] for ids in unique]),
         skip=skip,
         final_norm=final_norm,
-        pooled=pooled,
+        pooled=encoder.pools,
         more=np.stack([vector.values for vector in vectors]) if vectors else None,
     )
     place: Mapping[tuple[Token, ...], int] = {ids: i for i, ids in enumerate(unique)}

@@ -72,6 +72,8 @@ class DiffusionPipeline(EmbeddingsMixin):
     tokenizer_classes: ClassVar[Mapping[str, Any]] = {}  # of those that are not CLIP's
     padding: ClassVar[Mapping[str, str]] = {}  # of tokenizers, where it is not the end of text
     extra_arguments: ClassVar[Sequence[str]] = ()  # that not every family has; see Arguments
+    # Arguments that take the place of a prompt, and what the denoiser calls them.
+    embeds: ClassVar[Mapping[str, str]] = {}
 
     vae: AutoencoderKL
     scheduler: Scheduler

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,6 @@ __all__ = ["Given", "Prompt", "Texts", "make_prompts"]
 
 Array = NDArray[np.float32]
 Texts = str | Sequence[str]
-
-# Arguments with states of prompts, and what the denoiser calls them.
-_EMBEDS = {"prompt_embeds": "encoder_hidden_states", "pooled_prompt_embeds": "text_embeds"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +58,13 @@ def make_prompts(
     negative_prompt: Texts | None,
     times: int,
     extra: dict[str, Any],
-    known: Collection[str],
+    embeds: Mapping[str, str],
 ) -> tuple[list[Prompt], list[Prompt]]:
     """A prompt and a negative one an image, `times` images each. What belongs to them is taken out
-    of `extra`; `known` are the names that could be there."""
-    prompts = _prompts("prompt", prompt, extra, known)
-    negatives = _prompts("negative_prompt", negative_prompt, extra, known, like=prompts)
+    of `extra`; `embeds` are the arguments that take the place of a prompt, and what the denoiser
+    calls them."""
+    prompts = _prompts("prompt", prompt, extra, embeds)
+    negatives = _prompts("negative_prompt", negative_prompt, extra, embeds, like=prompts)
     return (
         [one for one in prompts for _ in range(times)],
         [one for one in negatives for _ in range(times)],
@@ -77,13 +75,13 @@ def _prompts(
     name: str,
     first: Texts | None,
     extra: dict[str, Any],
-    known: Collection[str],
+    embeds: Mapping[str, str],
     like: Sequence[Prompt] | None = None,
 ) -> list[Prompt]:
     """As many as `like`."""
     negative = like is not None
     more = [extra.pop(f"{name}_{i}", None) for i in (2, 3)]
-    given = _given(extra, known, "negative_" if negative else "")
+    given = _given(extra, embeds, "negative_" if negative else "")
     if not given:
         texts = _texts(name, first, more, None if like is None else len(like))
         return [Prompt.read(row, negative) for row in texts]
@@ -135,11 +133,11 @@ def _listed(texts: Texts | None, name: str) -> list[str]:
     return list(listed)
 
 
-def _given(extra: dict[str, Any], known: Collection[str], side: str) -> list[Given]:
+def _given(extra: dict[str, Any], embeds: Mapping[str, str], side: str) -> list[Given]:
     """An entry a prompt; none at all where texts are to be encoded."""
-    wanted = {side + name: of for name, of in _EMBEDS.items() if side + name in known}
+    wanted = {side + name: of for name, of in embeds.items()}
     values = {name: extra.pop(name, None) for name in wanted}
-    if all(value is None for value in values.values()):
+    if all(value is None for value in values.values()):  # of none, too
         return []
     arrays = {name: _states(value, name) for name, value in values.items()}
     if len({len(array) for array in arrays.values()}) > 1:
@@ -150,7 +148,11 @@ def _given(extra: dict[str, Any], known: Collection[str], side: str) -> list[Giv
 
 
 def _states(value: Any, name: str) -> Array:
-    sizes = ("n", "channels") if "pooled" in name else ("n", "tokens", "channels")
+    sizes: tuple[str, ...] = ("n", "tokens", "channels")
+    if name.endswith("pooled_prompt_embeds"):
+        sizes = ("n", "channels")
+    elif name.endswith("mask"):
+        sizes = ("n", "tokens")
     array = np.asarray(np.nan if value is None else value, dtype=np.float32)
     if array.ndim != len(sizes) or 0 in array.shape:
         got = None if value is None else list(array.shape)

@@ -55,8 +55,10 @@ class Arguments(TypedDict, total=False):
     clip_skip: int | None  # layers of CLIP to leave out, besides those that the model does
     prompt_embeds: ArrayLike | None  # [n, tokens, channels]: what takes the place of prompt
     negative_prompt_embeds: ArrayLike | None
-    pooled_prompt_embeds: ArrayLike | None  # [n, channels], SDXL's
+    pooled_prompt_embeds: ArrayLike | None  # [n, channels], of SDXL and SD 3
     negative_pooled_prompt_embeds: ArrayLike | None
+    prompt_attention_mask: ArrayLike | None  # [n, tokens], of PixArt
+    negative_prompt_attention_mask: ArrayLike | None
     prompt_2: Texts | None  # for the second text encoder; None is the prompt
     prompt_3: Texts | None
     negative_prompt_2: Texts | None
@@ -157,9 +159,7 @@ def make_request(
     extra = _extra(pipe, arguments)
     given = {**_DEFAULTS, **arguments}
     per_prompt = whole(given["num_images_per_prompt"], "num_images_per_prompt", 1)
-    prompts, negatives = make_prompts(
-        prompt, negative_prompt, per_prompt, extra, pipe.extra_arguments
-    )
+    prompts, negatives = make_prompts(prompt, negative_prompt, per_prompt, extra, pipe.embeds)
     image, latents = given["image"], given["latents"]
     if extra.get("denoising_start") is not None:
         image, latents = None, _left_by_another(image)
@@ -197,10 +197,14 @@ def make_request(
 
 def _extra(pipe: DiffusionPipeline, arguments: Mapping[str, Any]) -> dict[str, Any]:
     extra = {name: value for name, value in arguments.items() if name not in _DEFAULTS}
-    if unknown := sorted(set(extra) - set(pipe.extra_arguments)):
+    own = [
+        *pipe.extra_arguments,
+        *(side + name for name in pipe.embeds for side in ("", "negative_")),
+    ]
+    if unknown := sorted(set(extra) - set(own)):
         raise InvalidArgumentError(
             f"[pipeline] {type(pipe).__name__} has no argument {unknown[0]!r}; it has "
-            f"{', '.join([*_DEFAULTS, *pipe.extra_arguments])}"
+            f"{', '.join([*_DEFAULTS, *own])}"
         )
     return extra
 

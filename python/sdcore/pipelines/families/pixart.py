@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore import _core
-from sdcore.errors import CheckpointError, InvalidArgumentError
+from sdcore.errors import CheckpointError
 from sdcore.models.base import Loadable
 from sdcore.models.pixart import PixArtTransformer2DModel, build_pixart
 from sdcore.models.t5 import T5EncoderModel, build_t5
@@ -17,7 +17,8 @@ from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.conditioning import Conditioning, encode_unique
 from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.pipeline import DiffusionPipeline, Shapes
-from sdcore.pipelines.request import Prompt, Request, whole
+from sdcore.pipelines.request import Prompt, Request
+from sdcore.pipelines.t5_text import encode_captions, sequence_length
 from sdcore.tokenizer import T5Tokenizer
 
 __all__ = ["PixArtPipeline"]
@@ -26,7 +27,6 @@ Array = NDArray[np.float32]
 
 # Tokens of a caption that α and Σ were trained on.
 _ALPHA_TOKENS, _SIGMA_TOKENS = 120, 300
-_MAX_SEQUENCE = 512
 
 
 class PixArtPipeline(DiffusionPipeline, families=("pixart",)):
@@ -40,6 +40,10 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart",)):
     tokenizers = ("tokenizer",)
     tokenizer_classes: ClassVar[Mapping[str, Any]] = {"tokenizer": T5Tokenizer}
     extra_arguments = ("max_sequence_length",)  # tokens for T5: 300, of α 120
+    embeds: ClassVar[Mapping[str, str]] = {
+        "prompt_embeds": "encoder_hidden_states",
+        "prompt_attention_mask": "encoder_attention_mask",
+    }
     default_guidance = 4.5
 
     text_encoder: T5EncoderModel
@@ -90,11 +94,7 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart",)):
         return _SIGMA_TOKENS if sigma else _ALPHA_TOKENS
 
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
-        tokens = request.extra.get("max_sequence_length", self.default_tokens)
-        if whole(tokens, "max_sequence_length", 1) > _MAX_SEQUENCE:
-            raise InvalidArgumentError(
-                f"[pipeline] max_sequence_length must be at most {_MAX_SEQUENCE}, got {tokens}"
-            )
+        tokens = sequence_length(request, self.default_tokens)
         encoded = dict(encode_unique(prompts, lambda unique: self.encode(unique, tokens)))
         if self.transformer.config.knows_sizes:
             n, h, w = len(prompts), request.height, request.width
@@ -104,11 +104,12 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart",)):
 
     def encode(self, prompts: Sequence[Prompt], tokens: int) -> Conditioning:
         """T5's hidden states `[n, tokens, d]`, and their mask `[n, tokens]`."""
-        ids, mask = self.tokenizer([clean(prompt.text()) for prompt in prompts], tokens)
-        return {
-            "encoder_hidden_states": self.text_encoder(ids, mask),
-            "encoder_attention_mask": mask.astype(np.float32),
-        }
+        texts = [prompt.text().strip() for prompt in prompts]
+        # In lower case, as diffusers has it without its optional `clean_caption`.
+        states, mask = encode_captions(
+            texts, self.tokenizer, self.text_encoder, tokens, masked=True, lower=True
+        )
+        return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
 
     def predict(self, x: Array, timestep: float, conditioning: Conditioning, **more: Any) -> Array:
         out = super().predict(x, timestep, conditioning, **more)
@@ -117,8 +118,3 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart",)):
 
 
 _BETWEEN_VAES = 0.15  # SDXL's scaling factor is 0.13025, Stable Diffusion's 0.18215
-
-
-def clean(caption: str) -> str:
-    """As diffusers does without its optional `clean_caption`."""
-    return caption.lower().strip()

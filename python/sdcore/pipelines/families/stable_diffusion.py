@@ -36,11 +36,8 @@ class StableDiffusionPipeline(UNetPipeline, families=("sd1",)):
         "vae": AutoencoderKL,
     }
     tokenizers = ("tokenizer",)
-    extra_arguments: ClassVar[Sequence[str]] = (
-        "clip_skip",
-        "prompt_embeds",
-        "negative_prompt_embeds",
-    )
+    extra_arguments: ClassVar[Sequence[str]] = ("clip_skip",)
+    embeds: ClassVar[Mapping[str, str]] = {"prompt_embeds": "encoder_hidden_states"}
     clip_layer: ClassVar[int] = 1  # the one that it reads, from the last: A1111's clip skip
 
     text_encoder: CLIPTextModel
@@ -72,7 +69,7 @@ class StableDiffusionPipeline(UNetPipeline, families=("sd1",)):
         array of arrays."""
         encoder = Encoder(self.tokenizer, self.text_encoder, self.words)
         states = encode_texts([(text,) for text in prompts], [encoder], skip=clip_skip)
-        return stacked([one.hidden_states for one in states])
+        return stacked([one.hidden_states for (one,) in states])
 
     def export(self, path: PathLike, steps: int | Iterable[int] = 20, dtype: str = "auto") -> None:
         """Writes one GGUF file that a C or C++ program draws with, bit for bit as here (sdcore.h).

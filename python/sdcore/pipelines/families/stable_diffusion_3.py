@@ -12,22 +12,24 @@ from numpy.typing import NDArray
 from sdcore import _core
 from sdcore.errors import CheckpointError, InvalidArgumentError
 from sdcore.models.base import Loadable
-from sdcore.models.clip import CLIPTextModel, build_clip
+from sdcore.models.clip import CLIPTextModel, TextStates, build_clip
 from sdcore.models.mmdit import SD3Transformer2DModel, build_mmdit
 from sdcore.models.t5 import T5EncoderModel, build_t5
 from sdcore.models.vae import AutoencoderKL
-from sdcore.pipelines.conditioning import Conditioning, encode_unique
+from sdcore.pipelines.clip_text import Encoder, beside, clip_skip, encode_texts
+from sdcore.pipelines.conditioning import Conditioning, encode_unique, stacked
 from sdcore.pipelines.guidance import Guidance, Model, rescaled
 from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.pipeline import DiffusionPipeline, Shapes
 from sdcore.pipelines.request import Prompt, Request, whole
+from sdcore.pipelines.t5_text import encode_captions, sequence_length
 from sdcore.tokenizer import CLIPTokenizer, T5Tokenizer
 
 __all__ = ["StableDiffusion3Pipeline"]
 
 Array = NDArray[np.float32]
 
-_T5_TOKENS, _MAX_SEQUENCE = 256, 512  # unless asked for, and at most
+_T5_TOKENS = 256  # unless asked for
 _CLIP_TOKENS = 77
 
 
@@ -47,13 +49,19 @@ class StableDiffusion3Pipeline(DiffusionPipeline, families=("sd3",)):
     padding: ClassVar[Mapping[str, str]] = {"tokenizer_2": "!"}
     tokenizer_classes: ClassVar[Mapping[str, Any]] = {"tokenizer_3": T5Tokenizer}
     extra_arguments = (
+        *("prompt_2", "prompt_3", "negative_prompt_2", "negative_prompt_3", "clip_skip"),
         "max_sequence_length",  # tokens for T5, 256
         "skip_guidance_layers",  # blocks that skip-layer guidance leaves out, none
         "skip_layer_guidance_scale",  # 2.8
         "skip_layer_guidance_start",  # share of the steps after which it begins, 0.01
         "skip_layer_guidance_stop",  # and before which it ends, 0.2
     )
+    embeds: ClassVar[Mapping[str, str]] = {
+        "prompt_embeds": "encoder_hidden_states",
+        "pooled_prompt_embeds": "pooled_projections",
+    }
     default_steps = 28
+    clip_layer: ClassVar[int] = 2
 
     text_encoder: CLIPTextModel | None
     text_encoder_2: CLIPTextModel | None
@@ -145,35 +153,43 @@ class StableDiffusion3Pipeline(DiffusionPipeline, families=("sd3",)):
         )
 
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
-        tokens = whole(
-            request.extra.get("max_sequence_length", _T5_TOKENS), "max_sequence_length", 1
-        )
-        if tokens > _MAX_SEQUENCE:
-            raise InvalidArgumentError(
-                f"[pipeline] max_sequence_length must be at most {_MAX_SEQUENCE}, got {tokens}"
-            )
-        return encode_unique(prompts, lambda unique: self.encode(unique, tokens))
+        tokens, skip = sequence_length(request, _T5_TOKENS), clip_skip(request)
+        return encode_unique(prompts, lambda unique: self.encode(unique, tokens, skip))
 
-    def encode(self, prompts: Sequence[Prompt], tokens: int = _T5_TOKENS) -> Conditioning:
+    def encode(
+        self, prompts: Sequence[Prompt], tokens: int = _T5_TOKENS, clip_skip: int = 0
+    ) -> Conditioning:
         """Hidden states of CLIP-L and CLIP-G side by side, then those of T5, `[n, 77 + tokens, d]`;
-        and what the two CLIPs pool, side by side. Zeros stand for an encoder that is left out."""
+        and what the two CLIPs pool, side by side. Zeros stand for an encoder that is left out.
+        Prompts that are long for CLIP have 77 · k states of it; where lengths differ, states are an
+        array of arrays."""
         width = self.transformer.config.joint_attention_dim
-        pooled_width = self.transformer.config.pooled_projection_dim
-        sizes = self._clip_widths(pooled_width)
-        clips = [
-            self._clip(encoder, tokenizer, [prompt.text(i) for prompt in prompts], sizes[i])
-            for i, (encoder, tokenizer) in enumerate(
-                [(self.text_encoder, self.tokenizer), (self.text_encoder_2, self.tokenizer_2)]
-            )
-        ]
-        beside = np.concatenate([states for states, _ in clips], axis=2)
-        padded = np.zeros((*beside.shape[:2], width), np.float32)
-        padded[:, :, : beside.shape[2]] = beside
         t5 = self._t5([prompt.text(2) for prompt in prompts], tokens, width)
-        return {
-            "encoder_hidden_states": np.concatenate([padded, t5], axis=1),
-            "pooled_projections": np.concatenate([pooled for _, pooled in clips], axis=1),
+        states, pooled = [], []
+        for clips, captions in zip(self._clips(prompts, clip_skip), t5, strict=True):
+            both = beside(clips)
+            padded = np.pad(both, ((0, 0), (0, width - both.shape[1])))
+            states.append(np.concatenate([padded, captions]))
+            pooled.append(np.concatenate([one.pooled for one in clips if one.pooled is not None]))
+        return {"encoder_hidden_states": stacked(states), "pooled_projections": np.stack(pooled)}
+
+    def _clips(self, prompts: Sequence[Prompt], clip_skip: int) -> list[list[TextStates]]:
+        """What both CLIPs make of each prompt."""
+        parts = ((self.text_encoder, self.tokenizer), (self.text_encoder_2, self.tokenizer_2))
+        words = self.words
+        there = {
+            i: Encoder(tokenizer, model, words, pools=True)
+            for i, (model, tokenizer) in enumerate(parts)
+            if model is not None and tokenizer is not None
         }
+        texts = [[prompt.text(i) for i in there] for prompt in prompts]
+        encoders = list(there.values())
+        found = encode_texts(texts, encoders, skip=clip_skip + 1, final_norm=False)
+        widths = self._clip_widths(self.transformer.config.pooled_projection_dim)
+        return [
+            [made.get(i) or _nothing(made, width) for i, width in enumerate(widths)]
+            for made in (dict(zip(there, of_prompt, strict=True)) for of_prompt in found)
+        ]
 
     def _clip_widths(self, both: int) -> tuple[int, int]:
         """Channels that each CLIP pools; of one that is left out, what the other leaves."""
@@ -185,26 +201,18 @@ class StableDiffusion3Pipeline(DiffusionPipeline, families=("sd3",)):
             first = both - second if second is not None else both // 2
         return first, both - first
 
-    def _clip(
-        self,
-        encoder: CLIPTextModel | None,
-        tokenizer: CLIPTokenizer | None,
-        texts: Sequence[str],
-        width: int,
-    ) -> tuple[Array, Array]:
-        if encoder is None or tokenizer is None:
-            n = len(texts)
-            return np.zeros((n, _CLIP_TOKENS, width), np.float32), np.zeros((n, width), np.float32)
-        states = encoder.encode(tokenizer(list(texts)), skip=1, final_norm=False, pooled=True)
-        assert states.pooled is not None
-        return states.hidden_states, states.pooled
-
     def _t5(self, texts: Sequence[str], tokens: int, width: int) -> Array:
         if self.text_encoder_3 is None or self.tokenizer_3 is None:
             return np.zeros((len(texts), tokens, width), np.float32)
-        ids, _ = self.tokenizer_3(list(texts), tokens)
         # Padding is attended to, as it was in training.
-        return self.text_encoder_3(ids)
+        return encode_captions(texts, self.tokenizer_3, self.text_encoder_3, tokens)[0]
+
+
+def _nothing(others: Mapping[int, TextStates], width: int) -> TextStates:
+    """Zeros for a CLIP that is left out, as long as the other's states."""
+    lengths = [len(states.hidden_states) for states in others.values()]
+    length = lengths[0] if lengths else _CLIP_TOKENS
+    return TextStates(np.zeros((length, width), np.float32), np.zeros(width, np.float32))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from sdcore.models.base import Loadable
 from sdcore.models.clip import CLIPTextModel, build_clip
 from sdcore.models.unet import UNet2DConditionModel, build_unet
 from sdcore.models.vae import AutoencoderKL
-from sdcore.pipelines.clip_text import Encoder, clip_skip, encode_texts
+from sdcore.pipelines.clip_text import Encoder, beside, clip_skip, encode_texts
 from sdcore.pipelines.conditioning import Conditioning, stacked
 from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.noise import Noise
@@ -33,11 +33,6 @@ Array = NDArray[np.float32]
 
 _SIZES = ("original_size", "crops_coords_top_left", "target_size")
 _STAGES = ("denoising_start", "denoising_end")
-_EMBEDS = tuple(
-    f"{side}{name}"
-    for name in ("prompt_embeds", "pooled_prompt_embeds")
-    for side in ("", "negative_")
-)
 _SCORE = "aesthetic_score"
 _SCORES = {False: 6.0, True: 2.5}  # of prompts, of negative ones (Podell et al. 2023)
 
@@ -62,8 +57,12 @@ class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5
         *(f"negative_{name}" for name in _SIZES),
         *_STAGES,
         "clip_skip",
-        *_EMBEDS,
     )
+
+    embeds: ClassVar[Mapping[str, str]] = {
+        "prompt_embeds": "encoder_hidden_states",
+        "pooled_prompt_embeds": "text_embeds",
+    }
 
     text_encoder: CLIPTextModel
     text_encoder_2: CLIPTextModel
@@ -116,7 +115,7 @@ class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5
         words = self.words
         return (
             Encoder(self.tokenizer, self.text_encoder, words),
-            Encoder(self.tokenizer_2, self.text_encoder_2, words),
+            Encoder(self.tokenizer_2, self.text_encoder_2, words, pools=True),
         )
 
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
@@ -163,14 +162,13 @@ class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5
             self.encoders,
             skip=clip_skip + 1,
             final_norm=False,
-            pooled=True,
         )
         states, pooled = [], []
         for prompt, one in zip(prompts, found, strict=True):
-            assert one.pooled is not None
+            assert one[-1].pooled is not None
             share = np.float32(not self.force_zeros_for_empty_prompt or bool(prompt.texts))
-            states.append(one.hidden_states * share)
-            pooled.append(one.pooled * share)
+            states.append(beside(one) * share)
+            pooled.append(one[-1].pooled * share)
         return stacked(states), np.stack(pooled)
 
     def _time_ids(self, negative: bool, request: Request) -> list[float]:
@@ -204,13 +202,12 @@ class StableDiffusionXLRefinerPipeline(StableDiffusionXLPipeline, families=("sdx
         *("negative_original_size", "negative_crops_coords_top_left", f"negative_{_SCORE}"),
         *_STAGES,
         "clip_skip",
-        *_EMBEDS,
     )
     force_zeros_for_empty_prompt = False
 
     @property
     def encoders(self) -> Sequence[Encoder]:
-        return (Encoder(self.tokenizer_2, self.text_encoder_2, self.words),)
+        return (Encoder(self.tokenizer_2, self.text_encoder_2, self.words, pools=True),)
 
 
 def _size_ids(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> int:
