@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a prompt may not fit the terminal
     args = _parser().parse_args(argv)
     verbose = getattr(args, "verbose", False)
+    logger = logging.getLogger("sdcore")
+    level = logger.level
     handler = _log_to_stderr(verbose, getattr(args, "quiet", False))
     try:
         args.run(args)
@@ -59,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = "" if verbose else " (a fault of sdcore; -v shows where)"
         return _fail(f"{type(error).__name__}: {error}{hint}")
     finally:
-        logging.getLogger("sdcore").removeHandler(handler)
+        logger.removeHandler(handler)
+        logger.setLevel(level)  # a program may go on after its command
 
 
 class _Parser(argparse.ArgumentParser):
