@@ -153,7 +153,7 @@ SUBJECTS = {
         "text_encoder",
         T5EncoderModel,
         T5,
-        lambda _: {"input_ids": (1, _T5_TOKENS["t5-xxl"])},
+        lambda side: {"input_ids": (1, min(side, _T5_TOKENS["t5-xxl"]))},
         _t5_peer,
     ),
 }

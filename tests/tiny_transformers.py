@@ -235,13 +235,13 @@ def clip(width: int, projection: int, act: str, seed: int) -> CLIPTextModelWithP
 
 
 @lru_cache
-def vae(latents: int, **config: Any) -> AutoencoderKL:
+def vae(latents: int, levels: int = 2, **config: Any) -> AutoencoderKL:
     return _random(
         AutoencoderKL(
-            block_out_channels=(32, 64),
+            block_out_channels=(32, 64, 32, 32)[:levels],
             layers_per_block=1,
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
             norm_num_groups=32,
             sample_size=32,
             latent_channels=latents,
@@ -300,15 +300,14 @@ def sd3_pipeline(folder: Path, kind: str = "3.5-medium") -> StableDiffusion3Pipe
     return pipe
 
 
-def pixart_pipeline(folder: Path, sizes: bool) -> PixArtSigmaPipeline:
+def pixart_pipeline(folder: Path, sizes: bool, **parts: Any) -> PixArtSigmaPipeline:
     """α where it is told sizes, else Σ; written to `folder` too."""
     kind = PixArtAlphaPipeline if sizes else PixArtSigmaPipeline
+    linear = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear"}
     pipe = kind(
-        transformer=pixart(sizes, 128 if sizes else 16),
-        scheduler=DPMSolverMultistepScheduler(
-            beta_start=0.0001, beta_end=0.02, beta_schedule="linear"
-        ),
-        vae=vae(4, scaling_factor=0.18215 if sizes else 0.13025),
+        transformer=parts.get("transformer") or pixart(sizes, 128 if sizes else 16),
+        scheduler=parts.get("scheduler") or DPMSolverMultistepScheduler(**linear),
+        vae=parts.get("vae") or vae(4, scaling_factor=0.18215 if sizes else 0.13025),
         text_encoder=t5(48),
         tokenizer=t5_tokenizer(folder / "t5"),
     )

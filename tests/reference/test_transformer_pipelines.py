@@ -3,18 +3,23 @@ topology, and what goes wrong in ways that a user can cause."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import LCMScheduler
+from diffusers.image_processor import PixArtImageProcessor
+from diffusers.pipelines.pixart_alpha import pipeline_pixart_alpha, pipeline_pixart_sigma
 from PIL import Image
 from safetensors.torch import save_file
 
 import sdcore
 import tiny_transformers as tiny
 from reference.common import SAMPLED_F32, error
+from sdcore.pipelines.pictures import cut_to
 
 PROMPT, NEGATIVE = "the red circle of a cat", "blurry dog"
 
@@ -191,8 +196,8 @@ def test_pixarts_latents_are_diffusers(pixart: tuple[Any, Path]) -> None:
         "max_sequence_length": 24,
         **SIZE,
     }
-    torch_only = {"use_resolution_binning": False, "clean_caption": False}
-    ref = torch_latents(reference, **arguments, **torch_only)
+    arguments |= {"use_resolution_binning": False, "clean_caption": False}
+    ref = torch_latents(reference, **arguments)
     pipe = sdcore.DiffusionPipeline.from_pretrained(folder, dtype="f32")
     assert type(pipe.scheduler) is sdcore.DPMSolverMultistepScheduler
     out = pipe(**arguments, seed=5, output_type="latent").images
@@ -203,8 +208,79 @@ def test_pixarts_captions_are_as_long_as_in_training(pixart: tuple[Any, Path]) -
     _, folder = pixart
     pipe = sdcore.DiffusionPipeline.from_pretrained(folder)
     assert pipe.default_tokens == (120 if pipe.transformer.config.knows_sizes else 300)
-    (picture,) = pipe(PROMPT, **SIZE, num_inference_steps=2, seed=1).images
+    asked = {**SIZE, "use_resolution_binning": False}
+    (picture,) = pipe(PROMPT, **asked, num_inference_steps=2, seed=1).images
     assert picture.size == (16, 24)
+
+
+def test_pixart_draws_at_sizes_of_its_training(tmp_path: Path) -> None:
+    """The model of 256 pixels, with a VAE of the real depth."""
+    reference = tiny.pixart_pipeline(
+        tmp_path, False, transformer=tiny.pixart(False, 32), vae=tiny.vae(4, 4)
+    )
+    reference.set_progress_bar_config(disable=True)
+    pipe = sdcore.DiffusionPipeline.from_pretrained(tmp_path, dtype="f32")
+    arguments: dict[str, Any] = {
+        "prompt": PROMPT,
+        "negative_prompt": NEGATIVE,
+        "num_inference_steps": 2,
+        "height": 96,
+        "width": 64,
+    }
+    ref = torch_latents(reference, **arguments, clean_caption=False)
+    assert ref.shape == (1, 4, 38, 26)
+    out = pipe(**arguments, clean_caption=False, seed=5, output_type="latent").images
+    assert error(out, ref) <= SAMPLED_F32
+    drawn = pipe(**arguments, seed=5)
+    assert drawn.images[0].size == (64, 96)
+    assert (drawn.parameters["width"], drawn.parameters["height"]) == (64, 96)
+    pixels = pipe(**arguments, seed=5, output_type="np").images
+    assert pixels.shape == (1, 96, 64, 3)
+    whole = pipe(**{**arguments, "height": 304, "width": 208}, seed=5, output_type="np").images
+    assert np.array_equal(pixels, cut_to(whole, 64, 96))
+
+
+def test_what_is_cut_is_the_middle() -> None:
+    y, x = np.mgrid[0:1:304j, 0:1:208j].astype(np.float32)
+    smooth = np.stack([y, x, np.sin(3 * x * y)], axis=-1)[None]
+    reference = PixArtImageProcessor.resize_and_crop_tensor(
+        torch.from_numpy(smooth).permute(0, 3, 1, 2), 64, 96
+    )
+    assert error(cut_to(smooth, 64, 96), reference.permute(0, 2, 3, 1).numpy()) < 5e-3
+
+
+@pytest.mark.parametrize("sample", [32, 64, 128, 256])
+def test_the_sizes_of_pixarts_training_are_diffusers(
+    pixart: tuple[Any, Path], sample: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bins = {
+        32: pipeline_pixart_alpha.ASPECT_RATIO_256_BIN,
+        64: pipeline_pixart_alpha.ASPECT_RATIO_512_BIN,
+        128: pipeline_pixart_alpha.ASPECT_RATIO_1024_BIN,
+        256: pipeline_pixart_sigma.ASPECT_RATIO_2048_BIN,
+    }[sample]
+    reference, folder = pixart
+    pipe = sdcore.DiffusionPipeline.from_pretrained(folder)
+    config = dataclasses.replace(pipe.transformer.config, sample_size=sample)
+    monkeypatch.setattr(pipe.transformer, "config", config)
+    times = 8 // pipe.vae.scale_factor
+    for height in range(256, 2048, 96):
+        for width in range(256, 2048, 96):
+            wanted = reference.image_processor.classify_height_width_bin(height, width, bins)
+            drawn = pipe.drawn_size(width, height, {})
+            assert (drawn[1] * times, drawn[0] * times) == wanted, (width, height)
+
+
+def test_pixart_lcm(tmp_path: Path) -> None:
+    reference = tiny.pixart_pipeline(
+        tmp_path, False, scheduler=LCMScheduler(beta_schedule="linear", beta_end=0.02)
+    )
+    reference.set_progress_bar_config(disable=True)
+    pipe = sdcore.DiffusionPipeline.from_pretrained(tmp_path, dtype="f32")
+    assert (pipe.default_steps, pipe.default_guidance) == (4, 1.0)
+    same = {"prompt": PROMPT, "clean_caption": False, "use_resolution_binning": False, **SIZE}
+    ref = torch_latents(reference, **same, num_inference_steps=4, guidance_scale=0.0)
+    assert error(pipe(**same, seed=5, output_type="latent").images, ref) <= SAMPLED_F32
 
 
 def test_pixart_cannot_do_without_t5(pixart: tuple[Any, Path], tmp_path: Path) -> None:
@@ -225,4 +301,5 @@ def test_pixart_cannot_do_without_t5(pixart: tuple[Any, Path], tmp_path: Path) -
         tokenizer=folder / "tokenizer",
         vae=folder / "vae",
     )
-    assert pipe(PROMPT, **SIZE, num_inference_steps=2, seed=1).images[0].size == (16, 24)
+    drawn = pipe(PROMPT, **SIZE, num_inference_steps=2, seed=1, use_resolution_binning=False)
+    assert drawn.images[0].size == (16, 24)

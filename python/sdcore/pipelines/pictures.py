@@ -16,7 +16,16 @@ from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.memory import fits
 from sdcore.pipelines.noise import Noise
 
-__all__ = ["ImageLike", "as_picture", "decode", "encode", "fitted", "fitted_mask", "to_pil"]
+__all__ = [
+    "ImageLike",
+    "as_picture",
+    "cut_to",
+    "decode",
+    "encode",
+    "fitted",
+    "fitted_mask",
+    "to_pil",
+]
 
 Array = NDArray[np.float32]
 # An array is [h, w] or [h, w, 3]: uint8, or numbers in [0, 1].
@@ -55,6 +64,21 @@ def _tiled(vae: AutoencoderKL, network: _core.Network, name: str, images: Array)
 def to_pil(pixels: Array) -> list[Image.Image]:
     """Pictures [n, H, W, 3] in [0, 1] as images of 8 bits."""
     return [Image.fromarray(image) for image in np.round(pixels * 255).astype(np.uint8)]
+
+
+def cut_to(pixels: Array, width: int, height: int) -> Array:
+    """Pictures [n, H, W, 3] shrunk or enlarged until they cover this size, and their middle."""
+    drawn_height, drawn_width = pixels.shape[1:3]
+    times = max(width / drawn_width, height / drawn_height)
+    size = max(int(drawn_width * times), width), max(int(drawn_height * times), height)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    resized = [
+        np.asarray(Image.fromarray(channel).resize(size, Image.Resampling.LANCZOS))
+        for channel in pixels.transpose(0, 3, 1, 2).reshape(-1, drawn_height, drawn_width)
+    ]
+    whole = np.stack(resized).reshape(len(pixels), 3, size[1], size[0]).transpose(0, 2, 3, 1)
+    cut: Array = np.clip(whole[:, top : top + height, left : left + width], 0.0, 1.0)
+    return cut
 
 
 def as_picture(image: ImageLike, name: str) -> Image.Image:

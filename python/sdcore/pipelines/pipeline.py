@@ -38,7 +38,7 @@ from sdcore.pipelines.loading import (
 )
 from sdcore.pipelines.memory import is_tight, tell_memory
 from sdcore.pipelines.noise import Noise
-from sdcore.pipelines.pictures import decode, to_pil
+from sdcore.pipelines.pictures import cut_to, decode, to_pil
 from sdcore.pipelines.prompt import Texts
 from sdcore.pipelines.request import Arguments, Prompt, Request, make_request
 from sdcore.pipelines.start import Start, begin
@@ -100,6 +100,13 @@ class DiffusionPipeline(EmbeddingsMixin):
         # Whether parts give back their memory as soon as the next one runs.
         self.unload = False
         self.unload = is_tight(self)
+
+    def _best_with(self, parts: Parts, steps: int, guidance: float) -> None:
+        """Defaults, where the file does not say its own."""
+        if parts.defaults.steps is None:
+            self.default_steps = steps
+        if parts.defaults.guidance_scale is None:
+            self.default_guidance = guidance
 
     def _check_latents(self) -> None:
         """The VAE's latents are the denoiser's, which may also give their variance."""
@@ -267,6 +274,11 @@ class DiffusionPipeline(EmbeddingsMixin):
         """Pixels that width and height are multiples of."""
         return self.vae.scale_factor
 
+    def drawn_size(self, width: int, height: int, extra: Mapping[str, Any]) -> tuple[int, int]:
+        """Width and height at which a picture of this size is drawn, before it is cut to it;
+        `extra` are the family's own arguments."""
+        return width, height
+
     def latent_shape(self, request: Request) -> tuple[int, int, int]:
         f = self.vae.scale_factor
         return self.vae.config.latent_channels, request.height // f, request.width // f
@@ -350,10 +362,12 @@ class DiffusionPipeline(EmbeddingsMixin):
         images: Any = latents
         if request.output_type != "latent":
             self.needs_only(self.vae)
-        if request.output_type == "np":
             images = decode(self.vae, latents)
-        elif request.output_type == "pil":
-            images = self.to_pil(latents)
+            if request.cut is not None:
+                images = cut_to(images, *request.cut)
+            if request.output_type == "pil":
+                images = to_pil(images)
+        width, height = request.cut or (request.width, request.height)
         parameters = {
             "prompt": request.prompts[0].written,
             "negative_prompt": request.negative_prompts[0].written,
@@ -361,8 +375,8 @@ class DiffusionPipeline(EmbeddingsMixin):
             "sampler": type(self.scheduler).__name__,
             "guidance_scale": request.guidance_scale,
             "guidance_rescale": request.guidance_rescale or None,
-            "width": request.width,
-            "height": request.height,
+            "width": width,
+            "height": height,
             "eta": request.eta,
             "rng": request.rng,
             "subseed": request.subseeds[0] if request.subseed_strength else None,

@@ -59,6 +59,8 @@ class Arguments(TypedDict, total=False):
     negative_pooled_prompt_embeds: ArrayLike | None
     prompt_attention_mask: ArrayLike | None  # [n, tokens], of PixArt
     negative_prompt_attention_mask: ArrayLike | None
+    clean_caption: bool  # PixArt: whether prompts are cleaned as captions were in training
+    use_resolution_binning: bool  # PixArt: whether to draw at a size of the training, and cut it
     prompt_2: Texts | None  # for the second text encoder; None is the prompt
     prompt_3: Texts | None
     negative_prompt_2: Texts | None
@@ -132,6 +134,7 @@ class Request:
     strength: float
     hires: Hires | None
     extra: Mapping[str, Any]  # arguments that only some families have, as given
+    cut: tuple[int, int] | None = None  # what pictures are shrunk and cut to: width and height
 
     def lora_tags(self) -> tuple[LoraTag, ...]:
         """Those of the prompts. One network draws all images, so they must agree."""
@@ -168,7 +171,9 @@ def make_request(
     if latents is not None and np.ndim(latents) == 4:
         h, w = np.shape(latents)[2:]
         sizes = [(w * pipe.vae.scale_factor, h * pipe.vae.scale_factor)]
-    width, height = _size(pipe, given["width"], given["height"], sizes)
+    asked = width, height = _size(pipe, given["width"], given["height"], sizes)
+    if latents is None and given["hires_scale"] == 1:
+        width, height = pipe.drawn_size(width, height, extra)
     steps = given["num_inference_steps"]
     steps = whole(pipe.default_steps if steps is None else steps, "num_inference_steps", 1)
     scale = given["guidance_scale"]
@@ -192,6 +197,7 @@ def make_request(
         strength=_share(given["strength"], "strength"),
         hires=_hires(pipe, given, width, height, steps),
         extra=extra,
+        cut=None if asked == (width, height) else asked,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ def encode_captions(
     tokens: int,
     *,
     masked: bool = False,
-    lower: bool = False,
+    read: Callable[[str], str] = str,
 ) -> tuple[Array, Array]:
     """The states of each prompt, `[n, tokens, d]`, and their mask `[n, tokens]`, ones but for the
     padding, which T5 itself regards where `masked` says so.
@@ -46,7 +46,7 @@ def encode_captions(
     A weight scales what a token's state is beyond that of an empty prompt at its place: ComfyUI's
     way. (The web UI's, the mean of all states, is near zero for T5.)
     """
-    found = [sequence(text, tokenizer, tokens, lower) for text in texts]
+    found = [sequence(text, tokenizer, tokens, read) for text in texts]
     weights = np.array([row.weights for row, _ in found], np.float32)
     if weighted := bool((weights != 1).any()):
         found.append(sequence("", tokenizer, tokens))

@@ -60,13 +60,6 @@ class UNetPipeline(DiffusionPipeline):
         distilled = self.unet.config.time_cond_proj_dim is not None
         return Guidance(1.0) if distilled else super().guidance(request)
 
-    def _best_with(self, parts: Parts, steps: int, guidance: float) -> None:
-        """Defaults, where the file does not say its own."""
-        if parts.defaults.steps is None:
-            self.default_steps = steps
-        if parts.defaults.guidance_scale is None:
-            self.default_guidance = guidance
-
     def _check_text(self) -> None:
         wanted = self.unet.config.cross_attention_dim
         if wanted != self.text_channels and not isinstance(wanted, Sequence):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sdcore.prompts.attention import parse
 from sdcore.prompts.chunks import Row
 from sdcore.tokenizer import T5Tokenizer
@@ -11,15 +13,15 @@ __all__ = ["sequence"]
 
 
 def sequence(
-    prompt: str, tokenizer: T5Tokenizer, length: int, lower: bool = False
+    prompt: str, tokenizer: T5Tokenizer, length: int, read: Callable[[str], str] = str
 ) -> tuple[Row, int]:
     """A row of `length` tokens, and how many of them are the prompt's and its end's. BREAK is a
-    space here; `lower` takes the prompt without its case, as PixArt was trained. What is too long
-    is cut, with a warning."""
+    space here; `read` is what a model does to all texts before. What is too long is cut, with a
+    warning."""
     ids: list[int] = []
     weights: list[float] = []
     for piece in parse(prompt):
-        tokens = tokenizer.encode(piece.text.lower() if lower else piece.text)
+        tokens = tokenizer.encode(read(piece.text))
         ids += tokens
         weights += [piece.weight] * len(tokens)
     if cut := ids[length - 1 :]:

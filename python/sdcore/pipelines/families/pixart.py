@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +19,8 @@ from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.pipeline import DiffusionPipeline, Shapes
 from sdcore.pipelines.request import Prompt, Request
 from sdcore.pipelines.t5_text import encode_captions, sequence_length
+from sdcore.prompts.captions import clean_caption
+from sdcore.schedulers.lcm import LCMScheduler
 from sdcore.tokenizer import T5Tokenizer
 
 __all__ = ["PixArtPipeline"]
@@ -27,6 +29,22 @@ Array = NDArray[np.float32]
 
 # Tokens of a caption that α and Σ were trained on.
 _ALPHA_TOKENS, _SIGMA_TOKENS = 120, 300
+_LCM = (4, 1.0)  # steps and guidance of PixArt-LCM, which is known by its scheduler
+
+# Heights and widths of the training, in units of a 32nd of the model's own side, which has so many
+# latents (PixArt-alpha/PixArt-sigma, diffusion/data/datasets/utils.py).
+_TRAINED = (32, 64, 128, 256)
+_UNITS = 32
+_SIZES = (
+    *((16, 64), (16, 58), (18, 56), (18, 54), (18, 52), (20, 50), (20, 48), (22, 46), (22, 44)),
+    *((22, 42), (24, 42), (24, 40), (26, 38), (26, 36), (28, 36), (28, 34), (30, 34), (30, 32)),
+    *((32, 32), (32, 30), (34, 30), (34, 28), (36, 28), (36, 26), (38, 26), (40, 24), (42, 24)),
+    *((44, 22), (46, 22), (48, 20), (50, 20), (54, 18), (64, 16)),
+)
+_SIZES_2K = (
+    *_SIZES,
+    *((16, 62), (16, 60), (52, 18), (56, 18), (58, 16), (60, 16), (62, 16)),
+)
 
 
 class PixArtPipeline(DiffusionPipeline, families=("pixart",)):
@@ -39,7 +57,11 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart",)):
     }
     tokenizers = ("tokenizer",)
     tokenizer_classes: ClassVar[Mapping[str, Any]] = {"tokenizer": T5Tokenizer}
-    extra_arguments = ("max_sequence_length",)  # tokens for T5: 300, of α 120
+    extra_arguments = (
+        "max_sequence_length",  # tokens for T5: 300, of α 120
+        "clean_caption",  # True
+        "use_resolution_binning",  # True
+    )
     embeds: ClassVar[Mapping[str, str]] = {
         "prompt_embeds": "encoder_hidden_states",
         "prompt_attention_mask": "encoder_attention_mask",
@@ -58,6 +80,8 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart",)):
                 f"[pipeline] text_encoder gives {width} channels, and the transformer takes "
                 f"{wanted}: it is another model's"
             )
+        if isinstance(parts.scheduler, LCMScheduler):
+            self._best_with(parts, *_LCM)
 
     @classmethod
     def graphs(
@@ -86,6 +110,16 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart",)):
     def size_multiple(self) -> int:
         return self.vae.scale_factor * self.transformer.config.patch_size
 
+    def drawn_size(self, width: int, height: int, extra: Mapping[str, Any]) -> tuple[int, int]:
+        """The size of nearest shape among those of the training."""
+        config = self.transformer.config
+        if config.sample_size not in _TRAINED or not extra.get("use_resolution_binning", True):
+            return width, height
+        sizes = _SIZES_2K if config.sample_size == _TRAINED[-1] else _SIZES
+        unit = config.sample_size * self.vae.scale_factor // _UNITS
+        shapes = {round(h / w, 2): (w * unit, h * unit) for h, w in sizes}
+        return shapes[min(shapes, key=lambda shape: abs(shape - height / width))]
+
     @property
     def default_tokens(self) -> int:
         """Σ has SDXL's autoencoder, and is never told sizes."""
@@ -95,19 +129,25 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart",)):
 
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         tokens = sequence_length(request, self.default_tokens)
-        encoded = dict(encode_unique(prompts, lambda unique: self.encode(unique, tokens)))
+        read = clean_caption if request.extra.get("clean_caption", True) else str.lower
+        encoded = dict(encode_unique(prompts, lambda unique: self.encode(unique, tokens, read)))
         if self.transformer.config.knows_sizes:
             n, h, w = len(prompts), request.height, request.width
             encoded["resolution"] = np.tile(np.array([[h, w]], np.float32), (n, 1))
             encoded["aspect_ratio"] = np.full((n, 1), h / w, np.float32)
         return encoded
 
-    def encode(self, prompts: Sequence[Prompt], tokens: int) -> Conditioning:
-        """T5's hidden states `[n, tokens, d]`, and their mask `[n, tokens]`."""
+    def encode(
+        self,
+        prompts: Sequence[Prompt],
+        tokens: int,
+        read: Callable[[str], str] = clean_caption,
+    ) -> Conditioning:
+        """T5's hidden states `[n, tokens, d]`, and their mask `[n, tokens]`; `read` makes captions
+        of prompts, as those of the training were made."""
         texts = [prompt.text().strip() for prompt in prompts]
-        # In lower case, as diffusers has it without its optional `clean_caption`.
         states, mask = encode_captions(
-            texts, self.tokenizer, self.text_encoder, tokens, masked=True, lower=True
+            texts, self.tokenizer, self.text_encoder, tokens, masked=True, read=read
         )
         return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
 
