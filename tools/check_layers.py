@@ -16,7 +16,7 @@ from pathlib import Path
 # From the bottom up. A room may use itself and the rooms of the lines before its own.
 CPP = (
     ("base",),
-    ("simd", "text", "sampler"),
+    ("gpu", "simd", "text", "sampler"),
     ("quant",),
     ("gguf", "kernels"),
     ("graph",),

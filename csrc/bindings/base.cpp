@@ -8,6 +8,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/mapped_file.h"
+#include "gpu/device.h"
 
 namespace py = pybind11;
 
@@ -67,6 +68,13 @@ void init_base(py::module_& m) {
     return names;
   });
   m.def("available_cpus", &available_cpus);
+  m.def("device_names", &gpu::device_names, "The GPUs here, as `device` names them.");
+  m.def(
+      "check_device",
+      [](const std::string& name) {
+        if (name != "cpu") (void)gpu::open_device(name);
+      },
+      py::arg("name"), "Raises InvalidArgumentError, saying what to do, unless it can be used.");
   py::class_<MappedFile, std::shared_ptr<MappedFile>>(m, "MappedFile", py::buffer_protocol())
       .def(py::init([](const std::filesystem::path& path) {
              return std::const_pointer_cast<MappedFile>(MappedFile::open(path));

@@ -218,7 +218,7 @@ Array run_conv2d(const Array& x, const py::object& w, const std::optional<Array>
                   left,
                   e.epilogue,
                   nullptr};
-  const size_t bytes = conv2d_workspace(args, machine.context.isa);
+  const size_t bytes = conv2d_workspace(args, machine.context);
   const Buffer workspace(bytes);
   if (bytes) std::memset(workspace.data(), 0xff, bytes);  // NaN
   args.workspace = workspace.data();
@@ -308,7 +308,7 @@ double bench_conv2d(std::array<int64_t, 4> shape, int64_t outputs, int kernel, i
                   pad,
                   {reinterpret_cast<const float*>(bias.data()), {}, {}, {}},
                   nullptr};
-  const Buffer workspace(conv2d_workspace(args, machine.context.isa));
+  const Buffer workspace(conv2d_workspace(args, machine.context));
   args.workspace = workspace.data();
   return fastest(repeats, machine.context, [&](int i) {
     args.weight = weights[static_cast<size_t>(i % copies)];

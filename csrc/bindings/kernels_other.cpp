@@ -221,7 +221,7 @@ void prepare_attention(Call& call, const Array& q, const Array& k, const Array& 
   args.scale = scale.value_or(1.0f / std::sqrt(d));
   if (relative) args.relative = call.in(*relative);
   if (mask) args.mask = call.in(*mask);
-  args.workspace = call.workspace(attention_workspace(args, call.context().isa));
+  args.workspace = call.workspace(attention_workspace(args, call.context()));
   call.run = [args, &call] { attention(args, call.context()); };
 }
 
@@ -234,7 +234,7 @@ void prepare_group_norm(Call& call, const Array& x, const OptionalArray& w, cons
                      groups,
                      eps,
                      parse_activation(activation)};
-  args.workspace = call.workspace(group_norm_workspace(args));
+  args.workspace = call.workspace(group_norm_workspace(args, call.context()));
   call.run = [args, &call] { group_norm(args, call.context()); };
 }
 
@@ -243,7 +243,7 @@ void prepare_layer_norm(Call& call, const Array& x, const OptionalArray& w, cons
   LayerNormArgs args{call.in(x), call.out_like(x), call.vector(w), call.vector(b), eps};
   if (scale) args.scale = call.in(*scale);
   if (shift) args.shift = call.in(*shift);
-  args.workspace = call.workspace(layer_norm_workspace(args));
+  args.workspace = call.workspace(layer_norm_workspace(args, call.context()));
   call.run = [args, &call] { layer_norm(args, call.context()); };
 }
 

@@ -8,13 +8,14 @@
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "base/view.h"
+#include "gpu/device.h"
 
 namespace sdcore::bindings {
 
 inline DType activation_dtype(const std::string& name) {
   if (name == "f32") return DType::f32;
   if (name == "bf16") return DType::bf16;
-  fail(ErrorKind::invalid_argument, "[dtype] must be f32 or bf16 on the CPU, got ", name);
+  fail(ErrorKind::invalid_argument, "[dtype] must be f32 or bf16, got ", name);
 }
 
 // None means default_isa(); a level above the hardware's is refused.
@@ -24,6 +25,11 @@ inline Isa isa_or_default(const std::optional<std::string>& name) {
   require(isa <= hardware_isa(), ErrorKind::invalid_argument, "[isa] this processor has no ",
           *name);
   return isa;
+}
+
+// Null for "cpu".
+inline gpu::Device* device_of(const std::string& name) {
+  return name == "cpu" ? nullptr : &gpu::open_device(name);
 }
 
 inline std::shared_ptr<ThreadPool> pool_of(std::optional<int> threads) {

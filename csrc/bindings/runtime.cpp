@@ -16,10 +16,10 @@ using Tensors = WeightStore::Tensors;
 
 std::shared_ptr<Network> make_network(const Graph& graph, Tensors tensors, const std::string& dtype,
                                       const std::optional<std::string>& isa,
-                                      std::optional<int> threads) {
-  return std::make_shared<Network>(
-      graph, std::make_shared<WeightStore>(std::move(tensors)),
-      NetworkOptions{activation_dtype(dtype), isa_or_default(isa), pool_of(threads)});
+                                      std::optional<int> threads, const std::string& device) {
+  return std::make_shared<Network>(graph, std::make_shared<WeightStore>(std::move(tensors)),
+                                   NetworkOptions{activation_dtype(dtype), isa_or_default(isa),
+                                                  pool_of(threads), device_of(device)});
 }
 
 std::shared_ptr<Network> with_weights(const Network& network, Tensors tensors,
@@ -108,7 +108,7 @@ void init_runtime(py::module_& m) {
   py::class_<Network, std::shared_ptr<Network>>(
       m, "Network", "A graph with its weights, ready to run at any size, from any thread.")
       .def(py::init(&make_network), py::arg("graph"), py::arg("tensors"), py::arg("dtype") = "f32",
-           py::arg("isa") = py::none(), py::arg("threads") = py::none())
+           py::arg("isa") = py::none(), py::arg("threads") = py::none(), py::arg("device") = "cpu")
       .def("with_weights", &with_weights, py::arg("tensors"), py::arg("graph") = py::none(),
            "A network with these weights in place of its own; it shares all others with this one, "
            "and runs as it does.")
@@ -137,6 +137,9 @@ void init_runtime(py::module_& m) {
       .def_property_readonly("dtype",
                              [](const Network& n) { return dtype_name(n.options().dtype); })
       .def_property_readonly("isa", [](const Network& n) { return isa_name(n.options().isa); })
+      .def_property_readonly(
+          "device",
+          [](const Network& n) { return n.options().device ? n.options().device->id() : "cpu"; })
       .def_property_readonly("threads", [](const Network& n) { return n.options().pool->size(); });
 }
 

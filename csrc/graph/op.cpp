@@ -1,6 +1,10 @@
 #include "graph/op.h"
 
+#include <cstring>
+
+#include "base/buffer.h"
 #include "base/error.h"
+#include "gpu/device.h"
 
 namespace sdcore {
 
@@ -57,12 +61,23 @@ PackedWeightPtr Lowering::matrix(size_t input) const {
 const float* Lowering::vector(size_t input) const {
   if (!has(input)) return nullptr;
   const Value& value = graph_.value(slot(input));
-  return weights_->vector(value.name, value.shape);
+  return weights_->vector(value.name, value.shape, kernels_.device);
 }
 
 Tensor Lowering::table(size_t input) const {
   const Value& value = graph_.value(slot(input));
-  return weights_->shaped(value.name, value.shape);
+  return weights_->table(value.name, value.shape, dtype_, kernels_.device);
+}
+
+std::shared_ptr<const void> Lowering::constant(const void* data, size_t bytes) const {
+  if (kernels_.device) {
+    const auto memory = kernels_.device->allocate(bytes, "a constant");
+    kernels_.device->upload(memory->data(), data, bytes);
+    return {memory, memory->data()};
+  }
+  const auto buffer = std::make_shared<Buffer>(bytes);
+  std::memcpy(buffer->data(), data, bytes);
+  return {buffer, buffer->data()};
 }
 
 }  // namespace sdcore

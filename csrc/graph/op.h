@@ -60,10 +60,12 @@ class Lowering {
   PackedWeightPtr matrix(size_t input) const;
   const float* vector(size_t input) const;  // null when absent
   Tensor table(size_t input) const;
+  // These bytes where the kernels can read them.
+  std::shared_ptr<const void> constant(const void* data, size_t bytes) const;
   const Shape& weight_shape(size_t input) const { return graph_.value(slot(input)).shape; }
 
   int64_t workspace_offset() const { return workspace_; }
-  Isa isa() const { return kernels_.isa; }
+  const KernelContext& kernels() const { return kernels_; }
 
  private:
   const Node& node_;

@@ -18,12 +18,12 @@ struct Place {
 
 class Planner {
  public:
-  Planner(Plan& plan, DType dtype, Isa isa)
+  Planner(Plan& plan, DType dtype, Isa isa, gpu::Device* gpu)
       : plan_(plan),
         uses_(plan.graph),
         dtype_(dtype),
-        isa_(isa),
-        places_(plan.graph.values.size()) {}
+        places_(plan.graph.values.size()),
+        kernels_{pool_, isa, gpu} {}
 
   void run() {
     make_views();
@@ -244,16 +244,16 @@ class Planner {
   Plan& plan_;
   const Uses uses_;
   const DType dtype_;
-  const Isa isa_;
   std::vector<Place> places_;
   // A pool of one thread: sizes of workspaces depend on the level alone.
   ThreadPool pool_{1};
-  const KernelContext kernels_{pool_, isa_};
+  const KernelContext kernels_;
 };
 
 }  // namespace
 
-Plan make_plan(const Graph& graph, const InputShapes& inputs, DType dtype, Isa isa) {
+Plan make_plan(const Graph& graph, const InputShapes& inputs, DType dtype, Isa isa,
+               gpu::Device* gpu) {
   Plan plan;
   plan.graph = graph;
   plan.types = infer_types(graph, inputs);
@@ -264,7 +264,7 @@ Plan make_plan(const Graph& graph, const InputShapes& inputs, DType dtype, Isa i
   check_graph(plan.graph);
   copy_into_concat(plan.graph, plan.types);
   check_graph(plan.graph);
-  Planner(plan, dtype, isa).run();
+  Planner(plan, dtype, isa, gpu).run();
   return plan;
 }
 

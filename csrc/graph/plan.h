@@ -15,7 +15,8 @@ struct Plan {
 };
 
 // `dtype` is what activations are held in: f32 or bf16. Weights are not needed: this is the null
-// device.
-Plan make_plan(const Graph& graph, const InputShapes& inputs, DType dtype, Isa isa);
+// device. `gpu` is asked for nothing but what its kernels want.
+Plan make_plan(const Graph& graph, const InputShapes& inputs, DType dtype, Isa isa,
+               gpu::Device* gpu = nullptr);
 
 }  // namespace sdcore

@@ -1,6 +1,7 @@
 #include "graph/weights.h"
 
 #include "base/error.h"
+#include "gpu/device.h"
 
 namespace sdcore {
 
@@ -30,7 +31,8 @@ Tensor WeightStore::shaped(std::string_view name, const Shape& shape) const {
 PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape, DType dtype,
                                     const KernelContext& kernels) {
   if (WeightStore* other = elsewhere(name)) return other->matrix(name, shape, dtype, kernels);
-  const std::string key = concat(name, '|', dtype_name(dtype), '|', isa_name(kernels.isa));
+  const std::string key = concat(name, '|', dtype_name(dtype), '|',
+                                 kernels.device ? kernels.device->id() : isa_name(kernels.isa));
   const std::lock_guard lock(mutex_);
   PackedWeightPtr& packed = matrices_[key];
   if (!packed) {
@@ -44,12 +46,40 @@ PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape,
 void WeightStore::release() {
   if (base_) base_->release();
   const std::lock_guard lock(mutex_);
-  matrices_.clear();  // vectors_ are small, and executables hold their addresses
+  matrices_.clear();  // vectors are small, and executables hold their addresses
   for (const auto& [name, tensor] : tensors_) tensor.release();
 }
 
-const float* WeightStore::vector(const std::string& name, const Shape& shape) {
-  if (WeightStore* other = elsewhere(name)) return other->vector(name, shape);
+const Tensor& WeightStore::uploaded(const std::string& name, const Shape& shape, DType dtype,
+                                    gpu::Device& device) {
+  const std::string key = concat(name, '|', dtype_name(dtype), '|', device.id());
+  const std::lock_guard lock(mutex_);
+  Tensor& copy = on_device_[key];
+  if (copy.data) return copy;
+  const Tensor tensor = shaped(name, shape);
+  std::vector<float> values(static_cast<size_t>(tensor.elements()));
+  to_float(tensor, 0, tensor.elements(), values.data());
+  std::vector<bf16> rounded;
+  if (dtype == DType::bf16) {
+    for (const float value : values) rounded.push_back(to_bf16(value));
+  }
+  const void* from = rounded.empty() ? static_cast<const void*>(values.data()) : rounded.data();
+  const size_t bytes = values.size() * static_cast<size_t>(dtype_size(dtype));
+  const auto memory = device.allocate(bytes, "a weight");
+  device.upload(memory->data(), from, bytes);
+  copy = {memory->data(), rounded.empty() ? Type::f32 : Type::bf16, shape, memory};
+  return copy;
+}
+
+Tensor WeightStore::table(const std::string& name, const Shape& shape, DType dtype,
+                          gpu::Device* device) {
+  if (WeightStore* other = elsewhere(name)) return other->table(name, shape, dtype, device);
+  return device ? uploaded(name, shape, dtype, *device) : shaped(name, shape);
+}
+
+const float* WeightStore::vector(const std::string& name, const Shape& shape, gpu::Device* device) {
+  if (WeightStore* other = elsewhere(name)) return other->vector(name, shape, device);
+  if (device) return static_cast<const float*>(uploaded(name, shape, DType::f32, *device).data);
   const std::lock_guard lock(mutex_);
   std::vector<float>& values = vectors_[name];
   if (values.empty()) {

@@ -27,7 +27,10 @@ class WeightStore {
 
   PackedWeightPtr matrix(const std::string& name, const Shape& shape, DType dtype,
                          const KernelContext& kernels);
-  const float* vector(const std::string& name, const Shape& shape);
+  // As float32, here or on the device.
+  const float* vector(const std::string& name, const Shape& shape, gpu::Device* device = nullptr);
+  // As stored; on a device as float32, or as bf16 for activations of that type.
+  Tensor table(const std::string& name, const Shape& shape, DType dtype, gpu::Device* device);
   // Gives back the memory of what was prepared, but for what somebody still holds, and of mapped
   // files. Nothing is lost: it is made again when it is wanted.
   void release();
@@ -35,6 +38,10 @@ class WeightStore {
   Tensor shaped(std::string_view name, const Shape& shape) const;
 
  private:
+  // A copy on the device, as f32 or bf16.
+  const Tensor& uploaded(const std::string& name, const Shape& shape, DType dtype,
+                         gpu::Device& device);
+
   // The store to ask instead of this one.
   WeightStore* elsewhere(std::string_view name) const {
     return tensors_.contains(name) ? nullptr : base_.get();
@@ -45,6 +52,7 @@ class WeightStore {
   mutable std::mutex mutex_;
   std::map<std::string, PackedWeightPtr> matrices_;
   std::map<std::string, std::vector<float>> vectors_;
+  std::map<std::string, Tensor> on_device_;  // vectors and tables
 };
 
 }  // namespace sdcore

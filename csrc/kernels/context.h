@@ -6,9 +6,14 @@
 
 namespace sdcore {
 
+namespace gpu {
+class Device;
+}
+
 struct KernelContext {
   ThreadPool& pool;
-  Isa isa;  // the highest level that may be used
+  Isa isa;                        // the highest level that may be used
+  gpu::Device* device = nullptr;  // runs the kernels on its own memory; null: this processor does
 };
 
 // Applied to a single value; `none` leaves it.

@@ -10,9 +10,10 @@ namespace sdcore {
 namespace {
 
 // Weights that an op reads as a plain value, such as position embeddings.
-View constant_view(const Value& value, const View& sizes, WeightStore& weights) {
+View constant_view(const Value& value, const View& sizes, WeightStore& weights,
+                   gpu::Device* device) {
   View view = sizes;
-  view.data = const_cast<float*>(weights.vector(value.name, value.shape));
+  view.data = const_cast<float*>(weights.vector(value.name, value.shape, device));
   return view;
 }
 
@@ -89,21 +90,44 @@ Executable::Executable(Plan plan, WeightStore& weights, DType dtype, const Kerne
       const Value& value = graph.value(node.inputs[k]);
       if (value.kind != Value::Kind::weight) continue;
       const auto id = static_cast<size_t>(node.inputs[k]);
-      constants_[id] = constant_view(value, plan_.views[id], weights);
+      constants_[id] = constant_view(value, plan_.views[id], weights, kernels.device);
     }
   }
 }
 
 Session Executable::session(Buffer arena) const {
-  Session session{std::move(arena), plan_.views};
-  for (size_t i = 0; i < session.views.size(); ++i) {
+  std::vector<View> views = views_in(arena.data());
+  return {std::move(arena), std::move(views)};
+}
+
+std::vector<View> Executable::views_in(std::byte* arena) const {
+  std::vector<View> views = plan_.views;
+  for (size_t i = 0; i < views.size(); ++i) {
     if (constants_[i].data) {
-      session.views[i] = constants_[i];
+      views[i] = constants_[i];
     } else if (plan_.offsets[i] >= 0) {
-      session.views[i].data = session.arena.data() + plan_.offsets[i];
+      views[i].data = arena + plan_.offsets[i];
     }
   }
-  return session;
+  return views;
+}
+
+void Executable::run_step(size_t node, const Run& run) const {
+  if (!steps_[node]) return;
+  const View& out = run.views[plan_.graph.nodes[node].output];
+  if (out.halo) zero_halo(out);
+  steps_[node](run);
+}
+
+StepTime Executable::timed(size_t index, double seconds) const {
+  const Node& node = plan_.graph.nodes[index];
+  std::vector<TensorType> in;
+  for (const ValueId input : node.inputs) {
+    in.push_back(input == kAbsent ? TensorType{} : plan_.types[static_cast<size_t>(input)]);
+  }
+  const TensorType& type = plan_.types[static_cast<size_t>(node.output)];
+  return {label_of(plan_.graph, node), node.op->name, seconds,
+          node.op->flops ? node.op->flops(node, in, type) : 0.0};
 }
 
 void Executable::run(Session& session, const InputArrays& inputs, const OutputArrays& outputs,
@@ -123,21 +147,10 @@ void Executable::run(Session& session, const InputArrays& inputs, const OutputAr
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     if (!steps_[i]) continue;
     const auto start = std::chrono::steady_clock::now();
-    const Node& node = graph.nodes[i];
-    const View& out = session.views[static_cast<size_t>(node.output)];
-    if (out.halo) zero_halo(out);
-    if (observer.squares) add_squares(graph, node, session.views, *observer.squares);
-    steps_[i](run);
-    if (!observer.times) continue;
-    std::vector<TensorType> in;
-    for (const ValueId input : node.inputs) {
-      in.push_back(input == kAbsent ? TensorType{} : plan_.types[static_cast<size_t>(input)]);
-    }
-    const auto stop = std::chrono::steady_clock::now();
-    const TensorType& type = plan_.types[static_cast<size_t>(node.output)];
-    observer.times->push_back({label_of(graph, node), node.op->name,
-                               std::chrono::duration<double>(stop - start).count(),
-                               node.op->flops ? node.op->flops(node, in, type) : 0.0});
+    if (observer.squares) add_squares(graph, graph.nodes[i], session.views, *observer.squares);
+    run_step(i, run);
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+    if (observer.times) observer.times->push_back(timed(i, time.count()));
   }
   for (const auto& [name, id] : graph.outputs) {
     const View& from = session.views[static_cast<size_t>(id)];

@@ -49,6 +49,11 @@ class Executable {
   const Plan& plan() const { return plan_; }
   size_t arena_bytes() const { return static_cast<size_t>(plan_.arena_bytes); }
   Session session(Buffer arena) const;  // of arena_bytes() or more
+  // By value, in an arena that is there.
+  std::vector<View> views_in(std::byte* arena) const;
+  // One node; its output's border is zero afterwards too.
+  void run_step(size_t node, const Run& run) const;
+  StepTime timed(size_t node, double seconds) const;
   void run(Session& session, const InputArrays& inputs, const OutputArrays& outputs,
            const KernelContext& kernels, const Observer& observer = {}) const;
 

@@ -17,18 +17,22 @@ Network::Network(Graph graph, std::shared_ptr<WeightStore> weights, NetworkOptio
   }
 }
 
-std::shared_ptr<const Executable> Network::executable(const InputShapes& shapes) {
+Network::Entry Network::entry(const InputShapes& shapes) {
   const std::lock_guard lock(mutex_);
   for (auto entry = executables_.begin(); entry != executables_.end(); ++entry) {
     if (entry->shapes != shapes) continue;
     executables_.splice(executables_.begin(), executables_, entry);
-    return entry->executable;
+    return *entry;
   }
-  Plan plan = make_plan(graph_, shapes, options_.dtype, options_.isa);
-  const KernelContext kernels{*options_.pool, options_.isa};
-  auto made =
-      std::make_shared<const Executable>(std::move(plan), *weights_, options_.dtype, kernels);
-  executables_.push_front({shapes, made});
+  Plan plan = make_plan(graph_, shapes, options_.dtype, options_.isa, options_.device);
+  // Weights go to a device in its stream, in which others may be running a network.
+  std::unique_lock<std::mutex> turn;
+  if (options_.device) turn = std::unique_lock(options_.device->mutex());
+  Entry made{shapes, nullptr, nullptr};
+  made.executable =
+      std::make_shared<const Executable>(std::move(plan), *weights_, options_.dtype, kernels());
+  if (options_.device) made.on_device = std::make_shared<DeviceRun>(made.executable, kernels());
+  executables_.push_front(made);
   if (executables_.size() > kMaxExecutables) executables_.pop_back();
   return made;
 }
@@ -39,13 +43,18 @@ void Network::release() {
     executables_.clear();
   }
   weights_->release();
+  if (options_.device) {
+    const std::lock_guard turn(options_.device->mutex());
+    options_.device->release_arena();
+  }
 }
 
 void Network::run(const InputShapes& shapes, const InputArrays& inputs, const OutputArrays& outputs,
                   const Observer& observer) {
-  const auto made = executable(shapes);
+  const auto [sizes, made, on_device] = entry(shapes);
+  if (on_device) return on_device->run(inputs, outputs, observer);
   Session session = made->session(idle_->take(made->arena_bytes()));
-  made->run(session, inputs, outputs, {*options_.pool, options_.isa}, observer);
+  made->run(session, inputs, outputs, kernels(), observer);
   idle_->give(std::move(session.arena));
 }
 

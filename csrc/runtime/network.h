@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 
+#include "runtime/device_run.h"
 #include "runtime/executable.h"
 #include "runtime/idle_arena.h"
 
@@ -15,6 +16,7 @@ struct NetworkOptions {
   DType dtype = DType::f32;  // of activations
   Isa isa = Isa::generic;
   std::shared_ptr<ThreadPool> pool;
+  gpu::Device* device = nullptr;  // null: this processor
 };
 
 class Network {
@@ -29,7 +31,9 @@ class Network {
   const NetworkOptions& options() const { return options_; }
 
   // Makes and caches the executable for these sizes, preparing weights that are not yet prepared.
-  std::shared_ptr<const Executable> executable(const InputShapes& shapes);
+  std::shared_ptr<const Executable> executable(const InputShapes& shapes) {
+    return entry(shapes).executable;
+  }
 
   // Gives back memory that only the next run needs; see WeightStore::release. Safe during a run.
   void release();
@@ -42,7 +46,11 @@ class Network {
   struct Entry {
     InputShapes shapes;
     std::shared_ptr<const Executable> executable;
+    std::shared_ptr<DeviceRun> on_device;
   };
+
+  Entry entry(const InputShapes& shapes);
+  KernelContext kernels() const { return {*options_.pool, options_.isa, options_.device}; }
 
   Graph graph_;
   std::shared_ptr<WeightStore> weights_;

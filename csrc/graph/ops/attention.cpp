@@ -76,7 +76,7 @@ AttentionArgs arguments(const Lowering& l) {
   return args;
 }
 
-size_t workspace(const Lowering& l) { return attention_workspace(arguments(l), l.isa()); }
+size_t workspace(const Lowering& l) { return attention_workspace(arguments(l), l.kernels()); }
 
 Step lower(const Lowering& l) {
   const int relative = l.has(3) ? l.slot(3) : kAbsent, mask = l.has(4) ? l.slot(4) : kAbsent;

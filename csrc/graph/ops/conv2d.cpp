@@ -57,7 +57,7 @@ Conv2dArgs arguments(const Lowering& l) {
   return args;
 }
 
-size_t workspace(const Lowering& l) { return conv2d_workspace(arguments(l), l.isa()); }
+size_t workspace(const Lowering& l) { return conv2d_workspace(arguments(l), l.kernels()); }
 
 Step lower(const Lowering& l) {
   Conv2dArgs args = arguments(l);
@@ -87,7 +87,7 @@ const Op op_conv2d = {
     .infer = infer,
     .workspace = workspace,
     .lower = lower,
-    .wants_halo = [](const Lowering& l) { return conv2d_wants_halo(arguments(l), l.isa()); },
+    .wants_halo = [](const Lowering& l) { return conv2d_wants_halo(arguments(l), l.kernels()); },
     .fuses_activation = true,
     .fuses_add = true,
     .flops = flops,

@@ -31,7 +31,7 @@ Step lower(const Lowering& l) {
       rows.push_back(static_cast<int32_t>((top + y) * side + left + x));
     }
   }
-  return lower_gather(l, 1, std::move(rows));
+  return lower_gather(l, 1, rows);
 }
 
 }  // namespace

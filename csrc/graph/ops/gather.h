@@ -9,10 +9,10 @@
 namespace sdcore {
 
 // The step that fills the output, of one image, with these rows of the table in input `table`.
-inline Step lower_gather(const Lowering& l, size_t table, std::vector<int32_t> rows) {
-  const auto kept = std::make_shared<std::vector<int32_t>>(std::move(rows));
-  const auto count = static_cast<int64_t>(kept->size());
-  const View ids = dense_view(kept->data(), DType::i32, 1, 1, count, 1);
+inline Step lower_gather(const Lowering& l, size_t table, const std::vector<int32_t>& rows) {
+  const auto count = static_cast<int64_t>(rows.size());
+  const auto kept = l.constant(rows.data(), rows.size() * sizeof(int32_t));
+  const View ids = dense_view(const_cast<void*>(kept.get()), DType::i32, 1, 1, count, 1);
   return [kept, ids, table = l.table(table), out = l.output_slot()](const Run& run) {
     View to = run.views[out];
     to.w *= to.h;

@@ -40,7 +40,7 @@ GroupMomentsArgs arguments(const Lowering& l) {
   return args;
 }
 
-size_t workspace(const Lowering& l) { return group_moments_workspace(arguments(l)); }
+size_t workspace(const Lowering& l) { return group_moments_workspace(arguments(l), l.kernels()); }
 
 Step lower(const Lowering& l) {
   return [args = arguments(l), in = l.slot(0), out = l.output_slot(),

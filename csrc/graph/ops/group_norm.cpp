@@ -52,7 +52,7 @@ GroupNormArgs arguments(const Lowering& l) {
   return args;
 }
 
-size_t workspace(const Lowering& l) { return group_norm_workspace(arguments(l)); }
+size_t workspace(const Lowering& l) { return group_norm_workspace(arguments(l), l.kernels()); }
 
 Step lower(const Lowering& l) {
   GroupNormArgs args = arguments(l);

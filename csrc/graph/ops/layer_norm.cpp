@@ -37,7 +37,7 @@ LayerNormArgs sizes(const Lowering& l) {
   return args;
 }
 
-size_t workspace(const Lowering& l) { return layer_norm_workspace(sizes(l)); }
+size_t workspace(const Lowering& l) { return layer_norm_workspace(sizes(l), l.kernels()); }
 
 Step lower(const Lowering& l) {
   LayerNormArgs args = sizes(l);

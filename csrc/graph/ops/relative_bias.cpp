@@ -53,7 +53,7 @@ Step lower(const Lowering& l) {
   for (int64_t i = 0; i < 2 * t - 1; ++i) {
     rows.push_back(bucket_of(t - 1 - i, buckets, read(l.attrs()).max_distance));
   }
-  return lower_gather(l, 1, std::move(rows));
+  return lower_gather(l, 1, rows);
 }
 
 }  // namespace

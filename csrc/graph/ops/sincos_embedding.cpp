@@ -58,18 +58,20 @@ std::vector<float> along(int64_t count, const SincosAttrs& a) {
 Step lower(const Lowering& l) {
   const SincosAttrs a = read(l.attrs());
   const View& out = l.output();
-  const auto columns = std::make_shared<const std::vector<float>>(along(out.w, a));
-  const auto rows = std::make_shared<const std::vector<float>>(along(out.h, a));
+  const auto kept = [&](const std::vector<float>& table) {
+    return l.constant(table.data(), table.size() * sizeof(float));
+  };
+  const auto columns = kept(along(out.w, a)), rows = kept(along(out.h, a));
   return [columns, rows, half = a.dim / 2, slot = l.output_slot()](const Run& run) {
     const View& to = run.views[slot];
     const int64_t size = dtype_size(to.dtype);
-    const auto part = [&](const std::vector<float>& table, int64_t begin) {
-      return View{const_cast<float*>(table.data()) + begin, DType::f32, 1, to.h, to.w, half};
+    const auto part = [&](const std::shared_ptr<const void>& table) {
+      return View{const_cast<void*>(table.get()), DType::f32, 1, to.h, to.w, half};
     };
     View left = to, right = to;
     left.c = right.c = half;
     right.data = static_cast<std::byte*>(to.data) + half * size;
-    View x = part(*columns, 0), y = part(*rows, 0);
+    View x = part(columns), y = part(rows);
     x.stride_w = half;  // the same row for every y
     y.stride_h = half;  // the same number for every x
     unary({x, left}, run.kernels);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/shape.h"
+#include "kernels/attention/gpu.h"
 #include "kernels/attention/kernel.h"
 #include "kernels/registry.h"
 
@@ -53,13 +54,16 @@ void require_arguments(const AttentionArgs& args) {
 
 }  // namespace
 
-size_t attention_workspace(const AttentionArgs& args, Isa isa) {
-  return pick_for(args, isa).workspace_bytes(args);
+size_t attention_workspace(const AttentionArgs& args, const KernelContext& context) {
+  return context.device ? 0 : pick_for(args, context.isa).workspace_bytes(args);
 }
 
 void attention(const AttentionArgs& args, const KernelContext& context) {
   require_arguments(args);
   if (args.q.pixels() == 0) return;
+  if (context.device) {
+    return attention_kernels::gpu_kernel(*context.device).attention(args, *context.device);
+  }
   const Kernel& kernel = pick_for(args, context.isa);
   require(args.workspace != nullptr || kernel.workspace_bytes(args) == 0, ErrorKind::internal,
           "[attention] workspace is missing");

@@ -24,7 +24,7 @@ struct AttentionArgs {
   void* workspace = nullptr;
 };
 
-size_t attention_workspace(const AttentionArgs& args, Isa isa);
+size_t attention_workspace(const AttentionArgs& args, const KernelContext& context);
 void attention(const AttentionArgs& args, const KernelContext& context);
 
 std::vector<std::string> attention_variants();  // best first

@@ -70,24 +70,32 @@ void check(const Conv2dArgs& a, const KernelContext& context) {
        "the weight has ", a.weight->kernel, " taps, not ", a.kernel_h, " x ", a.kernel_w);
   need(a.pad_top >= 0 && a.pad_left >= 0, "padding cannot be negative, got ", a.pad_top, " and ",
        a.pad_left);
-  need(a.workspace || conv2d_workspace(a, context.isa) == 0,
+  need(a.workspace || conv2d_workspace(a, context) == 0,
        "no workspace for an input with a halo of ", a.in.halo);
 }
 
 }  // namespace
 
-size_t conv2d_workspace(const Conv2dArgs& args, Isa isa) {
-  if (winograd::suits(args, isa)) return winograd::workspace_bytes(args);
+size_t conv2d_workspace(const Conv2dArgs& args, const KernelContext& context) {
+  if (context.device) return 0;
+  if (winograd::suits(args, context.isa)) return winograd::workspace_bytes(args);
   if (!needs_copy(args)) return 0;
   const View padded = padded_view(args);
   return align_up(static_cast<size_t>(padded.n * padded.stride_n * dtype_size(padded.dtype)));
 }
 
-bool conv2d_wants_halo(const Conv2dArgs& args, Isa isa) { return !winograd::suits(args, isa); }
+bool conv2d_wants_halo(const Conv2dArgs& args, const KernelContext& context) {
+  return !context.device && !winograd::suits(args, context.isa);
+}
 
 void conv2d(const Conv2dArgs& args, const KernelContext& context) {
   check(args, context);
   if (args.out.pixels() == 0) return;
+  const gemm::Window window{args.kernel_h, args.kernel_w, args.stride};
+  if (context.device) {
+    return gemm::multiply_on_device(args.in, args.out, *args.weight, window,
+                                    {args.pad_top, args.pad_left}, args.epilogue, context);
+  }
   if (winograd::suits(args, context.isa)) return winograd::conv2d(args, context);
   View in = args.in;
   if (needs_copy(args)) {
@@ -97,8 +105,7 @@ void conv2d(const Conv2dArgs& args, const KernelContext& context) {
     const int64_t before = args.pad_top * in.stride_h + args.pad_left * in.stride_w;
     in.data = static_cast<std::byte*>(in.data) - before * dtype_size(in.dtype);
   }
-  gemm::multiply(in, args.out, *args.weight, {args.kernel_h, args.kernel_w, args.stride},
-                 args.epilogue, context);
+  gemm::multiply(in, args.out, *args.weight, window, args.epilogue, context);
 }
 
 }  // namespace sdcore

@@ -18,9 +18,9 @@ struct Conv2dArgs {
 };
 
 // Bytes of workspace for these views (only shapes, dtype, strides and halo are looked at).
-size_t conv2d_workspace(const Conv2dArgs& args, Isa isa);
+size_t conv2d_workspace(const Conv2dArgs& args, const KernelContext& context);
 // Whether an input with a halo spares a copy.
-bool conv2d_wants_halo(const Conv2dArgs& args, Isa isa);
+bool conv2d_wants_halo(const Conv2dArgs& args, const KernelContext& context);
 void conv2d(const Conv2dArgs& args, const KernelContext& context);
 
 }  // namespace sdcore

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/shape.h"
+#include "kernels/elementwise/gpu.h"
 #include "kernels/elementwise/kernel.h"
 #include "kernels/registry.h"
 
@@ -88,6 +89,7 @@ void require_same_pixels(const char* op, const View& in, const View& out, int64_
 
 void unary(const UnaryArgs& args, const KernelContext& context) {
   require_same_pixels("unary", args.in, args.out, args.out.c);
+  if (context.device) return elementwise::gpu_kernel(*context.device).unary(args, *context.device);
   const Kernel& kernel = pick(kRows, context.isa);
   for_spans(args.in, args.in, args.out, context.pool,
             [&](const Span& span) { kernel.unary(span, args.activation); });
@@ -101,6 +103,7 @@ void binary(const BinaryArgs& args, const KernelContext& context) {
               repeats(args.b.w, args.a.w) && args.b.c == args.a.c,
           ErrorKind::invalid_argument, "[binary] b ", describe(args.b), " does not repeat over a ",
           describe(args.a));
+  if (context.device) return elementwise::gpu_kernel(*context.device).binary(args, *context.device);
   const Kernel& kernel = pick(kRows, context.isa);
   for_spans(args.a, args.b, args.out, context.pool,
             [&](const Span& span) { kernel.binary(span, args.op); });
@@ -108,6 +111,7 @@ void binary(const BinaryArgs& args, const KernelContext& context) {
 
 void geglu(const GegluArgs& args, const KernelContext& context) {
   require_same_pixels("geglu", args.in, args.out, 2 * args.out.c);
+  if (context.device) return elementwise::gpu_kernel(*context.device).geglu(args, *context.device);
   const Kernel& kernel = pick(kRows, context.isa);
   for_spans(args.in, args.in, args.out, context.pool,
             [&](const Span& span) { kernel.geglu(span); });
@@ -115,6 +119,7 @@ void geglu(const GegluArgs& args, const KernelContext& context) {
 
 void scale(const ScaleArgs& args, const KernelContext& context) {
   require_same_pixels("scale", args.in, args.out, args.out.c);
+  if (context.device) return elementwise::gpu_kernel(*context.device).scale(args, *context.device);
   const Kernel& kernel = pick(kRows, context.isa);
   for_spans(args.in, args.in, args.out, context.pool,
             [&](const Span& span) { kernel.scale(span, args.factor); });

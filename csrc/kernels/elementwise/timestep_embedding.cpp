@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "kernels/elementwise/elementwise.h"
+#include "kernels/elementwise/gpu.h"
 
 namespace sdcore {
 namespace {
@@ -25,7 +26,7 @@ void for_each_number(const View& in, F&& f) {
 
 }  // namespace
 
-void timestep_embedding(const TimestepEmbeddingArgs& args, const KernelContext&) {
+void timestep_embedding(const TimestepEmbeddingArgs& args, const KernelContext& context) {
   const View &in = args.in, &out = args.out;
   require(in.dtype == DType::f32 && in.h == 1 && in.c == 1, ErrorKind::invalid_argument,
           "[timestep_embedding] in must be a row of f32 an image");
@@ -36,6 +37,9 @@ void timestep_embedding(const TimestepEmbeddingArgs& args, const KernelContext&)
   require(half == 0 || range > 0, ErrorKind::invalid_argument,
           "[timestep_embedding] downscale_freq_shift ", args.downscale_freq_shift,
           " leaves nothing of ", half, " frequencies");
+  if (context.device) {
+    return elementwise::gpu_kernel(*context.device).timestep_embedding(args, *context.device);
+  }
   const float log_period = static_cast<float>(-std::log(static_cast<double>(args.max_period)));
   const int64_t sin_at = args.flip_sin_to_cos ? half : 0;
   const int64_t cos_at = half - sin_at;

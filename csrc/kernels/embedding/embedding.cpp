@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/embedding/gpu.h"
 
 namespace sdcore {
 namespace {
@@ -26,6 +28,11 @@ void require_arguments(const EmbeddingArgs& args) {
           to_string(table), " does not hold rows of ", out.c);
   require(out.n == ids.n && out.h == 1 && out.w == ids.w && out.dtype != DType::i32,
           ErrorKind::invalid_argument, "[embedding] out must have a row for each id");
+}
+
+void require_ids_inside(const EmbeddingArgs& args) {
+  const View& ids = args.ids;
+  const Shape& table = args.table.shape;
   for (int64_t n = 0; n < ids.n; ++n) {
     for (int64_t t = 0; t < ids.w; ++t) {
       const int32_t id = *ids.at<const int32_t>(n, 0, t);
@@ -35,10 +42,34 @@ void require_arguments(const EmbeddingArgs& args) {
   }
 }
 
+View one_token(const View& v, int64_t n, int64_t token) {
+  View one = v;
+  one.data =
+      static_cast<std::byte*>(v.data) + (n * v.stride_n + token * v.stride_w) * dtype_size(v.dtype);
+  one.n = one.h = one.w = 1;
+  return one;
+}
+
 }  // namespace
+
+void take(const TakeArgs& args, const KernelContext& context) {
+  if (context.device) {
+    return embedding_kernels::gpu_kernel(*context.device).take(args, *context.device);
+  }
+  for (int64_t n = 0; n < args.in.n; ++n) {
+    const int32_t token = *args.index.at<const int32_t>(n, 0, 0);
+    require(token >= 0 && token < args.in.w, ErrorKind::invalid_argument, "[take] index ", token,
+            " is outside a sequence of ", args.in.w);
+    unary({one_token(args.in, n, token), one_token(args.out, n, 0), Activation::none}, context);
+  }
+}
 
 void embedding(const EmbeddingArgs& args, const KernelContext& context) {
   require_arguments(args);
+  if (context.device) {
+    return embedding_kernels::gpu_kernel(*context.device).embedding(args, *context.device);
+  }
+  require_ids_inside(args);
   const View &ids = args.ids, &out = args.out;
   const TypeInfo& type = type_info(args.table.type);
   require(type.to_float != nullptr && out.c % type.block_size == 0, ErrorKind::invalid_argument,

@@ -65,7 +65,7 @@ void set_sizes(const Tensor& weight, PackedWeight& w) {
   require(!weight.shape.empty() && !extra && element_count(weight.shape) > 0,
           ErrorKind::invalid_argument, "[gemm] weight must be [out, in] or [out, in, kh, kw], got ",
           to_string(weight.shape));
-  w.gathered = w.variant->whole_steps && w.inputs % kStep != 0;
+  w.gathered = w.variant && w.variant->whole_steps && w.inputs % kStep != 0;
   w.channels = w.gathered ? w.inputs * w.kernel : w.inputs;
   w.taps = w.gathered ? 1 : w.kernel;
 }
@@ -101,10 +101,13 @@ void check(const char* place, const View& in, const View& out, const PackedWeigh
     require(ok, ErrorKind::invalid_argument, "[", place, "] ", text...);
   };
   need(weight != nullptr, "no weight");
-  const Variant& variant = *weight->variant;
-  need(variant.isa <= context.isa, "the weight is packed for ", isa_name(variant.isa),
-       ", which is above ", isa_name(context.isa));
-  need(in.dtype == variant.dtype, "the weight is packed for inputs of ", dtype_name(variant.dtype),
+  need((weight->on_device != nullptr) == (context.device != nullptr),
+       "the weight is not where the kernel runs");
+  if (const Variant* variant = weight->variant) {
+    need(variant->isa <= context.isa, "the weight is packed for ", isa_name(variant->isa),
+         ", which is above ", isa_name(context.isa));
+  }
+  need(in.dtype == weight->dtype, "the weight is packed for inputs of ", dtype_name(weight->dtype),
        ", got ", dtype_name(in.dtype));
   need(out.dtype != DType::i32, "the output cannot be i32");
   need(in.c == weight->inputs, "the weight has ", weight->inputs, " inputs, got ", in.c,
@@ -125,8 +128,13 @@ void PackedWeightDeleter::operator()(PackedWeight* weight) const { delete weight
 
 PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelContext& context) {
   std::shared_ptr<PackedWeight> w(new PackedWeight, PackedWeightDeleter());
-  w->variant = &gemm::pick(dtype, context.isa);
+  w->dtype = dtype;
+  if (!context.device) w->variant = &gemm::pick(dtype, context.isa);
   gemm::set_sizes(weight, *w);
+  if (context.device) {
+    gemm::upload(weight, *w, context);
+    return w;
+  }
   const bool is_float = gemm::is_float(weight.type);
   if (!is_float) {
     const TypeInfo& info = type_info(weight.type);
@@ -151,6 +159,10 @@ void linear(const LinearArgs& args, const KernelContext& context) {
   require(args.in.h == args.out.h && args.in.w == args.out.w, ErrorKind::invalid_argument,
           "[linear] input and output have ", args.in.h, " x ", args.in.w, " and ", args.out.h,
           " x ", args.out.w, " pixels");
+  if (context.device) {
+    return gemm::multiply_on_device(args.in, args.out, *args.weight, {}, {}, args.epilogue,
+                                    context);
+  }
   gemm::multiply(args.in, args.out, *args.weight, {}, args.epilogue, context);
 }
 

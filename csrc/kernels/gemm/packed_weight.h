@@ -4,12 +4,14 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "gpu/device.h"
 #include "kernels/gemm/engine.h"
 
 namespace sdcore {
 
 struct PackedWeight {
-  const gemm::Variant* variant = nullptr;
+  const gemm::Variant* variant = nullptr;       // null: on a device
+  DType dtype = DType::f32;                     // of the activations
   int64_t outputs = 0, inputs = 0, kernel = 1;  // kernel: taps of the convolution
   // What steps are cut from: `inputs` of each tap, or all taps' inputs at once where rows are
   // gathered because the kernel wants whole steps.
@@ -18,6 +20,7 @@ struct PackedWeight {
   bool gathered = false;
   Tensor source;
   Buffer panels;
+  gpu::DeviceMemoryPtr on_device;  // in place of `source` and `panels`
 
   int64_t steps() const { return (channels + gemm::kStep - 1) / gemm::kStep * taps; }
   int64_t panel_count() const { return (outputs + variant->panel - 1) / variant->panel; }
@@ -40,6 +43,17 @@ struct Window {
 // The sizes of everything have been checked.
 void multiply(const View& in, const View& out, const PackedWeight& weight, const Window& window,
               const Epilogue& epilogue, const KernelContext& context);
+
+// The same with a weight on a device. `in` begins at its pixel (0, 0), and pixels outside it are
+// zeros.
+struct Padding {
+  int top = 0, left = 0;
+};
+void multiply_on_device(const View& in, const View& out, const PackedWeight& weight,
+                        const Window& window, const Padding& padding, const Epilogue& epilogue,
+                        const KernelContext& context);
+// Fills what a weight on a device needs, from `weight`, and puts it there.
+void upload(const Tensor& weight, PackedWeight& packed, const KernelContext& context);
 
 // Throws unless in, out and epilogue fit the weight and each other.
 void check(const char* place, const View& in, const View& out, const PackedWeightPtr& weight,

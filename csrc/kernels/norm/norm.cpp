@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/shape.h"
+#include "kernels/norm/gpu.h"
 #include "kernels/norm/kernel.h"
 #include "kernels/registry.h"
 
@@ -195,7 +196,8 @@ Moments moments_at(const View& given, int64_t image, int64_t group) {
 
 }  // namespace
 
-size_t group_norm_workspace(const GroupNormArgs& args) {
+size_t group_norm_workspace(const GroupNormArgs& args, const KernelContext& context) {
+  if (context.device) return norm::gpu_kernel(*context.device).workspace(args.in, args.groups);
   return args.in.c > 0 ? Plan(args.in, args.groups, nullptr).bytes : 0;
 }
 
@@ -203,12 +205,15 @@ void group_norm(const GroupNormArgs& args, const KernelContext& context) {
   if (args.in.pixels() * args.in.c == 0) return;
   require_same_shape("group_norm", args.in, args.out);
   require_groups("group_norm", args.in, args.groups, args.workspace);
+  const bool given = args.moments.c > 0;
+  if (given) require_moments("group_norm", args.moments, args.in, args.groups);
+  if (context.device) {
+    return norm::gpu_kernel(*context.device).group_norm(args, *context.device);
+  }
   const Kernel& kernel = pick(kRows, context.isa);
   const Plan plan(args.in, args.groups, args.workspace);
   const Chunks& chunks = plan.chunks;
   const int64_t c = args.in.c, groups = args.groups;
-  const bool given = args.moments.c > 0;
-  if (given) require_moments("group_norm", args.moments, args.in, groups);
 
   if (!given) chunk_moments(args.in, groups, plan, kernel, context.pool);
   context.pool.parallel_for(args.in.n * groups, [&](int64_t task, int) {
@@ -226,7 +231,8 @@ void group_norm(const GroupNormArgs& args, const KernelContext& context) {
   });
 }
 
-size_t group_moments_workspace(const GroupMomentsArgs& args) {
+size_t group_moments_workspace(const GroupMomentsArgs& args, const KernelContext& context) {
+  if (context.device) return norm::gpu_kernel(*context.device).workspace(args.in, args.groups);
   return args.in.c > 0 ? Plan(args.in, args.groups, nullptr).sums : 0;
 }
 
@@ -234,6 +240,9 @@ void group_moments(const GroupMomentsArgs& args, const KernelContext& context) {
   if (args.in.pixels() * args.in.c == 0) return;
   require_groups("group_moments", args.in, args.groups, args.workspace);
   require_moments("group_moments", args.out, args.in, args.groups);
+  if (context.device) {
+    return norm::gpu_kernel(*context.device).group_moments(args, *context.device);
+  }
   const Plan plan(args.in, args.groups, args.workspace);
   const int64_t groups = args.groups;
   chunk_moments(args.in, groups, plan, pick(kRows, context.isa), context.pool);
@@ -246,8 +255,8 @@ void group_moments(const GroupMomentsArgs& args, const KernelContext& context) {
   }
 }
 
-size_t layer_norm_workspace(const LayerNormArgs& args) {
-  const bool modulated = args.scale.c || args.shift.c;
+size_t layer_norm_workspace(const LayerNormArgs& args, const KernelContext& context) {
+  const bool modulated = !context.device && (args.scale.c || args.shift.c);
   return modulated ? sizeof(float) * static_cast<size_t>(2 * args.in.n * args.in.c) : 0;
 }
 
@@ -256,10 +265,13 @@ void layer_norm(const LayerNormArgs& args, const KernelContext& context) {
   require_per_image("scale", args.scale, args.in);
   require_per_image("shift", args.shift, args.in);
   if (args.in.pixels() * args.in.c == 0) return;
+  if (context.device) {
+    return norm::gpu_kernel(*context.device).layer_norm(args, *context.device);
+  }
   const Kernel& kernel = pick(kRows, context.isa);
   const int64_t c = args.in.c;
   float* merged = nullptr;  // weight and bias of each image
-  if (layer_norm_workspace(args) > 0) {
+  if (layer_norm_workspace(args, context) > 0) {
     require(args.workspace != nullptr, ErrorKind::internal, "[layer_norm] workspace is missing");
     merged = static_cast<float*>(args.workspace);
     context.pool.parallel_for(
@@ -278,6 +290,9 @@ void rms_norm(const RmsNormArgs& args, const KernelContext& context) {
   require(args.size > 0 && args.in.c % args.size == 0 && args.weight != nullptr,
           ErrorKind::invalid_argument, "[rms_norm] channels must divide by the weight's size, got ",
           args.in.c, " and ", args.size);
+  if (context.device) {
+    return norm::gpu_kernel(*context.device).rms_norm(args, *context.device);
+  }
   const Kernel& kernel = pick(kRows, context.isa);
   for_pieces(args.in, context.pool, [&](int64_t image, int64_t begin, int64_t end) {
     kernel.rms_norm(pixels_of<const void>(args.in, image), pixels_of<void>(args.out, image), begin,

@@ -22,7 +22,7 @@ struct GroupNormArgs {
   View moments = {};
   void* workspace = nullptr;
 };
-size_t group_norm_workspace(const GroupNormArgs& args);
+size_t group_norm_workspace(const GroupNormArgs& args, const KernelContext& context);
 void group_norm(const GroupNormArgs& args, const KernelContext& context);
 
 // Of each group over the pixels of an image: means, then variances, [n, 1, 1, 2 * groups] in f32.
@@ -31,7 +31,7 @@ struct GroupMomentsArgs {
   int groups = 32;
   void* workspace = nullptr;
 };
-size_t group_moments_workspace(const GroupMomentsArgs& args);
+size_t group_moments_workspace(const GroupMomentsArgs& args, const KernelContext& context);
 void group_moments(const GroupMomentsArgs& args, const KernelContext& context);
 
 // Over the channels of each pixel. weight and bias may be null. Where `scale` or `shift` is given
@@ -45,7 +45,7 @@ struct LayerNormArgs {
   View scale = {}, shift = {};
   void* workspace = nullptr;
 };
-size_t layer_norm_workspace(const LayerNormArgs& args);
+size_t layer_norm_workspace(const LayerNormArgs& args, const KernelContext& context);
 void layer_norm(const LayerNormArgs& args, const KernelContext& context);
 
 // x / sqrt(mean(x^2) + eps) * weight over each run of `size` channels, weight [size]

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "kernels/elementwise/elementwise.h"
+#include "kernels/resample/gpu.h"
 
 namespace sdcore {
 namespace {
@@ -30,6 +31,9 @@ void upsample_nearest(const UpsampleArgs& args, const KernelContext& context) {
   require(in.n == out.n && in.c == out.c && (out.h * out.w == 0 || in.h * in.w > 0),
           ErrorKind::invalid_argument, "[upsample_nearest] in and out must have the same images ",
           "and channels, got ", in.n, " and ", out.n, ", ", in.c, " and ", out.c);
+  if (context.device) {
+    return resample::gpu_kernel(*context.device).upsample_nearest(args, *context.device);
+  }
   const Bytes from(in), to(out);
   const size_t bytes = static_cast<size_t>(in.c * dtype_size(in.dtype));
   // A task is an input row and every output row that repeats it.

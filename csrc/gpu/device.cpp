@@ -1,0 +1,92 @@
+#include "gpu/device.h"
+
+#include <map>
+
+#include "gpu/open.h"
+
+namespace sdcore::gpu {
+namespace {
+
+std::unique_ptr<Device> make_device(std::string_view name) {
+#if defined(SDCORE_HAVE_EMULATED_GPU)
+  if (name == "emulated") return open_emulated();
+#endif
+  const bool second = name.starts_with("cuda:") && name.size() == 6;
+  const int ordinal = second ? name.back() - '0' : 0;
+  require(name == "cuda" || (second && ordinal >= 0 && ordinal <= 9), ErrorKind::invalid_argument,
+          "[device] must be cpu, cuda, or cuda:1 for the second GPU, got '", name, "'");
+#if defined(SDCORE_HAVE_CUDA)
+  return open_cuda(ordinal);
+#else
+  fail(ErrorKind::invalid_argument,
+       "[cuda] this build has no CUDA: install with pip install . -C cmake.define.SDCORE_CUDA=ON, "
+       "or use device='cpu'");
+#endif
+}
+
+std::string mebibytes(size_t bytes) { return concat((bytes + 0xfffff) >> 20, " MiB"); }
+
+}  // namespace
+
+DeviceMemoryPtr Device::allocate(size_t bytes, std::string_view purpose) {
+  void* data = get_memory(bytes);
+  require(data != nullptr, ErrorKind::out_of_memory, "[", name(), "] out of memory: ", purpose,
+          " needs ", mebibytes(bytes), ", and ", mebibytes(free_bytes()), " of ",
+          mebibytes(total_bytes()),
+          " are free; draw smaller pictures, quantize the model, or use device='cpu'");
+  return std::make_shared<DeviceMemory>(*this, data, bytes);
+}
+
+std::byte* Device::arena(size_t bytes) {
+  if (!arena_ || arena_->size() < bytes) {
+    arena_.reset();  // what is too small makes room first
+    arena_ = allocate(bytes, "the intermediate results of a network");
+  }
+  return static_cast<std::byte*>(arena_->data());
+}
+
+Fault* Device::fault() {
+  if (!fault_) {
+    fault_ = allocate(sizeof(Fault), "a word");
+    constexpr Fault none;
+    upload(fault_->data(), &none, sizeof(none));
+  }
+  return static_cast<Fault*>(fault_->data());
+}
+
+void Device::check_fault() {
+  Fault found;
+  download(&found, fault(), sizeof(found));
+  if (found.kind == Fault::none) return;
+  constexpr Fault none;
+  upload(fault(), &none, sizeof(none));
+  if (found.kind == Fault::take_index) {
+    fail(ErrorKind::invalid_argument, "[take] index ", found.value, " is outside a sequence of ",
+         found.limit);
+  }
+  fail(ErrorKind::invalid_argument, "[embedding] id ", found.value, " at position ", found.position,
+       " is outside the table of ", found.limit, " rows");
+}
+
+Device& open_device(std::string_view name) {
+  static std::mutex mutex;
+  // Never destroyed: memory of networks that outlive it would have nowhere to go back to.
+  static auto& devices = *new std::map<std::string, std::unique_ptr<Device>, std::less<>>;
+  const std::string key(name == "cuda" ? "cuda:0" : name);
+  const std::lock_guard lock(mutex);
+  auto found = devices.find(key);
+  if (found == devices.end()) found = devices.emplace(key, make_device(name)).first;
+  return *found->second;
+}
+
+std::vector<std::string> device_names() {
+  std::vector<std::string> names;
+#if defined(SDCORE_HAVE_CUDA)
+  for (int i = 0; i < cuda_device_count(); ++i) {
+    names.push_back(i == 0 ? std::string("cuda") : concat("cuda:", i));
+  }
+#endif
+  return names;
+}
+
+}  // namespace sdcore::gpu

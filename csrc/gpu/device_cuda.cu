@@ -1,0 +1,153 @@
+// NVIDIA's GPUs by the CUDA runtime, linked statically; it looks for the driver when first asked,
+// so that a program with this in it starts without one.
+#include <cuda_runtime.h>
+
+#include "gpu/open.h"
+
+namespace sdcore::gpu {
+namespace {
+
+void check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  (void)cudaGetLastError();  // it is told once
+  fail(ErrorKind::internal, "[cuda] ", what, ": ", cudaGetErrorString(status));
+}
+
+class Graph : public Recording {
+ public:
+  Graph(int ordinal, cudaGraphExec_t graph, cudaStream_t stream)
+      : ordinal_(ordinal), graph_(graph), stream_(stream) {}
+  ~Graph() override { cudaGraphExecDestroy(graph_); }
+  void replay() override {
+    check(cudaSetDevice(ordinal_), "choosing the GPU");
+    check(cudaGraphLaunch(graph_, stream_), "launching a graph");
+  }
+
+ private:
+  int ordinal_;
+  cudaGraphExec_t graph_;
+  cudaStream_t stream_;
+};
+
+class CudaDevice : public Device {
+ public:
+  explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
+    use();
+    cudaDeviceProp properties;
+    check(cudaGetDeviceProperties(&properties, ordinal), "reading the GPU's properties");
+    name_ = properties.name;
+    require(properties.major >= 8, ErrorKind::invalid_argument, "[cuda] ", name_,
+            " has compute capability ", properties.major, ".", properties.minor,
+            ", and 8.0 is the least; use device='cpu'");
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+  }
+
+  Backend backend() const override { return Backend::cuda; }
+  std::string id() const override { return concat("cuda:", ordinal_); }
+  std::string name() const override { return name_; }
+  void* stream() const override { return stream_; }
+
+  void upload(void* to, const void* from, size_t bytes) override {
+    use();
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "copying to the GPU");
+    // From memory that is not pinned the copy is staged before this returns; from pinned it is not.
+    cudaPointerAttributes attributes;
+    if (cudaPointerGetAttributes(&attributes, from) != cudaSuccess) {
+      (void)cudaGetLastError();
+    } else if (attributes.type == cudaMemoryTypeHost) {
+      wait();
+    }
+  }
+  void download(void* to, const void* from, size_t bytes) override {
+    use();
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_),
+          "copying from the GPU");
+    wait();
+  }
+  void copy(void* to, const void* from, size_t bytes) override {
+    use();
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_),
+          "copying on the GPU");
+  }
+  void wait() override {
+    use();
+    check(cudaStreamSynchronize(stream_), "running a network");
+  }
+
+  std::unique_ptr<Recording> record(const std::function<void()>& launches) override {
+    use();
+    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "beginning a graph");
+    cudaGraph_t graph = nullptr;
+    try {
+      launches();
+    } catch (...) {
+      cudaStreamEndCapture(stream_, &graph);
+      if (graph) cudaGraphDestroy(graph);
+      throw;
+    }
+    check(cudaStreamEndCapture(stream_, &graph), "ending a graph");
+    cudaGraphExec_t made = nullptr;
+    const cudaError_t status = cudaGraphInstantiate(&made, graph, 0);
+    cudaGraphDestroy(graph);
+    check(status, "making a graph");
+    auto recording = std::make_unique<Graph>(ordinal_, made, stream_);
+    recording->replay();
+    return recording;
+  }
+
+ protected:
+  void* get_memory(size_t bytes) override {
+    use();
+    void* data = nullptr;
+    const cudaError_t status = cudaMalloc(&data, bytes);
+    if (status == cudaErrorMemoryAllocation) {
+      (void)cudaGetLastError();
+      return nullptr;
+    }
+    check(status, "getting memory");
+    return data;
+  }
+  void free_memory(void* memory) override { cudaFree(memory); }  // waits for what uses it
+  size_t free_bytes() const override { return memory().first; }
+  size_t total_bytes() const override { return memory().second; }
+
+ private:
+  // The current device is a thread's own.
+  void use() const { check(cudaSetDevice(ordinal_), "choosing the GPU"); }
+  std::pair<size_t, size_t> memory() const {
+    use();
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "asking for free memory");
+    return {free, total};
+  }
+
+  int ordinal_;
+  std::string name_;
+  cudaStream_t stream_ = nullptr;
+};
+
+}  // namespace
+
+int cuda_device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  (void)cudaGetLastError();
+  return 0;
+}
+
+std::unique_ptr<Device> open_cuda(int ordinal) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  (void)cudaGetLastError();
+  const bool no_driver = status == cudaErrorInsufficientDriver;
+  require(!no_driver, ErrorKind::invalid_argument,
+          "[cuda] there is no NVIDIA driver, or it is too old for CUDA ", CUDART_VERSION / 1000,
+          ".", CUDART_VERSION % 1000 / 10, ": install a newer one, or use device='cpu'");
+  require(status == cudaSuccess && count > 0, ErrorKind::invalid_argument,
+          "[cuda] the driver finds no GPU (", cudaGetErrorString(status), "); use device='cpu'");
+  require(ordinal < count, ErrorKind::invalid_argument, "[cuda] there is no GPU ", ordinal,
+          ", only ", count);
+  return std::make_unique<CudaDevice>(ordinal);
+}
+
+}  // namespace sdcore::gpu

@@ -1,0 +1,12 @@
+// How each backend makes its devices.
+#pragma once
+
+#include "gpu/device.h"
+
+namespace sdcore::gpu {
+
+std::unique_ptr<Device> open_cuda(int ordinal);
+int cuda_device_count();  // 0 where there is no driver
+std::unique_ptr<Device> open_emulated();
+
+}  // namespace sdcore::gpu

@@ -1,0 +1,49 @@
+// Matrix products on GPUs: linear layers, and convolutions as implicit products, on one kernel.
+#pragma once
+
+#include "gpu/device.h"
+#include "kernels/gemm/gemm.h"
+
+namespace sdcore::gemm {
+
+struct GpuProduct {
+  View in, out;
+  // [outputs][taps][padded_inputs] f32 or bf16, as `in` is; or a quantized type's blocks
+  // [outputs][row_bytes].
+  const void* weight = nullptr;
+  Type stored = Type::f32;
+  int64_t padded_inputs = 0, row_bytes = 0;
+  int kernel_h = 1, kernel_w = 1, stride = 1, pad_top = 0, pad_left = 0;
+  // Its views' data may be null.
+  Epilogue epilogue;
+};
+
+// Channels of each tap are filled up with zeros to whole steps of the kernels.
+inline constexpr int64_t kGpuStep = 32;
+
+struct GpuKernel {
+  gpu::Backend backend;
+  void (*multiply)(const GpuProduct& product, gpu::Device& device);
+};
+
+// Whether kernels read blocks of this type; other quantized types become bf16 on the way up.
+constexpr bool stays_quantized(Type type) {
+  return type == Type::q8_0 || type == Type::q4_0 || type == Type::q4_K || type == Type::q5_K ||
+         type == Type::q6_K;
+}
+
+#define SDCORE_GPU(backend) extern const GpuKernel gpu_##backend;
+#include "gpu/backends.inc"
+#undef SDCORE_GPU
+
+inline const GpuKernel& gpu_kernel(const gpu::Device& device) {
+  return gpu::row_for<GpuKernel>(
+      {
+#define SDCORE_GPU(backend) &gpu_##backend,
+#include "gpu/backends.inc"
+#undef SDCORE_GPU
+      },
+      device);
+}
+
+}  // namespace sdcore::gemm

@@ -1,0 +1,7 @@
+#include "kernels/resample/gpu_kernels.cuh"
+
+namespace sdcore::resample {
+
+const GpuKernel gpu_cuda = kGpuKernel;
+
+}  // namespace sdcore::resample
