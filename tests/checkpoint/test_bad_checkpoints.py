@@ -15,7 +15,15 @@ import torch
 from safetensors.torch import save_file
 
 import tiny_models
-from sdcore import CheckpointError, FileError, SDCoreError, UnsupportedModelError, _core, checkpoint
+from sdcore import (
+    CheckpointError,
+    FileError,
+    SDCoreError,
+    UnsupportedModelError,
+    _core,
+    checkpoint,
+    convert,
+)
 from sdcore.checkpoint.files import Contents
 from sdcore.checkpoint.model import Checkpoint
 from tiny_models import PLAIN
@@ -176,6 +184,12 @@ def test_cut_shard(tmp_path):
         ({"a": 3}, "names no file for 'a': 3"),
         ({"a": "../../vae/diffusion_pytorch_model.safetensors"}, "names no file for 'a'"),
         ({"a": "/etc/passwd"}, "names no file for 'a'"),
+        ({"a": ".."}, "names '..', which is not there"),
+        ({"a": ""}, "names '', which is not there"),
+        ({"a": "x\0y"}, "which is not there"),
+        ({"a": "shards/../../../vae/x.safetensors"}, "names no file for 'a'"),
+        ({"a": ["x.safetensors"]}, "names no file for 'a'"),
+        (["a"], "no weight_map"),
         ({"a": "diffusion_pytorch_model-00001-of-00099.safetensors"}, "is not there"),
     ],
 )
@@ -183,6 +197,34 @@ def test_spoilt_index(tmp_path, weight_map, message):
     path, index = shards(tmp_path)
     index.write_text(json.dumps({"weight_map": weight_map}))
     refused(path, CheckpointError, message)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"weight_map":' * 50_000, "\0" * ((1 << 26) + 1)], ids=len
+)
+def test_indexes_that_would_fill_the_memory(tmp_path, text):
+    path, index = shards(tmp_path)
+    index.write_text(text)
+    refused(path, CheckpointError, r"is not JSON|has 67108865 bytes, more than 67108864")
+
+
+def test_an_index_that_leads_out_of_its_folder(tmp_path):
+    """What a pipeline has beside the networks is copied by the names in model_index.json."""
+    folder = tiny_models.save_folder(PLAIN, tmp_path / "in" / "model")
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key").write_text("mine")
+    (folder / "safety_checker").mkdir()
+    index = json.loads((folder / "model_index.json").read_text())
+    for name in ("../../secret", str(tmp_path / "secret"), "../out", "safety_checker"):
+        index[name] = ["diffusers", "X"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (tmp_path / "in" / "out").mkdir()
+    (tmp_path / "to" / "there").mkdir(parents=True)
+    convert(folder, tmp_path / "to" / "there" / "model")
+    assert (tmp_path / "to" / "there" / "model" / "safety_checker").is_dir()
+    names = sorted(path.name for path in (tmp_path / "to").rglob("*") if path.is_dir())
+    assert "secret" not in names and "out" not in names
+    assert not list((tmp_path / "to").rglob("key"))
 
 
 def test_tensor_that_its_shard_lacks(tmp_path):

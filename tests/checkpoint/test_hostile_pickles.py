@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -69,6 +70,61 @@ def test_dangerous_globals_are_named(tmp_path, name, how):
     code = {"GLOBAL": b"c" + lines, "STACK_GLOBAL": texts + b"\x93", "INST": b"(i" + lines}[how]
     with pytest.raises(CheckpointError, match=f"asks to run '{name}'"):
         checkpoint.open(archive(tmp_path / "x", PROTO + b"}U\1a" + code + b"s."))
+
+
+def text(value):
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def by_name(module, name):
+    return f"c{module}\n{name}\n".encode()
+
+
+def disguises(command):
+    """os.system, in other words than `cos\\nsystem\\n(S'…'\\ntR.`"""
+    run = text(command) + b"\x85"
+    system, posix = by_name("os", "system"), by_name("posix", "system")
+    partial = by_name("functools", "partial")
+    return {
+        "posix": posix + run + b"R",
+        "old Windows": by_name("nt", "system") + run + b"R",
+        "names from the memo": text("system") + b"q\1" + text("os") + b"h\1\x93" + run + b"R",
+        "names with dots": text("os") + text("path.os.system") + b"\x93" + run + b"R",
+        "instance": b"(" + text(command) + b"ios\nsystem\n",
+        "object": b"(" + system + text(command) + b"o",
+        "new object": system + run + b"\x81",
+        "new object of keywords": system + run + b"}\x92",
+        "state of a function": system + b"}" + text("a") + text(command) + b"sb",
+        "partial": partial + system + text(command) + b"\x86R)R",
+        "attribute": by_name("builtins", "getattr") + by_name("os", "path") + text("os") + b"\x86R",
+        "operator": by_name("operator", "attrgetter") + text("system") + b"\x85R",
+        "factory": by_name("collections", "defaultdict") + system + b"\x85R",
+        "reconstructor": by_name("copy_reg", "_reconstructor") + system
+            + by_name("__builtin__", "object") + b"N\x87R",
+        "another pickle": by_name("_pickle", "loads") + text(command) + b"\x85R",
+        "code": by_name("types", "CodeType") + b")R",
+        "in torch": by_name("torch._utils", "_rebuild_parameter") + system + b"\x85R",
+        "in a set": by_name("builtins", "set") + b"]" + system + b"a\x85R",
+        "as a storage": b"(" + text("storage") + system + text("0") + text("cpu") + b"K\4tQ",
+        "as a key": b"}" + system + text(command) + b"s",
+        "put back": system + b"q\7" + b"0" + b"h\7" + run + b"R",
+        "binary name": b"U\2osU\6system\x93" + run + b"R",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", disguises(""))
+@pytest.mark.parametrize("place", ["whole", "beside"])
+def test_disguises(tmp_path, name, place):
+    """Alone, or beside a tensor that is sound; none runs, and each is told for what it is."""
+    code = disguises(f"touch {tmp_path}/gone")[name]
+    data = PROTO + code + b"."
+    if place == "beside":
+        data = tensor_pickle()[:-2] + b"s" + text("x") + code + b"s."
+    path = archive(tmp_path / "x", data, {"0": bytes(16)})
+    with pytest.raises(CheckpointError, match="asks to run '") as caught:
+        checkpoint.open(path)
+    assert "\n" not in str(caught.value) and type(caught.value) is CheckpointError
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
 
 
 def archive(path, data, storages=()):
@@ -189,6 +245,52 @@ def test_deflation_bomb(tmp_path):
         (tmp_path / "y").write_bytes(changed)
         with pytest.raises(CheckpointError, match=message or "does not unpack"):
             checkpoint.open(tmp_path / "y").tensors["t"].to_float()
+
+
+def test_a_bomb_of_many_entries(tmp_path):
+    """Each within what deflation can do; together a thousand times the file."""
+    with zipfile.ZipFile(tmp_path / "x", "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("a/data.pkl", tensor_pickle())
+        for i in range(5):
+            out.writestr(f"a/data/{i}", bytes(2**26))
+    with pytest.raises(CheckpointError, match=r"would unpack to 3\d{8}"):
+        checkpoint.open(tmp_path / "x")
+
+
+def test_a_bomb_inside_a_bomb(tmp_path):
+    """The pickle itself compressed: refused by its size, before it is unpacked."""
+    with zipfile.ZipFile(tmp_path / "x", "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("a/data.pkl", tensor_pickle()[:-1] + b"N0" * 2**26 + b".")
+    with pytest.raises(CheckpointError, match="pickle above the limit of"):
+        checkpoint.open(tmp_path / "x")
+
+
+def test_compressed_files_are_unpacked_one_storage_at_a_time(tmp_path):
+    state = {f"w{i}": torch.randn(1024, 512) for i in range(8)}
+    rezipped(saved(tmp_path / "x", state), tmp_path / "y")
+    whole = sum(value.nbytes for value in state.values())
+    tensors = checkpoint.open(tmp_path / "y").tensors
+    tracemalloc.start()
+    try:
+        for name, tensor in tensors.items():
+            assert np.array_equal(tensor.to_float(), state[name].numpy())
+        assert tracemalloc.get_traced_memory()[1] < whole * 0.6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["../../out", "/etc/sdcore", "..\\out", "a/../../out", "C:/out"])
+def test_paths_in_a_zip_lead_nowhere(tmp_path, name):
+    """Names are only compared: nothing is written, and what is no storage is not looked at."""
+    inside = tmp_path / "deep" / "er"
+    inside.mkdir(parents=True)
+    path = archive(inside / "x", tensor_pickle(), {"0": bytes(16)})
+    with zipfile.ZipFile(path, "a") as out:
+        out.writestr(name, b"gone")
+    same(path, {"t": torch.zeros(2)})
+    path = archive(inside / "x", tensor_pickle(key=f"../{name}"), {f"../{name}": bytes(16)})
+    same(path, {"t": torch.zeros(2)})
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["deep", "er", "x"]
 
 
 def test_entries_over_one_another(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -104,6 +105,11 @@ SPOILT = {
     "late start": ({"a": entry("F32", [7], 4, 32)}, "begins at offset 4, expected 0"),
     "trailing bytes": ({"a": entry("F32", [6], 0, 24)}, "end at offset 24"),
     "past the end": ({"a": entry("F32", [100], 0, 400)}, "cut short"),
+    "twice, at two places": (
+        b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},'
+        b'"a":{"dtype":"F32","shape":[4],"data_offsets":[16,32]}}', "'a' is in the header twice"),
+    "a field twice": (
+        b'{"a":{"dtype":"F32","shape":[9],"shape":[8],"data_offsets":[0,32]}}', "'shape' is in"),
     "reversed": ({"a": entry("F32", [0], 8, 0)}, "no range"),
     "negative": ({"a": entry("F32", [-2], 0, 32)}, "no list of sizes"),
     "negative offset": ({"a": entry("F32", [8], -32, 0)}, "no range"),
@@ -149,6 +155,20 @@ def test_cut_short(tmp_path, size):
     (tmp_path / "cut").write_bytes(whole[:size])
     with pytest.raises(CheckpointError):
         read(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("item", [b"[],", b"{},", b'"a",', b"1.5,"])
+def test_a_header_that_would_fill_the_memory(tmp_path, item):
+    """Refused before any of it is parsed."""
+    text = b'{"__metadata__":{"a":[' + item * 4_000_001 + b"0]}}"
+    path = write(tmp_path / "x", text)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="items is above the limit"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("length", [100_000_001, 2**40, 2**63, 2**64 - 1])

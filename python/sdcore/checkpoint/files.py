@@ -20,6 +20,8 @@ CONFIG_KEY = "sdcore.config."  # its config, as JSON
 TOKENIZER_KEY = "tokenizer.ggml."  # its vocabulary
 FOLDED_KEY = "comfy.gguf.orig_shape."  # its shape, where the tensor was folded for quantization
 
+MAX_JSON = 1 << 26  # bytes; an index of ten thousand tensors takes a megabyte
+
 # DiffusionPipeline.export names tensors after their graphs, and a VAE is two.
 _EXPORTED = re.compile(r"^vae_(en|de)coder\.")
 
@@ -75,6 +77,11 @@ def _unfolded(name: str, tensor: Tensor, file: gguf.File) -> Tensor:
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
+        if (size := path.stat().st_size) > MAX_JSON:
+            raise CheckpointError(
+                f"[checkpoint] '{path}' has {size} bytes, more than {MAX_JSON} for a config or an "
+                "index"
+            )
         value = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise FileError(f"[checkpoint] cannot read '{path}': {error.strerror}") from error

@@ -123,8 +123,11 @@ def _copy_others(folder: Path, opened: Checkpoint, index: Mapping[str, Any]) -> 
     if opened.format != "diffusers":
         return
     for name in index:
+        # The index is a file's: its names must not lead out of either folder.
+        if not name.isidentifier() or name.startswith("_"):
+            continue
         source, target = opened.path / name, folder / name
-        if not name.startswith("_") and source.is_dir() and not target.exists():
+        if source.is_dir() and not target.exists():
             shutil.copytree(source, target)
 
 

@@ -23,6 +23,8 @@ from sdcore.checkpoint.tensor import CORE_SIZES, SIZES, ForeignTensor, Tensor
 from sdcore.errors import CheckpointError, InvalidArgumentError
 
 MAX_HEADER = 100_000_000  # the bound of the format's own reader
+# A tensor is nine; without a bound a header could ask for fifty times its size in objects.
+_MAX_ITEMS = 4_000_000
 
 # dtype in the file -> bytes an element, name here.
 DTYPES = {
@@ -133,13 +135,31 @@ def _header(data: memoryview, where: str) -> tuple[dict[str, Any], int]:
         _fail(where, f"a header of {length} bytes is above the limit of {MAX_HEADER}")
     if 8 + length > len(data):
         _fail(where, f"a header of {length} bytes does not fit a file of {len(data)}")
+    text = bytes(data[8 : 8 + length])
+    if (items := sum(map(text.count, (b"[", b"{", b",")))) > _MAX_ITEMS:
+        _fail(where, f"a header of {items} items is above the limit of {_MAX_ITEMS}")
     try:
-        header = json.loads(bytes(data[8 : 8 + length]).decode("utf-8"))
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=_object)
+    except _TwiceError as error:
+        _fail(where, f"{error.args[0]!r:.200} is in the header twice, and not the same")
     except (ValueError, RecursionError) as error:
         _fail(where, f"the header is not JSON: {error}")
     if not isinstance(header, dict):
         _fail(where, "the header is not a JSON object")
     return header, 8 + length
+
+
+class _TwiceError(Exception):
+    """A key that an object has twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """As the format's own reader has it, the same may be said twice."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if found.setdefault(key, value) != value:
+            raise _TwiceError(key)
+    return found
 
 
 def _entry(entry: Any, name: str, where: str) -> tuple[str, tuple[int, ...], int, int]:

@@ -26,6 +26,9 @@ _STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 1
 _MAX_COMMENT = 65535
 _MAX_DEFLATION = 1032  # zlib's own statement of the most that it can do
+# Of all that is compressed, together: weights shrink little, so more than this is a bomb.
+_MAX_UNPACKED = 1 << 28  # bytes, or so many times the file
+_MAX_GROWTH = 64
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class _Archive:
     def __init__(self, file: Any) -> None:
         self.path = file.path
         self.data = memoryview(file)
+        self._unpacked: tuple[str, memoryview] | None = None
         try:
             self.entries = self._central_directory()
             self._begins = self._payloads()
@@ -99,7 +103,14 @@ class _Archive:
         if entry is None:
             self.fail(f"there is no {name!r:.200}, which a tensor needs")
         offset = self._begins[name] if entry.method == _STORED else None
-        return Block(entry.size, offset, cache(lambda: self.content(name)), is_big_endian)
+        return Block(entry.size, offset, lambda: self._storage(name), is_big_endian)
+
+    def _storage(self, name: str) -> memoryview:
+        """Only the last one is kept: tensors that share a storage come one after another."""
+        held = self._unpacked
+        if held is None or held[0] != name:
+            held = self._unpacked = name, self.content(name)
+        return held[1]
 
     def content(self, name: str) -> memoryview:
         entry, begin = self.entries[name], self._begins[name]
@@ -128,6 +139,9 @@ class _Archive:
             if entry.name in entries:
                 self.fail(f"{entry.name!r:.200} is there twice")
             entries[entry.name] = entry
+        unpacked = sum(entry.size for entry in entries.values() if entry.method == _DEFLATED)
+        if unpacked > max(_MAX_UNPACKED, _MAX_GROWTH * len(self.data)):
+            self.fail(f"its {len(self.data)} bytes would unpack to {unpacked}")
         return entries
 
     def _end(self) -> tuple[int, int, int]:

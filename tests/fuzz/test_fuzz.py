@@ -1,0 +1,86 @@
+"""A short run of the fuzzer on every reader, with a corpus made here. Longer ones: CONTRIBUTING."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+import sdcore
+
+SECONDS = 2  # for each reader
+
+
+def make_corpus(root: Path) -> None:
+    """A folder for each reader, with small sound files of what it can meet."""
+    for name in ("gguf", "safetensors", "torch-zip", "torch-legacy", "folder"):
+        (root / name).mkdir(parents=True)
+    whole = torch.arange(12.0).reshape(3, 4)
+    state = {
+        "model.diffusion_model.input_blocks.0.0.weight": torch.ones(4, 4, 3, 3).half(),
+        "view": whole.T,
+        "row": whole[1],
+        "b": torch.ones(5, dtype=torch.bfloat16),
+        "n": torch.tensor(7),
+    }
+    nested = {"state_dict": state, "epoch": 3, "lr": np.float64(0.5), "d": torch.device("cpu")}
+    for protocol in (2, 4):
+        torch.save(nested, root / "torch-zip" / f"{protocol}.pt", pickle_protocol=protocol)
+        torch.save(nested, root / "torch-legacy" / f"{protocol}.pt", pickle_protocol=protocol,
+                   _use_new_zipfile_serialization=False)  # fmt: skip
+    zips = root / "torch-zip"
+    with (
+        zipfile.ZipFile(zips / "2.pt") as stored,
+        zipfile.ZipFile(zips / "d.pt", "w", zipfile.ZIP_DEFLATED) as deflated,
+    ):
+        for entry in stored.namelist():
+            deflated.writestr(entry, stored.read(entry))
+    plain = {name: value.contiguous() for name, value in state.items() if name != "row"}
+    save_file(plain, root / "safetensors" / "a", {"format": "pt", "note": "é"})
+    save_file({"x": torch.zeros(0, 3), "f8": torch.ones(4).to(torch.float8_e4m3fn)},
+              root / "safetensors" / "b")  # fmt: skip
+    for order in ("little", "big"):
+        metadata = {"general.architecture": "sd1", "list": [1, 2, 3], "words": ["a", "b"], "x": 0.5}
+        values = np.arange(64, dtype=np.float32).reshape(2, 32)
+        tensors = {"a.weight": values, "q": sdcore.quantize(values, "q4_0")}
+        sdcore.gguf.write(root / "gguf" / order, metadata, tensors, byte_order=order)
+    writer = gguf.GGUFWriter(root / "gguf" / "theirs", "t5")
+    writer.add_array("tokenizer.ggml.tokens", ["<pad>", "</s>"])
+    writer.add_tensor("enc.blk.0.attn_q.weight", np.ones((4, 4), np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    folder = root / "folder"
+    (folder / "unet").mkdir()
+    (folder / "scheduler").mkdir()
+    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "X"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "PNDMScheduler"}')
+    (folder / "unet" / "config.json").write_text('{"block_out_channels": [4, 8]}')
+    stem, shard = "diffusion_pytorch_model", "diffusion_pytorch_model-00001-of-00001.safetensors"
+    save_file({"conv_in.weight": torch.ones(4, 4, 3, 3)}, folder / "unet" / shard)
+    weights = {"metadata": {"total_size": 576}, "weight_map": {"conv_in.weight": shard}}
+    (folder / "unet" / f"{stem}.safetensors.index.json").write_text(json.dumps(weights))
+
+
+def test_every_reader(tmp_path: Path) -> None:
+    make_corpus(tmp_path / "corpus")
+    command = [sys.executable, str(Path(__file__).with_name("fuzz.py")), str(tmp_path / "corpus"),
+               "--seconds", str(SECONDS), "--keep", str(tmp_path / "kept")]  # fmt: skip
+    paths = [str(Path(sdcore.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\nkept in {tmp_path / 'kept'}"
+    lines = dict(line.split(": ") for line in done.stdout.splitlines())
+    assert lines.keys() == {"gguf", "safetensors", "torch-zip", "torch-legacy", "folder"}
+    for line in lines.values():
+        assert int(line.split()[0]) >= 10
