@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -168,8 +169,9 @@ def recognise(
     """The kind of the model or adapter; `metadata` is asked for what an adapter's tensors do not
     show."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    find = functools.cache(lambda clue: clue.find(shapes))  # families share clues
     for family, clues in RULES:
-        found = [clue.find(shapes) for clue in clues]
+        found = [find(clue) for clue in clues]
         if all(found):
             return _kind(family, list(_evidence(clues, found, shapes)), shapes, metadata or {})
     return None

@@ -42,15 +42,16 @@ class CLIPTokenizer:
         unk and pad always do, as in transformers (so where "!" pads, it is no longer a word)."""
         self.tokens = list(tokens)
         self.merges = list(merges)
-        ids = {token: i for i, token in reversed(list(enumerate(self.tokens)))}
-        for role, token in {"bos": bos, "eos": eos, "unk": unk, "pad": pad}.items():
-            if token not in ids:
+        roles = {"bos": bos, "eos": eos, "unk": unk, "pad": pad}
+        for role, token in roles.items():
+            if token not in self.tokens:
                 raise CheckpointError(
                     f"[tokenizer] the {role} token {token!r} is not in the vocabulary"
                 )
+        self.special = {**dict.fromkeys(roles.values(), False), **(special or {})}
+        ids = {token: self.tokens.index(token) for token in self.special}
         self.bos_token_id, self.eos_token_id = ids[bos], ids[eos]
         self.unk_token_id, self.pad_token_id = ids[unk], ids[pad]
-        self.special = {bos: False, eos: False, unk: False, pad: False, **(special or {})}
         self._core = _core.ClipTokenizer(
             self.tokens,
             self.merges,
@@ -71,7 +72,7 @@ class CLIPTokenizer:
         merges = [line for line in merges if line][:CLIP_MERGES]
         alphabet = byte_alphabet()
         tokens = [*alphabet, *(char + "</w>" for char in alphabet)]
-        tokens += ["".join(line.split()) for line in merges]
+        tokens += [line.replace(" ", "") for line in merges]
         return cls([*tokens, BOS, EOS], merges, **options)
 
     @classmethod
@@ -226,8 +227,8 @@ def clip_merges() -> tuple[str, ...]:
     for file in sorted(Path(spec.origin).parent.glob("instant_clip_tokenizer*")):
         _, found, after = file.read_bytes().partition(b"#version: 0.2\n")
         lines = after.split(b"\n", CLIP_MERGES)[:CLIP_MERGES]
-        if found and len(lines) == CLIP_MERGES and all(len(line.split()) == 2 for line in lines):
-            return tuple(line.decode("utf-8") for line in lines)
+        if found and len(lines) == CLIP_MERGES and all(line.count(b" ") == 1 for line in lines):
+            return tuple(b"\n".join(lines).decode("utf-8").split("\n"))
     raise UnsupportedModelError(
         f"[tokenizer] {Path(spec.origin).parent} holds no list of merges; "
         "instant-clip-tokenizer 0.1.1 does"
