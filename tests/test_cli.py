@@ -624,3 +624,25 @@ def test_version_and_help():
     assert sdcore_command("--version").stdout == f"sdcore {sdcore.__version__}\n"
     text = sdcore_command("txt2img", "--help").stdout
     assert 'sdcore txt2img -m model.safetensors "a red circle"' in text
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [("euler", "Euler"), ("heun", "Heun"), ("dpm++2m", "DPM++ 2M"), ("unipc", "UniPC")],
+)
+def test_samplers_of_flow_matching(name, title):
+    own = sdcore.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    made = samplers.make(own, name, None)
+    assert samplers.title(made) == title
+    made.set_timesteps(4)
+    # Between flow's ends, where x = (1 - t) * image + t * noise, shifted as the model has it.
+    signal, noise = made.noise_level(made.timesteps[:1])
+    np.testing.assert_allclose(signal + noise, 1, rtol=1e-6)
+    again = samplers.make(made, name, None) if "flow" in type(made).__name__.lower() else made
+    assert type(again) is type(made)
+
+
+@pytest.mark.parametrize("name", ["ddim", "lcm", "euler_a", "plms"])
+def test_samplers_that_are_not_for_flow_matching(name):
+    with pytest.raises(sdcore.InvalidArgumentError, match="is not for models of flow matching"):
+        samplers.make(sdcore.FlowMatchEulerDiscreteScheduler(), name, None)

@@ -14,6 +14,11 @@ from sdcore.errors import (
 )
 from sdcore.pipelines import DiffusionPipeline, PipelineOutput
 from sdcore.quantization import dequantize, quantize
+from sdcore.schedulers.cfg_plus_plus import (
+    DDIMCFGPPScheduler,
+    EulerAncestralCFGPPScheduler,
+    EulerCFGPPScheduler,
+)
 from sdcore.schedulers.consistency_models import CMStochasticIterativeScheduler
 from sdcore.schedulers.ddim import DDIMScheduler
 from sdcore.schedulers.ddpm import DDPMScheduler
@@ -42,6 +47,7 @@ __all__ = [
     "CMStochasticIterativeScheduler",
     "CancelledError",
     "CheckpointError",
+    "DDIMCFGPPScheduler",
     "DDIMScheduler",
     "DDPMScheduler",
     "DEISMultistepScheduler",
@@ -52,7 +58,9 @@ __all__ = [
     "DiffusionPipeline",
     "EDMDPMSolverMultistepScheduler",
     "EDMEulerScheduler",
+    "EulerAncestralCFGPPScheduler",
     "EulerAncestralDiscreteScheduler",
+    "EulerCFGPPScheduler",
     "EulerDiscreteScheduler",
     "FileError",
     "FlowMatchEulerDiscreteScheduler",

@@ -11,6 +11,11 @@ from sdcore.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from sdcore.schedulers import Scheduler
 
+# The classes that do the same on a flow.
+_OF_FLOW = {
+    "EulerDiscreteScheduler": "FlowMatchEulerDiscreteScheduler",
+    "HeunDiscreteScheduler": "FlowMatchHeunDiscreteScheduler",
+}
 _PLAIN = {
     "use_karras_sigmas": False,
     "use_exponential_sigmas": False,
@@ -65,6 +70,7 @@ class Sampler:
 
 SAMPLERS = {
     "ddim": Sampler("DDIM", "DDIMScheduler"),
+    "ddim_cfg_pp": Sampler("DDIM CFG++", "DDIMCFGPPScheduler"),
     "ddpm": Sampler("DDPM", "DDPMScheduler"),
     "dpm++2m": Sampler(
         "DPM++ 2M", "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}
@@ -80,6 +86,8 @@ SAMPLERS = {
     "deis": Sampler("DEIS", "DEISMultistepScheduler"),
     "euler": Sampler("Euler", "EulerDiscreteScheduler"),
     "euler_a": Sampler("Euler a", "EulerAncestralDiscreteScheduler"),
+    "euler_a_cfg_pp": Sampler("Euler a CFG++", "EulerAncestralCFGPPScheduler"),
+    "euler_cfg_pp": Sampler("Euler CFG++", "EulerCFGPPScheduler"),
     "heun": Sampler("Heun", "HeunDiscreteScheduler"),
     "lcm": Sampler("LCM", "LCMScheduler"),
     "lms": Sampler("LMS", "LMSDiscreteScheduler"),
@@ -117,6 +125,7 @@ def _class_keys(name: str) -> tuple[str, str]:
 def title(scheduler: Scheduler) -> str:
     """What the web UI calls this scheduler."""
     name, config = type(scheduler).__name__, scheduler.config
+    name = next((plain for plain, flow in _OF_FLOW.items() if flow == name), name)
     for sampler in SAMPLERS.values():
         same = all(config.get(key) == value for key, value in sampler.fields.items())
         if sampler.scheduler == name and same:
@@ -124,11 +133,34 @@ def title(scheduler: Scheduler) -> str:
     return name.removesuffix("Scheduler")
 
 
+def _on_flow(found: Sampler, scheduler: Scheduler) -> Sampler:
+    """The same method for a model of flow matching, whose own scheduler this is."""
+    from sdcore import schedulers
+
+    name = _OF_FLOW.get(found.scheduler, found.scheduler)
+    kind = schedulers.get(name)
+    if issubclass(kind, schedulers.flow.FlowScheduler):
+        return Sampler(found.title, name, found.fields)
+    if "flow_shift" not in kind.defaults:
+        raise InvalidArgumentError(
+            f"[txt2img] --sampler {found.title or found.scheduler} is not for models of flow "
+            "matching; use euler, heun, dpm++2m, dpm++2m_sde, unipc, deis or sa_solver"
+        )
+    flow = {
+        "prediction_type": "flow_prediction",
+        "use_flow_sigmas": True,
+        "flow_shift": scheduler.config.shift,
+    }
+    return Sampler(found.title, name, {**found.fields, **flow})
+
+
 def make(scheduler: Scheduler, sampler: str | None, schedule: str | None) -> Scheduler:
     """The model's own scheduler, or what the user asks for in place of it."""
     from sdcore import schedulers
 
     found = Sampler("", type(scheduler).__name__) if sampler is None else find(sampler)
+    if isinstance(scheduler, schedulers.flow.FlowScheduler):
+        found = _on_flow(found, scheduler)
     fields = dict(found.fields)
     kind = schedulers.get(found.scheduler)
     if schedule is not None:

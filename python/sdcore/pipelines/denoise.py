@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
 from sdcore.pipelines.conditioning import Conditioning
+from sdcore.pipelines.guidance import Guidance
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.request import Request
 from sdcore.pipelines.start import Start
@@ -45,15 +46,24 @@ def denoise(
 ) -> Iterator[Step]:
     """Yields after each row; a step's `latents`, replaced or not, are what the next begins with."""
     guidance = pipe.guidance(request)
+    if scheduler.renoises_negative and type(guidance).predict is not Guidance.predict:
+        raise InvalidArgumentError(
+            f"[pipeline] {type(scheduler).__name__} takes plain guidance, not "
+            f"{type(guidance).__name__}; use another scheduler"
+        )
     conditioning = pipe.condition(guidance.asked(request), request)
     pipe.needs_only(pipe.denoiser)
     latents, rows = start.latents, pipe.rows(scheduler, request)
     for index, row in enumerate(rows):
         x = scheduler.scale_model_input(latents, row.timestep)
         model = partial(_predict, pipe, row.timestep, conditioning, start)
-        out = guidance.predict(model, x, index, len(rows))
+        negative = None
+        if scheduler.renoises_negative:
+            out, negative = guidance.predict_both(model, x, index, len(rows))
+        else:
+            out = guidance.predict(model, x, index, len(rows))
         z = noise.draw(latents.shape[1:]) if row.draws else None
-        latents = scheduler.step(out, row.timestep, latents, z)
+        latents = scheduler.step(out, row.timestep, latents, z, negative)
         if start.kept is not None:
             following = rows[index + 1].timestep if index + 1 < len(rows) else None
             latents = start.kept.restore(latents, scheduler, following)
@@ -72,4 +82,4 @@ def _predict(
     **more: Any,
 ) -> Array:
     told = {name: array[rows] for name, array in conditioning.items()}
-    return pipe.predict(start.beside(x), t, told, **more)
+    return pipe.predict(start.beside(x, rows.start or 0), t, told, **more)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from sdcore import _core
 from sdcore.pipelines.request import Prompt, Request
 
-__all__ = ["Guidance", "Model", "rescaled"]
+__all__ = ["Guidance", "GuidancePlusPlus", "Model", "rescaled"]
 
 Array = NDArray[np.float32]
 # The model at one step, of x: `rows` picks some of what was asked, and what else is named goes to
@@ -21,8 +22,15 @@ Model = Callable[..., Array]
 
 @dataclass(frozen=True)
 class Guidance:
+    """`begin` and `end` are the shares of the steps between which it works (Kynkäänniemi et al.
+    2024); before and after, the prompt alone is asked about. Asked `in_turns`, the model runs once
+    for each prompt: less memory, and the same bits as all in one batch."""
+
     scale: float
     rescale: float = field(default=0.0, kw_only=True)
+    begin: float = field(default=0.0, kw_only=True)
+    end: float = field(default=1.0, kw_only=True)
+    in_turns: bool = field(default=False, kw_only=True)
 
     @property
     def active(self) -> bool:
@@ -37,11 +45,43 @@ class Guidance:
 
     def predict(self, model: Model, x: Array, index: int, steps: int) -> Array:
         """The model's output at x, whose rows are the images, at step `index` of `steps`."""
+        return self.predict_both(model, x, index, steps)[0]
+
+    def predict_both(
+        self, model: Model, x: Array, index: int, steps: int
+    ) -> tuple[Array, Array | None]:
+        """The same, and what the model gives for the negative prompt, where it is asked."""
         if not self.active:
-            return model(x)
-        negative, positive = np.split(model(np.concatenate([x, x])), 2)
+            return model(x), None
+        if not self.works_at(index, steps):
+            return self.positive(model, x), None
+        negative, positive = self.ask(model, x)
         guided = _core.guide(negative, positive, self.scale)
-        return rescaled(guided, positive, self.rescale)
+        return rescaled(guided, positive, self.rescale), negative
+
+    def works_at(self, index: int, steps: int) -> bool:
+        """As diffusers' guiders count."""
+        return int(self.begin * steps) <= index < int(self.end * steps)
+
+    def positive(self, model: Model, x: Array, **more: Any) -> Array:
+        """What the model gives for the prompts alone."""
+        return model(x, rows=slice(len(x), 2 * len(x)), **more)
+
+    def ask(self, model: Model, x: Array, times: int = 2) -> list[Array]:
+        """What it gives for each part of `asked`: the negative prompts, and the prompts."""
+        n = len(x)
+        if self.in_turns:
+            return [model(x, rows=slice(i * n, (i + 1) * n)) for i in range(times)]
+        return np.split(model(np.concatenate([x] * times)), times)
+
+
+@dataclass(frozen=True)
+class GuidancePlusPlus(Guidance):
+    """That of CFG++, whose scale is a share: 0 is the negative prompt's picture, 1 the prompt's."""
+
+    @property
+    def active(self) -> bool:
+        return True
 
 
 def rescaled(guided: Array, positive: Array, share: float) -> Array:

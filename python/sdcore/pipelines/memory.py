@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from sdcore import _core
     from sdcore.pipelines.pipeline import DiffusionPipeline
 
-__all__ = ["MemoryPlan", "available", "fits", "is_tight", "plan_memory", "tell_memory"]
+__all__ = [
+    "MemoryPlan",
+    "available",
+    "fits",
+    "is_tight",
+    "is_too_large",
+    "plan_memory",
+    "tell_memory",
+]
 
 log = logging.getLogger("sdcore")
 
@@ -100,6 +108,20 @@ def is_tight(pipe: DiffusionPipeline) -> bool:
         return plan_memory(pipe, *pipe.default_size).together > room
     except UnsupportedModelError:  # it has no plan
         return True
+
+
+def is_too_large(pipe: DiffusionPipeline, width: int, height: int) -> bool:
+    """Whether the denoiser, both prompts in one batch, needs more memory for such a picture than
+    there is."""
+    room = available()
+    if room is None:
+        return False
+    try:
+        plan = plan_memory(pipe, width, height)
+    except UnsupportedModelError:  # it has no plan
+        return False
+    name = next(name for name, part in _parts(pipe).items() if part is pipe.denoiser)
+    return plan.weights[name] + plan.arenas[name] > room
 
 
 def _parts(pipe: DiffusionPipeline) -> dict[str, Any]:

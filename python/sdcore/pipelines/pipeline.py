@@ -25,7 +25,7 @@ from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.conditioning import Conditioning, by_length
 from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.embeddings import EmbeddingsMixin
-from sdcore.pipelines.guidance import Guidance
+from sdcore.pipelines.guidance import Guidance, GuidancePlusPlus
 from sdcore.pipelines.hires import drawn_twice
 from sdcore.pipelines.loading import (
     Override,
@@ -36,7 +36,7 @@ from sdcore.pipelines.loading import (
     find_model,
     load_parts,
 )
-from sdcore.pipelines.memory import is_tight, tell_memory
+from sdcore.pipelines.memory import is_tight, is_too_large, tell_memory
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.pictures import cut_to, decode, to_pil
 from sdcore.pipelines.prompt import Texts
@@ -224,6 +224,10 @@ class DiffusionPipeline(EmbeddingsMixin):
                 if other is not None and other is not part:
                     other.release()
 
+    # Whether guidance asks the model about one prompt after the other: less memory, the same
+    # picture. None: where one batch of both does not fit into memory.
+    guidance_in_turns: bool | None = None
+
     @property
     def vae_tiling(self) -> bool | None:
         """Whether the VAE does pictures a strip at a time (less memory, more time, no seams);
@@ -283,9 +287,27 @@ class DiffusionPipeline(EmbeddingsMixin):
         f = self.vae.scale_factor
         return self.vae.config.latent_channels, request.height // f, request.width // f
 
+    @property
+    def usual_guidance(self) -> float:
+        """The model's, for the scheduler that it has now: CFG++ takes a share (its paper's)."""
+        return 0.6 if self.scheduler.renoises_negative else self.default_guidance
+
     def guidance(self, request: Request) -> Guidance:
         """How the model is asked at each step."""
-        return Guidance(request.guidance_scale, rescale=request.guidance_rescale)
+        kind = GuidancePlusPlus if self.scheduler.renoises_negative else Guidance
+        return kind(request.guidance_scale, **self.guidance_options(request))
+
+    def guidance_options(self, request: Request) -> dict[str, Any]:
+        """What every kind of guidance takes."""
+        in_turns = self.guidance_in_turns
+        if in_turns is None:
+            in_turns = is_too_large(self, request.width, request.height)
+        return {
+            "rescale": request.guidance_rescale,
+            "begin": request.guidance_start,
+            "end": request.guidance_end,
+            "in_turns": in_turns,
+        }
 
     def first_step(self, request: Request) -> int:
         """How many steps a picture to begin from makes needless."""
@@ -375,6 +397,8 @@ class DiffusionPipeline(EmbeddingsMixin):
             "sampler": type(self.scheduler).__name__,
             "guidance_scale": request.guidance_scale,
             "guidance_rescale": request.guidance_rescale or None,
+            "guidance_start": request.guidance_start or None,
+            "guidance_end": request.guidance_end if request.guidance_end < 1 else None,
             "width": width,
             "height": height,
             "eta": request.eta,

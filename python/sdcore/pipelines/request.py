@@ -35,6 +35,8 @@ class Arguments(TypedDict, total=False):
     num_inference_steps: int | None
     guidance_scale: float | None  # 1 ignores the negative prompt
     guidance_rescale: float  # 0 to 1: how far guidance is kept from raising contrast
+    guidance_start: float  # share of the steps before which there is none, 0 to 1
+    guidance_end: float  # and after which there is none
     num_images_per_prompt: int
     seed: int | None  # the first image's; image i uses seed + i. None draws one
     subseed: int | None  # of noise to mix in: a variation of the picture. None draws one
@@ -83,6 +85,8 @@ _DEFAULTS: Mapping[str, Any] = {
     "num_inference_steps": None,
     "guidance_scale": None,
     "guidance_rescale": 0.0,
+    "guidance_start": 0.0,
+    "guidance_end": 1.0,
     "num_images_per_prompt": 1,
     "seed": None,
     "subseed": None,
@@ -122,6 +126,8 @@ class Request:
     steps: int
     guidance_scale: float
     guidance_rescale: float
+    guidance_start: float
+    guidance_end: float
     seeds: list[int]
     subseeds: list[int]
     subseed_strength: float
@@ -177,14 +183,17 @@ def make_request(
     steps = given["num_inference_steps"]
     steps = whole(pipe.default_steps if steps is None else steps, "num_inference_steps", 1)
     scale = given["guidance_scale"]
+    begin, end = _interval(given)
     return Request(
         prompts=prompts,
         negative_prompts=negatives,
         height=height,
         width=width,
         steps=steps,
-        guidance_scale=float(pipe.default_guidance if scale is None else scale),
+        guidance_scale=float(pipe.usual_guidance if scale is None else scale),
         guidance_rescale=_share(given["guidance_rescale"], "guidance_rescale", 0),
+        guidance_start=begin,
+        guidance_end=end,
         seeds=_seeds(given["seed"], "seed", len(prompts)),
         subseeds=_seeds(given["subseed"], "subseed", len(prompts)),
         subseed_strength=_share(given["subseed_strength"], "subseed_strength", 0),
@@ -293,6 +302,17 @@ def _hires(
         strength=_share(given["hires_strength"], "hires_strength"),
         steps=steps if own is None else whole(own, "hires_steps", 1),
     )
+
+
+def _interval(given: Mapping[str, Any]) -> tuple[float, float]:
+    """The shares of the steps between which there is guidance."""
+    start, end = (_share(given[name], name, 0) for name in ("guidance_start", "guidance_end"))
+    if start >= end:
+        raise InvalidArgumentError(
+            f"[pipeline] guidance_start must lie before guidance_end, got {start:g} and {end:g}; "
+            "guidance_scale=1 is no guidance"
+        )
+    return start, end
 
 
 def _share(value: float, name: str, low: float | None = None) -> float:

@@ -48,13 +48,12 @@ class Start:
     kept: Kept | None = None
     channels: Array | None = None
 
-    def beside(self, x: Array) -> Array:
-        """x with the further channels."""
+    def beside(self, x: Array, first: int = 0) -> Array:
+        """x with the further channels; its rows are those from `first` of what guidance asks."""
         if self.channels is None:
             return x
-        times = -(-len(x) // len(self.channels))
-        rows = np.tile(self.channels, (times, 1, 1, 1))[: len(x)]
-        return np.concatenate([x, rows], axis=1)
+        rows = (first + np.arange(len(x))) % len(self.channels)
+        return np.concatenate([x, self.channels[rows]], axis=1)
 
 
 def begin(pipe: DiffusionPipeline, request: Request, scheduler: Scheduler, noise: Noise) -> Start:

@@ -137,6 +137,8 @@ class Scheduler(ABC):
     registry: ClassVar[dict[str, type["Scheduler"]]] = {}
     defaults: ClassVar[Mapping[str, Any]] = {}
     rows_a_step: ClassVar[int] = 1
+    # Whether the weights of m in rows are for the negative prompt's, and x0 alone is guided.
+    renoises_negative: ClassVar[bool] = False
     make_table: ClassVar[Callable[..., Table]]
 
     def __init_subclass__(
@@ -231,15 +233,24 @@ class Scheduler(ABC):
         return scaled
 
     def step(
-        self, model_output: ArrayLike, t: float, sample: ArrayLike, noise: ArrayLike | None = None
+        self,
+        model_output: ArrayLike,
+        t: float,
+        sample: ArrayLike,
+        noise: ArrayLike | None = None,
+        negative: ArrayLike | None = None,
     ) -> Array:
         """The next sample. `noise` is normal noise of the sample's shape, for rows that add any.
-        What the step took the clean sample to be is left in `denoised`."""
+        `negative` is what the model gave for the negative prompt, for CFG++; without it the output
+        is taken to be unguided. What the step took the clean sample to be is left in `denoised`."""
         index = self._index(t)
         x = np.asarray(sample, np.float32)
         m = np.asarray(model_output, np.float32)
         z = None if noise is None else np.asarray(noise, np.float32)
         out: Array = self._sampler.step(index, x, m, z)
+        if self.renoises_negative and negative is not None:
+            weight = np.float32(self.table.rows[index].terms[0].m)
+            out = out + weight * (np.asarray(negative, np.float32) - m)
         self._next = index + 1
         self.denoised: Array = self._sampler.x0.reshape(x.shape)
         return out

@@ -17,7 +17,7 @@ from sdcore.schedulers.sigmas import (
 
 
 def euler_table(config: Config, steps: int) -> Table:
-    _check(config)
+    check(config)
     levels = walk(config, steps, final=final_level(config))
     rows = []
     for t, (sigma, following) in zip(
@@ -31,7 +31,8 @@ def euler_table(config: Config, steps: int) -> Table:
     return Table(tuple(rows), levels.init_noise_sigma(config), tuple(levels.sigmas[:-1]))
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
+    """Refuses what Euler's method here does not do."""
     if config.interpolation_type != "linear":
         raise InvalidArgumentError(
             f"[euler] interpolation_type {config.interpolation_type!r} is not supported; "

@@ -38,7 +38,9 @@ class _TwoGuidances(Guidance):
     def predict(self, model: Model, x: Array, index: int, steps: int) -> Array:
         if not self.active:
             return model(x)
-        both, image, neither = np.split(model(np.concatenate([x, x, x])), 3)
+        if not self.works_at(index, steps):
+            return model(x, rows=slice(0, len(x)))
+        both, image, neither = self.ask(model, x, 3)
         scale, image_scale = np.float32(self.scale), np.float32(self.image_scale)
         out: Array = neither + scale * (both - image) + image_scale * (image - neither)
         return rescaled(out, both, self.rescale)
@@ -53,7 +55,7 @@ class StableDiffusionInstructPix2PixPipeline(StableDiffusionPipeline, families=(
         return _TwoGuidances(
             request.guidance_scale,
             float(request.extra.get("image_guidance_scale", 1.5)),
-            rescale=request.guidance_rescale,
+            **self.guidance_options(request),
         )
 
     def first_step(self, request: Request) -> int:

@@ -149,7 +149,7 @@ class StableDiffusion3Pipeline(DiffusionPipeline, families=("sd3",)):
             float(request.extra.get("skip_layer_guidance_scale", 2.8)),
             float(request.extra.get("skip_layer_guidance_start", 0.01)),
             float(request.extra.get("skip_layer_guidance_stop", 0.2)),
-            rescale=request.guidance_rescale,
+            **self.guidance_options(request),
         )
 
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
@@ -228,8 +228,8 @@ class SkipLayerGuidance(Guidance):
     def predict(self, model: Model, x: Array, index: int, steps: int) -> Array:
         if not self.active or not self.start * steps < index < self.stop * steps:
             return super().predict(model, x, index, steps)
-        negative, positive = np.split(model(np.concatenate([x, x])), 2)
-        skipped = model(x, rows=slice(len(x), None), skip_layers=self.layers)
+        negative, positive = self.ask(model, x)
+        skipped = self.positive(model, x, skip_layers=self.layers)
         guided = _core.guide(negative, positive, self.scale)
         out: Array = guided + np.float32(self.skip_scale) * (positive - skipped)
         return rescaled(out, positive, self.rescale)
