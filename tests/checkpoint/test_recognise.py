@@ -138,6 +138,18 @@ OTHERS = {
     "sd3 folder": ("sd3", {"transformer.transformer_blocks.0.norm1_context.linear.weight": (9, 9)}),
     "flux": ("flux", {"model.diffusion_model.double_blocks.0.img_attn.qkv.weight": (9, 3)}),
     "pixart": ("pixart", {"t_block.1.weight": (6912, 1152), "pos_embed": (1, 256, 1152)}),
+    "pixart of 300 tokens": (
+        "pixart-sigma",
+        {"t_block.1.weight": (6912, 1152), "y_embedder.y_embedding": (300, 4096)},
+    ),
+    "pixart of 120 tokens": (
+        "pixart-alpha",
+        {"t_block.1.weight": (6912, 1152), "y_embedder.y_embedding": (120, 4096)},
+    ),
+    "pixart that is told sizes": (
+        "pixart-alpha",
+        {"transformer.adaln_single.emb.resolution_embedder.linear_1.weight": (384, 256)},
+    ),
     "pixart folder": (
         "pixart",
         {"transformer.adaln_single.emb.timestep_embedder.linear_1.weight": (1152, 256)},

@@ -114,7 +114,9 @@ def test_original_pixart(sizes: bool, captions: int, suffix: str, tmp_path: Path
     else:
         saved(original, path)
     opened = checkpoint.open(path)
-    assert opened.kind is not None and opened.kind.family == "pixart"
+    assert opened.kind is not None and opened.kind.family == (
+        "pixart-alpha" if sizes else "pixart-sigma"
+    )
     component = opened.component("transformer")
     same(component, state, ("pos_embed.pos_embed", "caption_projection.y_embedding"))
     model = PixArtTransformer2DModel.from_component(component, F32)

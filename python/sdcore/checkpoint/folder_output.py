@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sdcore.checkpoint import safetensors
-from sdcore.checkpoint.layouts import Folder, layout_of
+from sdcore.checkpoint.family import Folder
+from sdcore.checkpoint.layouts import layout_of
 from sdcore.checkpoint.model import Checkpoint, Component
 from sdcore.checkpoint.output import Outgoing, Progress, whole_folder
 from sdcore.checkpoint.sidecars import own_tokenizer, public

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sdcore.checkpoint.names import clip, mmdit, pixart, t5, unet, vae
+from sdcore.checkpoint.families import FAMILIES
+from sdcore.checkpoint.family import DENOISER, Naming, Place
 from sdcore.checkpoint.names.table import NameTable
+from sdcore.checkpoint.namings import CLIP, OPEN_CLIP, T5, UNET, VAE
 from sdcore.checkpoint.tensor import Tensor
-
-
-@dataclass(frozen=True)
-class Naming:
-    """`roots` are beginnings of names that no other naming has."""
-
-    name: str
-    roots: tuple[str, ...]
-    table: Callable[[Iterable[str]], NameTable]
-
-
-@dataclass(frozen=True)
-class Place:
-    """`alone`: only in models that have no part of this name."""
-
-    component: str
-    prefixes: tuple[str, ...]
-    namings: tuple[Naming, ...]
-    alone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,35 +25,10 @@ class Part:
     unknown: list[str]  # names that the table does not know, as in the file
 
 
-_UNET = (
-    Naming("original", ("input_blocks.", "middle_block."), unet.original),
-    Naming("diffusers", ("down_blocks.", "mid_block."), unet.diffusers),
-)
-_VAE = (
-    Naming("original", ("decoder.mid.", "encoder.mid."), vae.original),
-    Naming("diffusers", ("decoder.mid_block.", "encoder.mid_block."), vae.diffusers),
-)
-_CLIP = Naming("diffusers", ("text_model.encoder.", "encoder.layers."), clip.hugging_face)
-_OPEN_CLIP = Naming("openclip", ("transformer.resblocks.",), clip.open_clip)
-_T5 = (
-    Naming("diffusers", ("encoder.block.",), t5.hugging_face),
-    Naming("llama.cpp", ("enc.blk.",), t5.llama_cpp),
-)
-_TRANSFORMER = (
-    Naming("original", ("joint_blocks.",), mmdit.original),
-    Naming("original", ("t_block.",), pixart.original),
-    Naming("diffusers", ("time_text_embed.",), mmdit.diffusers),
-    Naming("diffusers", ("adaln_single.",), pixart.diffusers),
-)
-
 PLACES = (
-    Place("unet", ("model.diffusion_model.", "model.model.", "net.", "unet.", ""), _UNET),
-    Place(
-        "transformer",
-        ("model.diffusion_model.", "model.model.", "net.", "transformer.", ""),
-        _TRANSFORMER,
-    ),
-    Place("vae", ("first_stage_model.", "vae.", ""), _VAE),
+    *dict.fromkeys(place for family in FAMILIES.values() for place in family.places),
+    Place("unet", (*DENOISER, "unet.", ""), UNET),
+    Place("vae", ("first_stage_model.", "vae.", ""), VAE),
     Place(
         "text_encoder",
         (
@@ -80,12 +38,12 @@ PLACES = (
             "text_encoder.",
             "",
         ),
-        (_CLIP,),
+        (CLIP,),
     ),
     Place(
         "text_encoder",
         ("cond_stage_model.model.", "conditioner.embedders.0.model.", "text_encoder.", ""),
-        (_OPEN_CLIP,),
+        (OPEN_CLIP,),
     ),
     Place(
         "text_encoder_2",
@@ -94,17 +52,16 @@ PLACES = (
             "text_encoders.clip_g.transformer.",
             "text_encoder_2.",
         ),
-        (_OPEN_CLIP, _CLIP),
+        (OPEN_CLIP, CLIP),
     ),
     # SDXL's refiner: what is the second text encoder of the base is its only one.
     Place(
         "text_encoder_2",
         ("conditioner.embedders.0.model.", "text_encoder."),
-        (_OPEN_CLIP, _CLIP),
+        (OPEN_CLIP, CLIP),
         alone="text_encoder",
     ),
-    Place("text_encoder", ("text_encoder.", ""), _T5),
-    Place("text_encoder_3", ("text_encoders.t5xxl.transformer.", "text_encoder_3."), _T5),
+    Place("text_encoder", ("text_encoder.", ""), T5),
 )
 
 # Schedules, counters and tied copies: they carry no weights, and every published file has some.

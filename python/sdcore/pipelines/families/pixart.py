@@ -47,7 +47,7 @@ _SIZES_2K = (
 )
 
 
-class PixArtPipeline(DiffusionPipeline, families=("pixart",)):
+class PixArtPipeline(DiffusionPipeline, families=("pixart", "pixart-alpha", "pixart-sigma")):
     """T5 and a transformer that attends to it (Chen et al. 2023 and 2024)."""
 
     networks: ClassVar[Mapping[str, Loadable]] = {
@@ -122,10 +122,11 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart",)):
 
     @property
     def default_tokens(self) -> int:
-        """Σ has SDXL's autoencoder, and is never told sizes."""
-        config = self.transformer.config
-        sigma = not config.knows_sizes and self.vae.config.scaling_factor < _BETWEEN_VAES
-        return _SIGMA_TOKENS if sigma else _ALPHA_TOKENS
+        """Where nothing else says which it is: Σ has SDXL's autoencoder."""
+        is_alpha = self.family == "pixart-alpha"
+        if self.family == "pixart":
+            is_alpha = self.vae.config.scaling_factor > _BETWEEN_VAES
+        return _ALPHA_TOKENS if is_alpha else _SIGMA_TOKENS
 
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         tokens = sequence_length(request, self.default_tokens)

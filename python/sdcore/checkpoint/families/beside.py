@@ -1,0 +1,43 @@
+"""What goes with a model, and has the names of its parts: it is told from models first."""
+
+from __future__ import annotations
+
+from sdcore.checkpoint.clue import Clue
+from sdcore.checkpoint.family import Family, Rules
+
+RANK = -1
+_LATER = "which sdcore does not run yet"
+_BESIDE = "not a model by itself, and sdcore does not use it yet"
+_LOAD_LORA = "not a model by itself: open its model and load it with load_lora_weights"
+
+FAMILIES = {
+    "controlnet": Family("a ControlNet", hint=_BESIDE),
+    "lora": Family("a LoRA", hint=_LOAD_LORA),
+    "lycoris": Family("a LyCORIS adapter (OFT, BOFT, GLoRA or (IA)³)", hint=_LATER),
+    "ip-adapter": Family("an IP-Adapter", hint=_BESIDE),
+    "photomaker": Family("PhotoMaker's identity encoder", hint=_BESIDE),
+    "instantid": Family("InstantID's image projection", hint=_BESIDE),
+    "t2i-adapter": Family("a T2I-Adapter", hint=_BESIDE),
+}
+
+_LORA = (
+    r"^lora_(unet|te\d?|transformer)_|^lycoris_|\.(hada|lokr)_w|\.(diff|diff_b|w_norm|b_norm)$"
+    r"|[._]lora(_[AB]|_up|_down|_linear_layer|\.up|\.down)\b"
+)
+
+RULES: Rules = (
+    # A ControlNet's file may hold a whole model too, and has blocks of one, so it comes first.
+    ("controlnet", (Clue(r"^(control_model\.)?(input_hint_block|zero_convs)\.0\."),)),
+    ("controlnet", (Clue(r"(^|\.)controlnet_(cond_embedding|blocks|down_blocks)\."),)),
+    ("controlnet", (Clue(r"^lora_controlnet$"),)),
+    # An adapter has the names of what it changes, too.
+    ("lycoris", (Clue(r"\.(oft_blocks|oft_diag|a1\.weight|b1\.weight|on_input)$"),)),
+    ("photomaker", (Clue(r"^id_encoder\.(vision_model|visual_projection)"),)),
+    # InstantID's is an IP-Adapter whose resampler takes a face's 512 numbers.
+    ("instantid", (Clue(r"^image_proj\.latents$"),
+                   Clue(r"^image_proj\.proj_in\.weight$", (None, 512)))),
+    ("ip-adapter", (Clue(r"^ip_adapter\.\d+\.to_[kv]_ip\."),)),
+    ("ip-adapter", (Clue(r"^image_proj\.(proj|latents|norm|perceiver_resampler)\b"),)),
+    ("lora", (Clue(_LORA),)),
+    ("t2i-adapter", (Clue(r"^(adapter\.)?body\.\d+\.(resnets\.\d+\.)?block1\.weight$"),)),
+)  # fmt: skip

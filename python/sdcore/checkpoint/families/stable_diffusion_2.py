@@ -1,0 +1,50 @@
+"""Stable Diffusion 2.x and SD-Turbo."""
+
+from __future__ import annotations
+
+from sdcore.checkpoint.clue import Clue
+from sdcore.checkpoint.family import Family, Layout, Rules
+from sdcore.checkpoint.unet_families import (
+    BANG,
+    CONTEXT,
+    CONV_IN,
+    DDIM,
+    ONE_CLIP,
+    OPEN_CLIP,
+    PNDM,
+    SD2,
+    folder_1,
+)
+
+RANK = 2
+
+FAMILIES = {
+    "sd2": Family(
+        "Stable Diffusion 2.x",
+        ONE_CLIP,
+        True,
+        scheduler=DDIM,
+        layout=Layout(SD2, folder_1("StableDiffusionPipeline", BANG)),
+    ),
+    "sd2-inpaint": Family(
+        "Stable Diffusion 2.x for inpainting",
+        ONE_CLIP,
+        True,
+        scheduler=PNDM,
+        layout=Layout(SD2, folder_1("StableDiffusionInpaintPipeline", BANG)),
+    ),
+    "sd2-depth": Family(
+        "Stable Diffusion 2.x with depth",
+        ONE_CLIP,
+        hint="which sdcore does not run yet",
+        scheduler=PNDM,
+        layout=Layout(SD2, folder_1("StableDiffusionDepth2ImgPipeline", BANG)),
+    ),
+}
+
+RULES: Rules = (
+    ("sd2-inpaint", (Clue(CONV_IN, (None, 9)), Clue(CONTEXT, (None, 1024)))),
+    ("sd2-depth", (Clue(CONV_IN, (None, 5)), Clue(CONTEXT, (None, 1024)))),
+    ("sd2", (Clue(CONV_IN), Clue(CONTEXT, (None, 1024)))),
+    ("sd2", (Clue(CONV_IN), Clue(OPEN_CLIP))),
+)

@@ -1,0 +1,81 @@
+"""Stable Diffusion XL and its refiner."""
+
+from __future__ import annotations
+
+from sdcore.checkpoint.clue import Clue
+from sdcore.checkpoint.family import Config, Family, Folder, Layout, Original, Rules
+from sdcore.checkpoint.names import clip
+from sdcore.checkpoint.unet_families import (
+    BANG,
+    CONV_IN,
+    EULER,
+    LABEL,
+    SDXL,
+    TWO_CLIPS,
+    UNET,
+    UNET_CLASS,
+    VAE,
+    folder_xl,
+)
+
+RANK = 1
+_SECOND_CLIP = r"^(conditioner\.embedders\.1|text_encoder_2)\."
+_FACTS: dict[str, Config] = {"unet": {"sample_size": 128}, "vae": {"scaling_factor": 0.13025}}
+
+
+def _family(title: str, pipeline: str, runs: bool = True) -> Family:
+    return Family(
+        title,
+        TWO_CLIPS,
+        runs,
+        "which sdcore does not run" + " yet" * (not runs),
+        scheduler=EULER,
+        configs=_FACTS,
+        layout=Layout(SDXL, folder_xl(pipeline)),
+    )
+
+
+_REFINER = Layout(
+    {
+        "unet": UNET,
+        "vae": VAE,
+        "text_encoder_2": Original("conditioner.embedders.0.model.", clip.to_open_clip),
+    },
+    Folder(
+        "StableDiffusionXLImg2ImgPipeline",
+        {
+            "unet": UNET_CLASS,
+            "vae": "AutoencoderKL",
+            "text_encoder_2": "CLIPTextModelWithProjection",
+        },
+        {"tokenizer_2": BANG},
+        {"force_zeros_for_empty_prompt": False, "requires_aesthetics_score": True},
+        absent=("text_encoder", "tokenizer", "feature_extractor", "image_encoder"),
+    ),
+)
+
+FAMILIES = {
+    "sdxl": _family("Stable Diffusion XL", "StableDiffusionXLPipeline"),
+    "sdxl-refiner": Family(
+        "Stable Diffusion XL refiner",
+        ("unet", "vae", "text_encoder_2"),
+        True,
+        scheduler=EULER,
+        configs=_FACTS,
+        layout=_REFINER,
+    ),
+    "sdxl-inpaint": _family(
+        "Stable Diffusion XL for inpainting", "StableDiffusionXLInpaintPipeline"
+    ),
+    "sdxl-edit": _family(
+        "Stable Diffusion XL for editing", "StableDiffusionXLInstructPix2PixPipeline", runs=False
+    ),
+}
+
+RULES: Rules = (
+    ("sdxl-refiner", (Clue(LABEL, (None, 2560)),)),
+    ("sdxl-inpaint", (Clue(LABEL, (None, 2816)), Clue(CONV_IN, (None, 9)))),
+    ("sdxl-edit", (Clue(LABEL, (None, 2816)), Clue(CONV_IN, (None, 8)))),
+    ("sdxl", (Clue(LABEL, (None, 2816)),)),
+    ("sdxl", (Clue(LABEL), Clue(_SECOND_CLIP))),
+)
