@@ -91,6 +91,15 @@ def test_a_hole_of_the_background_makes_a_ring():
     assert [(f.color, f.shape) for f in evaluator.find(picture)] == [("green", "ring")]
 
 
+def test_an_object_may_fill_the_picture():
+    picture = np.full((128, 128, 3), world.COLORS["red"], np.uint8)
+    picture[40:80, 40:80] = world.COLORS["blue"]
+    assert [(f.color, f.shape) for f in evaluator.find(picture)] == [
+        ("red", "square"),
+        ("blue", "square"),
+    ]
+
+
 def test_regions_are_those_of_a_flood_fill():
     mask = np.random.default_rng(0).uniform(size=(30, 40)) < 0.45
     found = evaluator.regions(mask)

@@ -139,7 +139,10 @@ def _filled(region: np.ndarray, names: np.ndarray) -> np.ndarray:
     """With its holes, but for those that show what is around the region: a ring keeps its own."""
     around = _around(region).any(0) & ~region
     outer, *holes = sorted(regions(~np.pad(region, 1)), key=lambda r: not r[0, 0])
-    outside = _most(names[around & outer[1:-1, 1:-1]])
+    beyond = names[around & outer[1:-1, 1:-1]]
+    if not beyond.size:  # it reaches every edge of the picture
+        return np.ones_like(region)
+    outside = _most(beyond)
     out = region.copy()
     for hole in (h[1:-1, 1:-1] for h in holes):
         if _most(names[hole]) != outside:
