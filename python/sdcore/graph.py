@@ -46,6 +46,9 @@ class Scope:
             raise AttributeError(name)
         return Scope(self._graph, f"{self._path}.{name}" if self._path else name)
 
+    def __str__(self) -> str:
+        return self._path
+
     def __getitem__(self, index: int) -> Scope:
         return Scope(self._graph, f"{self._path}.{index}")
 

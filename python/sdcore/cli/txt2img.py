@@ -35,7 +35,7 @@ _DEFAULT_SIZE = 512  # pixels a side, for guessing a file's size before the mode
 
 # Arguments of the pipeline that are its own to fill in.
 _OPTIONS = (
-    *("eta", "guidance_rescale", "guidance_start", "guidance_end"),
+    *("eta", "guidance_rescale", "guidance_start", "guidance_end", "pag_scale", "cache_interval"),
     *("rng", "subseed", "subseed_strength"),
     *("hires_scale", "hires_strength", "hires_steps"),
 )
@@ -92,6 +92,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="how far guidance is kept from raising contrast, 0 to 1 (default: 0)",
     )
+    add(
+        "--pag-scale", type=float, metavar="SCALE", help="perturbed-attention guidance (default: 0)"
+    )
+    add("--cache-interval", type=int, metavar="N", help="run all of a UNet every N steps only")
     add("--guidance-start", type=float, metavar="SHARE", help="no guidance before (default: 0)")
     add("--guidance-end", type=float, metavar="SHARE", help="and none after (default: 1)")
     add(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from sdcore.models.base import Model, to_nchw, to_nhwc
 from sdcore.models.blocks import attention, resnet
 from sdcore.models.config import from_json, per_block, require_value
 
-__all__ = ["UNet2DConditionModel", "UNetConfig", "build_unet", "guidance_embedding"]
+__all__ = ["DeepFeatures", "UNet2DConditionModel", "UNetConfig", "build_unet", "guidance_embedding"]
 
 # Fields whose other values change the network in ways that are not built.
 _FIXED = {
@@ -98,11 +99,48 @@ class _Level:
     only_cross: bool
 
 
+@dataclass(frozen=True)
+class _Variant:
+    """The same weights in another graph. `perturbed` are expressions that the names of attentions
+    to replace by the identity match somewhere, as in diffusers. With `keeps` the features that come
+    up to skip number `keeps` (0 is that of `conv_in`) are handed out as "deep"; with `reuses` they
+    are taken in, and all that is below them is left out (Ma et al. 2023, DeepCache)."""
+
+    perturbed: tuple[str, ...] = ()
+    keeps: int | None = None
+    reuses: int | None = None
+
+    def perturbs(self, name: str) -> bool:
+        return any(re.search(layer, name) for layer in self.perturbed)
+
+
+class DeepFeatures:
+    """What one run of a sampler keeps between steps, for `unet(…, deep=…)`: at every `interval`th
+    step all of the network runs, and between them only what is above skip number `branch`."""
+
+    def __init__(self, interval: int, branch: int = 0) -> None:
+        self.interval = interval
+        self.branch = branch
+        self._reuses = False
+        self._kept: dict[Hashable, NDArray[np.float32]] = {}
+
+    def begin_step(self, index: int) -> None:
+        self._reuses = index % self.interval != 0
+
+    def find(self, key: Hashable) -> NDArray[np.float32] | None:
+        """Those of the last whole run for the same part of a batch, at a step that reuses them."""
+        return self._kept.get(key) if self._reuses else None
+
+    def keep(self, key: Hashable, features: NDArray[np.float32]) -> None:
+        self._kept[key] = features
+
+
 class _UNet:
     """The graph, written down as diffusers walks it."""
 
-    def __init__(self, config: UNetConfig) -> None:
+    def __init__(self, config: UNetConfig, variant: _Variant) -> None:
         self.config = config
+        self.variant = variant
         self.b = Builder()
         self.temb_channels = config.time_embedding_dim or config.block_out_channels[0] * 4
         n = len(config.block_out_channels)
@@ -120,6 +158,8 @@ class _UNet:
         only_cross = per_block(config.only_cross_attention, n, "unet", "only_cross_attention")
         columns = (config.block_out_channels, layers, heads, depth, context, only_cross)
         self.levels = [_Level(*values) for values in zip(*columns, strict=True)]
+        self.left = _skips(self.levels)  # skips that the way up has yet to read
+        self.perturbed = 0  # attentions that are replaced
 
     def build(self) -> _core.Graph:
         config, b, w = self.config, self.b, self.b.weights
@@ -132,13 +172,27 @@ class _UNet:
         self.skips = [(x, first)]
         for i in range(len(self.levels)):
             x = self.down_block(w.down_blocks[i], x, i)
-        x = self.mid_block(w.mid_block, x)
+        if self.variant.reuses is None:
+            x = self.mid_block(w.mid_block, x)
         c = self.levels[-1].channels
         for i in range(len(self.levels)):
             x, c = self.up_block(w.up_blocks[i], x, c, i)
         x = nn.silu(nn.group_norm(w.conv_norm_out, x, c, config.norm_num_groups, config.norm_eps))
         b.output("sample", nn.conv2d(w.conv_out, x, c, config.out_channels))
         return b.graph
+
+    def is_enough(self) -> bool:
+        """Whether the way down has come to where the deep features take its place."""
+        reuses = self.variant.reuses
+        return reuses is not None and len(self.skips) > reuses
+
+    def deep_features(self, x: Value) -> Value:
+        """What comes up to the layer that reads the next skip: handed out or taken in there."""
+        if self.left - 1 == self.variant.reuses:
+            return self.b.input("deep")
+        if self.left - 1 == self.variant.keeps:
+            self.b.output("deep", x)
+        return x
 
     def time_embedding(self, w: Scope, t: Value) -> Value:
         config, dim = self.config, self.config.block_out_channels[0]
@@ -184,11 +238,13 @@ class _UNet:
         c = level.channels
         c_in = self.levels[max(i - 1, 0)].channels
         for k in range(level.layers):
+            if self.is_enough():
+                return x
             x = self.resnet(w.resnets[k], x, c_in if k == 0 else c, c)
             if self.config.down_block_types[i] == "CrossAttnDownBlock2D":
                 x = self.transformer(w.attentions[k], x, level)
             self.skips.append((x, c))
-        if i < len(self.levels) - 1:
+        if i < len(self.levels) - 1 and not self.is_enough():
             p = self.config.downsample_padding
             # Without padding, diffusers adds one row and one column of zeros after the image.
             padding = p if p else (0, 0, 1, 1)
@@ -208,13 +264,19 @@ class _UNet:
     def up_block(self, w: Scope, x: Value, c_in: int, i: int) -> tuple[Value, int]:
         level = self.levels[len(self.levels) - 1 - i]
         c = level.channels
+        last = self.left if self.variant.reuses is None else self.variant.reuses + 1
         for k in range(level.layers + 1):
+            x = self.deep_features(x)
+            self.left -= 1
+            if self.left >= last:  # what comes before the deep features
+                c_in = c
+                continue
             skip, c_skip = self.skips.pop()
             x = self.resnet(w.resnets[k], nn.concat(x, skip), c_in + c_skip, c)
             c_in = c
             if self.config.up_block_types[i] == "CrossAttnUpBlock2D":
                 x = self.transformer(w.attentions[k], x, level)
-        if i < len(self.levels) - 1:
+        if i < len(self.levels) - 1 and self.left < last:
             # To the size of the next skip, which odd sizes make one less than twice.
             x = nn.conv2d(w.upsamplers[0].conv, nn.upsample(x, self.skips[-1][0]), c, c)
         return x, c
@@ -233,7 +295,13 @@ class _UNet:
         c, heads = level.channels, level.heads
         h = nn.layer_norm(w.norm1, x, c)
         read, width = (self.context, level.context) if level.only_cross else (h, c)
-        x = attention(w.attn1, h, read, c, width, heads, qkv_bias=False) + x
+        if not level.only_cross and self.variant.perturbs(str(w.attn1)):
+            self.perturbed += 1
+            # Each token attends to itself alone (Ahn et al. 2024, perturbed-attention guidance).
+            own = nn.linear(w.attn1.to_v, h, c, c, bias=False)
+            x = nn.linear(w.attn1.to_out[0], own, c, c) + x
+        else:
+            x = attention(w.attn1, h, read, c, width, heads, qkv_bias=False) + x
         h = nn.layer_norm(w.norm2, x, c)
         x = attention(w.attn2, h, self.context, c, level.context, heads, qkv_bias=False) + x
         h = nn.layer_norm(w.norm3, x, c)
@@ -243,7 +311,27 @@ class _UNet:
 
 def build_unet(config: UNetConfig) -> _core.Graph:
     """`sample` [n, h, w, c], `timestep` [n], `encoder_hidden_states` [n, t, d] -> `sample`."""
-    return _UNet(config).build()
+    return _UNet(config, _Variant()).build()
+
+
+def _build_variant(config: UNetConfig, variant: _Variant) -> _core.Graph:
+    unet = _UNet(config, variant)
+    branch = variant.keeps if variant.reuses is None else variant.reuses
+    if branch is not None and not 0 <= branch < unet.left - 1:
+        raise InvalidArgumentError(
+            f"[unet] cache_branch_id must be 0 to {unet.left - 2}, got {branch}"
+        )
+    graph = unet.build()
+    if variant.perturbed and not unet.perturbed:
+        raise InvalidArgumentError(
+            f"[unet] pag_applied_layers {list(variant.perturbed)} name no self-attention; use a "
+            "part of a name such as mid, up_blocks.1 or down_blocks.2.attentions.0"
+        )
+    return graph
+
+
+def _skips(levels: Sequence[_Level]) -> int:
+    return sum(level.layers + 1 for level in levels)  # one a layer, and one before each level
 
 
 def guidance_embedding(scale: float, dim: int) -> NDArray[np.float32]:
@@ -260,6 +348,19 @@ class UNet2DConditionModel(Model):
     """`unet(sample, timestep, encoder_hidden_states)` in diffusers' shapes."""
 
     config: UNetConfig
+
+    def __init__(self, config: UNetConfig, network: _core.Network) -> None:
+        super().__init__(config, network)
+        self._variants: dict[_Variant, _core.Network] = {}
+
+    def with_network(self, network: _core.Network) -> UNet2DConditionModel:
+        other = super().with_network(network)
+        other._variants = {}
+        return other
+
+    def release(self) -> None:
+        super().release()
+        self._variants = {}
 
     @classmethod
     def read_config(cls, config: Mapping[str, Any]) -> UNetConfig:
@@ -282,12 +383,17 @@ class UNet2DConditionModel(Model):
         sample: ArrayLike,
         timestep: ArrayLike,
         encoder_hidden_states: ArrayLike,
+        *,
+        perturbed: Sequence[str] = (),
+        deep: tuple[DeepFeatures, Hashable] | None = None,
         **conditions: ArrayLike,
     ) -> NDArray[np.float32]:
         """Noise (or whatever the model predicts) for `sample` [n, c, h, w], float32.
 
         `timestep` is one number or one an image; `encoder_hidden_states` is [n, t, d]. `conditions`
         are the further inputs of the config: `text_embeds`, `time_ids`, `timestep_cond`.
+        `perturbed` are self-attentions to do without, by parts of their names (mid). `deep` is
+        what a run keeps between steps, and which part of its batch this is.
         """
         x = to_nhwc(sample, "[unet] sample", self.config.in_channels)
         context = np.asarray(encoder_hidden_states, dtype=np.float32)
@@ -298,4 +404,23 @@ class UNet2DConditionModel(Model):
             )
         t = np.broadcast_to(np.asarray(timestep, dtype=np.float32).reshape(-1), (x.shape[0],))
         inputs = {"sample": x, "timestep": t, "encoder_hidden_states": context, **conditions}
-        return to_nchw(self.network.run(inputs)["sample"])
+        layers = tuple(perturbed)
+        if deep is None:
+            return to_nchw(self._network(_Variant(layers)).run(inputs)["sample"])
+        features, part = deep
+        key = (part, layers, x.shape, context.shape)
+        found = features.find(key)
+        if found is None:
+            out = self._network(_Variant(layers, keeps=features.branch)).run(inputs)
+            features.keep(key, out["deep"])
+        else:
+            network = self._network(_Variant(layers, reuses=features.branch))
+            out = network.run({**inputs, "deep": found})
+        return to_nchw(out["sample"])
+
+    def _network(self, variant: _Variant) -> _core.Network:
+        if variant == _Variant():
+            return self.network
+        if variant not in self._variants:
+            self._variants[variant] = self.in_graph(_build_variant(self.config, variant))
+        return self._variants[variant]

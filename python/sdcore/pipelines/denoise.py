@@ -54,9 +54,12 @@ def denoise(
     conditioning = pipe.condition(guidance.asked(request), request)
     pipe.needs_only(pipe.denoiser)
     latents, rows = start.latents, pipe.rows(scheduler, request)
+    deep = pipe.keeps_between_steps(request)
     for index, row in enumerate(rows):
         x = scheduler.scale_model_input(latents, row.timestep)
-        model = partial(_predict, pipe, row.timestep, conditioning, start)
+        if deep is not None:
+            deep.begin_step(index)
+        model = partial(_predict, pipe, row.timestep, conditioning, start, deep)
         negative = None
         if scheduler.renoises_negative:
             out, negative = guidance.predict_both(model, x, index, len(rows))
@@ -77,9 +80,12 @@ def _predict(
     t: float,
     conditioning: Conditioning,
     start: Start,
+    deep: Any,
     x: Array,
     rows: slice = slice(None),
     **more: Any,
 ) -> Array:
+    if deep is not None:
+        more["deep"] = (deep, (rows.start, rows.stop))
     told = {name: array[rows] for name, array in conditioning.items()}
     return pipe.predict(start.beside(x, rows.start or 0), t, told, **more)

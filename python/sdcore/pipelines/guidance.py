@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sdcore import _core
 from sdcore.pipelines.request import Prompt, Request
 
-__all__ = ["Guidance", "GuidancePlusPlus", "Model", "rescaled"]
+__all__ = ["Guidance", "GuidancePlusPlus", "Model", "PerturbedGuidance", "rescaled"]
 
 Array = NDArray[np.float32]
 # The model at one step, of x: `rows` picks some of what was asked, and what else is named goes to
@@ -73,6 +73,28 @@ class Guidance:
         if self.in_turns:
             return [model(x, rows=slice(i * n, (i + 1) * n)) for i in range(times)]
         return np.split(model(np.concatenate([x] * times)), times)
+
+
+@dataclass(frozen=True)
+class PerturbedGuidance(Guidance):
+    """Also away from what the model gives when some self-attentions see each token alone (Ahn et
+    al. 2024; diffusers' pag_scale)."""
+
+    pag_scale: float
+    layers: tuple[str, ...]
+
+    def predict(self, model: Model, x: Array, index: int, steps: int) -> Array:
+        n, scale = len(x), np.float32(self.pag_scale)
+        if not self.active:
+            positive = model(x)
+            alone: Array = positive + scale * (positive - model(x, perturbed=self.layers))
+            return alone
+        if not self.works_at(index, steps):
+            return self.positive(model, x)
+        negative, positive = self.ask(model, x)
+        perturbed = model(x, rows=slice(n, 2 * n), perturbed=self.layers)
+        guided = _core.guide(negative, positive, self.scale)
+        return rescaled(guided + scale * (positive - perturbed), positive, self.rescale)
 
 
 @dataclass(frozen=True)

@@ -309,6 +309,10 @@ class DiffusionPipeline(EmbeddingsMixin):
             "in_turns": in_turns,
         }
 
+    def keeps_between_steps(self, request: Request) -> Any:
+        """What the denoiser's argument `deep` keeps in a run; None: nothing."""
+        return None
+
     def first_step(self, request: Request) -> int:
         """How many steps a picture to begin from makes needless."""
         if request.images is None:

@@ -54,6 +54,10 @@ class Arguments(TypedDict, total=False):
     mask_image: ImageLike | None  # white where `image` is to be painted over, black where kept
 
     # What only some families have; `extra_arguments` of a pipeline names them.
+    pag_scale: float  # away from what perturbed self-attention gives, 0 (off)
+    pag_applied_layers: str | Sequence[str]  # parts of the names of those attentions, "mid"
+    cache_interval: int  # steps between those that run all of a UNet, 1 (off)
+    cache_branch_id: int  # the skip connection below which the others run nothing, 0
     clip_skip: int | None  # layers of CLIP to leave out, besides those that the model does
     prompt_embeds: ArrayLike | None  # [n, tokens, channels]: what takes the place of prompt
     negative_prompt_embeds: ArrayLike | None

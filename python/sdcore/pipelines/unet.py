@@ -8,15 +8,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from sdcore.errors import UnsupportedModelError
-from sdcore.models.unet import UNet2DConditionModel, UNetConfig, guidance_embedding
+from sdcore.models.unet import (
+    DeepFeatures,
+    UNet2DConditionModel,
+    UNetConfig,
+    guidance_embedding,
+)
 from sdcore.pipelines.conditioning import Conditioning, encode_unique
-from sdcore.pipelines.guidance import Guidance
+from sdcore.pipelines.guidance import Guidance, PerturbedGuidance
 from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.pipeline import DiffusionPipeline
-from sdcore.pipelines.request import Prompt, Request
+from sdcore.pipelines.request import Prompt, Request, whole
 from sdcore.schedulers import Scheduler
 
-__all__ = ["UNetPipeline", "unet_inputs"]
+__all__ = ["UNET_ARGUMENTS", "UNetPipeline", "unet_inputs"]
+
+UNET_ARGUMENTS = ("pag_scale", "pag_applied_layers", "cache_interval", "cache_branch_id")
 
 _GUIDED = 2  # images a step: classifier-free guidance asks about the negative prompt as well
 # Steps and guidance of models that were distilled to few steps.
@@ -58,7 +65,21 @@ class UNetPipeline(DiffusionPipeline):
     def guidance(self, request: Request) -> Guidance:
         """A model distilled with guidance takes the scale as an input, and is asked once."""
         distilled = self.unet.config.time_cond_proj_dim is not None
-        return Guidance(1.0) if distilled else super().guidance(request)
+        pag_scale = float(request.extra.get("pag_scale", 0.0))
+        if not pag_scale:
+            return Guidance(1.0) if distilled else super().guidance(request)
+        layers = request.extra.get("pag_applied_layers", "mid")
+        return PerturbedGuidance(
+            1.0 if distilled else request.guidance_scale,
+            pag_scale,
+            (layers,) if isinstance(layers, str) else tuple(layers),
+            **self.guidance_options(request),
+        )
+
+    def keeps_between_steps(self, request: Request) -> DeepFeatures | None:
+        interval = whole(request.extra.get("cache_interval", 1), "cache_interval", 1)
+        branch = whole(request.extra.get("cache_branch_id", 0), "cache_branch_id", 0)
+        return DeepFeatures(interval, branch) if interval > 1 else None
 
     def _check_text(self) -> None:
         wanted = self.unet.config.cross_attention_dim

@@ -49,7 +49,10 @@ class _TwoGuidances(Guidance):
 class StableDiffusionInstructPix2PixPipeline(StableDiffusionPipeline, families=("sd1-edit",)):
     """Eight channels into the UNet: latents, and those of `image`, which every call needs."""
 
-    extra_arguments = (*StableDiffusionPipeline.extra_arguments, "image_guidance_scale")
+    extra_arguments = (
+        *(name for name in StableDiffusionPipeline.extra_arguments if not name.startswith("pag_")),
+        "image_guidance_scale",
+    )
 
     def guidance(self, request: Request) -> Guidance:
         return _TwoGuidances(

@@ -19,7 +19,7 @@ from sdcore.pipelines.export import export
 from sdcore.pipelines.loading import PathLike
 from sdcore.pipelines.pipeline import Shapes
 from sdcore.pipelines.request import Prompt, Request
-from sdcore.pipelines.unet import UNetPipeline, unet_inputs
+from sdcore.pipelines.unet import UNET_ARGUMENTS, UNetPipeline, unet_inputs
 from sdcore.tokenizer import CLIPTokenizer
 
 __all__ = ["StableDiffusionPipeline"]
@@ -36,7 +36,7 @@ class StableDiffusionPipeline(UNetPipeline, families=("sd1",)):
         "vae": AutoencoderKL,
     }
     tokenizers = ("tokenizer",)
-    extra_arguments: ClassVar[Sequence[str]] = ("clip_skip",)
+    extra_arguments: ClassVar[Sequence[str]] = ("clip_skip", *UNET_ARGUMENTS)
     embeds: ClassVar[Mapping[str, str]] = {"prompt_embeds": "encoder_hidden_states"}
     clip_layer: ClassVar[int] = 1  # the one that it reads, from the last: A1111's clip skip
 

@@ -22,7 +22,7 @@ from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.pipeline import Shapes
 from sdcore.pipelines.request import Prompt, Request
 from sdcore.pipelines.start import Start, first_noise
-from sdcore.pipelines.unet import UNetPipeline, unet_inputs
+from sdcore.pipelines.unet import UNET_ARGUMENTS, UNetPipeline, unet_inputs
 from sdcore.schedulers import Scheduler
 from sdcore.schedulers.base import Row
 from sdcore.tokenizer import CLIPTokenizer
@@ -57,6 +57,7 @@ class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5
         *(f"negative_{name}" for name in _SIZES),
         *_STAGES,
         "clip_skip",
+        *UNET_ARGUMENTS,
     )
 
     embeds: ClassVar[Mapping[str, str]] = {
@@ -202,6 +203,7 @@ class StableDiffusionXLRefinerPipeline(StableDiffusionXLPipeline, families=("sdx
         *("negative_original_size", "negative_crops_coords_top_left", f"negative_{_SCORE}"),
         *_STAGES,
         "clip_skip",
+        *UNET_ARGUMENTS,
     )
     force_zeros_for_empty_prompt = False
 
