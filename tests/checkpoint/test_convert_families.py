@@ -102,3 +102,40 @@ def test_sd2s_last_layer_is_left_out_of_a_folder(tmp_path):
     assert not [name for name in names if ".layers.23." in name or "projection" in name]
     encoder = transformers.CLIPTextModel.from_pretrained(tmp_path / "b" / "text_encoder")
     assert encoder.config.num_hidden_layers == 23
+
+
+@pytest.mark.parametrize("kind", ["playground", "v", "v to no signal"])
+def test_what_only_markers_say_to_others(tmp_path, kind):
+    """A folder says it in configs; of a single file, other programs ask for tensors."""
+    folder = tiny_families.save_folder(FAMILIES[1], tmp_path / "folder", F16)
+    if kind == "playground":
+        scales = {"latents_mean": [-1.5, 2.0, 0.25, 1.0], "latents_std": [8.5, 6.0, 6.5, 5.0]}
+        change(folder / "vae" / "config.json", {"scaling_factor": 0.5} | scales)
+        change(folder / "scheduler" / "scheduler_config.json", None)
+        want = {"edm_mean": scales["latents_mean"], "edm_std": scales["latents_std"]}
+    else:
+        fields = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": kind != "v"}
+        change(folder / "scheduler" / "scheduler_config.json", fields)
+        want = {"v_pred": [1.0]} | ({} if kind == "v" else {"ztsnr": [1.0]})
+    for name in ("a.safetensors", "a.gguf", "a.ckpt"):
+        path = convert(folder, tmp_path / name)
+        opened = checkpoint.open(path)
+        marks = {key: opened.tensors[key].to_float().tolist() for key in want}
+        assert marks == want
+        assert ("v_pred" in opened.tensors) == ("ztsnr" in opened.tensors or kind == "v")
+        assert stored(path) == stored(folder)
+        again = convert(path, tmp_path / f"folder from {name}", format="diffusers")
+        for part in ("vae/config.json", "scheduler/scheduler_config.json"):
+            first = json.loads((folder / part).read_text())
+            first.pop("_name_or_path", None)
+            assert json.loads((again / part).read_text()).items() >= first.items()
+        file = load_file(again / "unet" / "diffusion_pytorch_model.safetensors")
+        assert not set(want) & set(file)
+
+
+def change(path, fields):
+    """Writes other values into a config; None makes it Playground's scheduler."""
+    if fields is None:
+        diffusers.EDMDPMSolverMultistepScheduler().save_pretrained(path.parent)
+        return
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))

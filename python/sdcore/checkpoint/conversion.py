@@ -9,15 +9,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from sdcore import _core
 from sdcore.checkpoint import comfyui, gguf_output, safetensors, torch_output
 from sdcore.checkpoint.ema import averaged
 from sdcore.checkpoint.folder_output import folder_tensors, write_folder
 from sdcore.checkpoint.layouts import ALONE, layout_of, original_names
 from sdcore.checkpoint.model import Checkpoint
 from sdcore.checkpoint.model import open as open_checkpoint
+from sdcore.checkpoint.names import t5
 from sdcore.checkpoint.output import Outgoing, outgoing, stored_size
 from sdcore.checkpoint.output import Progress as Count
-from sdcore.checkpoint.parts import is_weightless
+from sdcore.checkpoint.parts import Part, is_weightless
 from sdcore.checkpoint.sidecars import file_metadata, gguf_metadata
 from sdcore.checkpoint.tensor import SIZES, Tensor
 from sdcore.errors import FileError, InvalidArgumentError, UnsupportedModelError
@@ -95,7 +99,7 @@ def convert(
         write_folder(opened, target, parts, counter(everything, target, progress))
         return target
     shapes = None
-    named = file_tensors(opened)
+    named = file_tensors(opened, format)
     if for_comfyui:
         named, shapes = comfyui.unet_alone(opened)
     tensors = ready(named)
@@ -106,7 +110,7 @@ def convert(
         texts = {key: _text(value) for key, value in file_metadata(opened).items()}
         safetensors.write(target, tensors, {"format": "pt"} | texts, count)
     else:
-        is_model = "unet" in opened.parts
+        is_model = _denoiser(opened) is not None
         torch_output.write(target, tensors, file_metadata(opened), count, nested=is_model)
     return target
 
@@ -121,12 +125,15 @@ def stored_type(name: str, tensor: Tensor, format: str, dtype: str | None = None
     return type if format == "gguf" and _divides(type, tensor.shape) else "f16"
 
 
-def file_tensors(opened: Checkpoint) -> dict[str, Tensor]:
-    """All tensors as a single file has them: as they are, or where they are under diffusers'
-    names, in the original layout of their family."""
+def file_tensors(opened: Checkpoint, format: str) -> dict[str, Tensor]:
+    """All tensors as a single file of this format has them: as they are, or where they are under
+    diffusers' names, in the original layout of their family. T5 alone is llama.cpp's in GGUF, and
+    transformers' elsewhere."""
+    kind = opened.kind
+    if kind is not None and kind.family == "t5":
+        return _t5_tensors(opened.parts["text_encoder"], format)
     if opened.format != "diffusers" and not _is_pipeline(opened):
         return opened.tensors
-    kind = opened.kind
     layout = layout_of(kind.family) if kind else None
     places = layout.original if layout else ALONE
     components = opened.components
@@ -140,13 +147,41 @@ def file_tensors(opened: Checkpoint) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, part in components.items():
         tensors |= original_names(name, part.tensors, places[name])
-    return tensors
+    return tensors | _markers(opened, tensors)
+
+
+def _markers(opened: Checkpoint, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by which other programs know what no shape tells, of a folder that only says it in
+    its configs: how SDXL predicts, and the scale of Playground's latents."""
+    family = opened.kind.family if opened.kind else ""
+    if not family.startswith("sdxl"):
+        return {}
+    scheduler, found = opened.scheduler_config, {}
+    latents = opened.components["vae"].config if "vae" in opened.components else {}
+    if latents.get("latents_mean") and latents.get("latents_std"):
+        found = {"edm_mean": latents["latents_mean"], "edm_std": latents["latents_std"]}
+    elif scheduler.get("prediction_type") == "v_prediction" and "beta_schedule" in scheduler:
+        found = {"v_pred": [1.0]}
+        if scheduler.get("rescale_betas_zero_snr"):
+            found["ztsnr"] = [1.0]
+    made = {key: _core.Tensor.from_array(np.float32(value)) for key, value in found.items()}
+    return {key: tensor for key, tensor in made.items() if key not in tensors}
+
+
+def _t5_tensors(part: Part, format: str) -> dict[str, Tensor]:
+    if format != "gguf":
+        return part.tensors
+    return t5.to_llama_cpp(part.tensors).restore(part.tensors)[0]
+
+
+def _denoiser(opened: Checkpoint) -> Part | None:
+    return opened.parts.get("unet") or opened.parts.get("transformer")
 
 
 def _is_pipeline(opened: Checkpoint) -> bool:
     """A single file of several parts under diffusers' names, such as sdcore's export."""
-    unet = opened.parts.get("unet")
-    return len(opened.parts) > 1 and unet is not None and unet.naming == "diffusers"
+    denoiser = _denoiser(opened)
+    return len(opened.parts) > 1 and denoiser is not None and denoiser.naming == "diffusers"
 
 
 def _divides(type: str, shape: Sequence[int]) -> bool:

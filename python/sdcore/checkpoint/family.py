@@ -67,7 +67,7 @@ class Folder:
 
     pipeline: str
     components: dict[str, str]
-    tokenizers: dict[str, str]  # and the token that fills up a prompt
+    tokenizers: dict[str, str | None]  # and the token that fills up a prompt; None: T5's
     options: dict[str, Any] = field(default_factory=dict)
     absent: tuple[str, ...] = ("safety_checker", "feature_extractor", "image_encoder")
 

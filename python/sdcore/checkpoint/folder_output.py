@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,14 +15,23 @@ from sdcore.checkpoint.family import Folder
 from sdcore.checkpoint.layouts import layout_of
 from sdcore.checkpoint.model import Checkpoint, Component
 from sdcore.checkpoint.output import Outgoing, Progress, whole_folder
-from sdcore.checkpoint.sidecars import own_tokenizer, public
+from sdcore.checkpoint.sidecars import own_tokenizer, public, t5_tokenizer
 from sdcore.checkpoint.tensor import Tensor
 from sdcore.errors import UnsupportedModelError
 from sdcore.tokenizer import CLIPTokenizer
 
+log = logging.getLogger("sdcore")
+
 # The version of diffusers that these folders are written after.
 _VERSION = "0.42.0"
-_TRANSFORMERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
+# Classes of transformers, and what its configs call them.
+_TRANSFORMERS = {
+    "CLIPTextModel": "clip_text_model",
+    "CLIPTextModelWithProjection": "clip_text_model",
+    "T5EncoderModel": "t5",
+}
+# What PixArt's makers have in their files and diffusers computes, or asks T5 for.
+_NOT_OF_PIXART = ("pos_embed.pos_embed", "caption_projection.y_embedding")
 _LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.")
 
 
@@ -50,7 +60,7 @@ def write_folder(
         _write_tokenizers(folder, opened, layout)
         scheduler = public(opened.scheduler_config)
         _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-        index = _index(opened, layout, set(parts))
+        index = _index(opened, layout, {path.name for path in folder.iterdir()})
         _copy_others(folder, opened, index)
         _write_json(folder / "model_index.json", index)
 
@@ -68,6 +78,8 @@ def _folder(opened: Checkpoint) -> Folder:
 def _of_class(part: Component) -> dict[str, Tensor]:
     """Without what an original text encoder has more: layers after the last that is run, and a
     projection where nothing is pooled."""
+    if part.config.get("_class_name") == "PixArtTransformer2DModel":
+        return {name: t for name, t in part.tensors.items() if name not in _NOT_OF_PIXART}
     layers = part.config.get("num_hidden_layers")
     if layers is None:
         return part.tensors
@@ -87,7 +99,8 @@ def _write_part(
     config = public(part.config)
     is_text = part.name.startswith("text_encoder")
     if is_text:
-        config = {"model_type": "clip_text_model"} | config
+        classes = part.config.get("architectures") or ["CLIPTextModel"]
+        config = {"model_type": _TRANSFORMERS.get(classes[0], "clip_text_model")} | config
     _write_json(folder / "config.json", config)
     stem = "model" if is_text else "diffusion_pytorch_model"
     safetensors.write(folder / f"{stem}.safetensors", tensors, {"format": "pt"}, progress)
@@ -99,10 +112,21 @@ def _write_tokenizers(folder: Path, opened: Checkpoint, layout: Folder) -> None:
             if (opened.path / name).is_dir():
                 shutil.copytree(opened.path / name, folder / name)
         return
-    own = own_tokenizer(opened)
+    own, t5 = own_tokenizer(opened), t5_tokenizer(opened)
     for name, pad in layout.tokenizers.items():
-        tokenizer = own if own is not None else CLIPTokenizer.default(pad=pad)
-        tokenizer.save_folder(folder / name)
+        if name.replace("tokenizer", "text_encoder") not in opened.components:
+            continue
+        if pad is not None:
+            tokenizer = own if own is not None else CLIPTokenizer.default(pad=pad)
+            tokenizer.save_folder(folder / name)
+        elif t5 is not None:
+            t5.save_folder(folder / name)
+        else:
+            log.warning(
+                "[convert] '%s' brings no vocabulary of T5: the folder lacks its %s/",
+                opened.path,
+                name,
+            )
 
 
 def _index(opened: Checkpoint, layout: Folder, there: set[str]) -> dict[str, Any]:
@@ -113,8 +137,9 @@ def _index(opened: Checkpoint, layout: Folder, there: set[str]) -> dict[str, Any
     for name, cls in layout.components.items():
         library = "transformers" if cls in _TRANSFORMERS else "diffusers"
         index[name] = [library, cls] if name in there else [None, None]
-    for name in layout.tokenizers:
-        index[name] = ["transformers", "CLIPTokenizer"]
+    for name, pad in layout.tokenizers.items():
+        kind = "T5TokenizerFast" if pad is None else "CLIPTokenizer"
+        index[name] = ["transformers", kind] if name in there else [None, None]
     index["scheduler"] = ["diffusers", opened.scheduler_config["_class_name"]]
     return index | {name: [None, None] for name in layout.absent} | layout.options
 

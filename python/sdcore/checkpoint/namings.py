@@ -5,7 +5,9 @@ from __future__ import annotations
 from sdcore.checkpoint.family import Naming
 from sdcore.checkpoint.names import clip, t5, unet, vae
 
-__all__ = ["CLIP", "OPEN_CLIP", "T5", "UNET", "VAE"]
+__all__ = ["CLIP", "OPEN_CLIP", "T5", "T5_PREFIX", "UNET", "VAE"]
+
+T5_PREFIX = "text_encoders.t5xxl.transformer."  # in whole files, as ComfyUI looks for it
 
 UNET = (
     Naming("original", ("input_blocks.", "middle_block."), unet.original),

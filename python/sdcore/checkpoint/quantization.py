@@ -13,6 +13,7 @@ from sdcore.checkpoint.imatrix import ImportanceMatrix
 from sdcore.checkpoint.layouts import layout_of
 from sdcore.checkpoint.model import Checkpoint
 from sdcore.checkpoint.model import open as open_checkpoint
+from sdcore.checkpoint.names import t5
 from sdcore.checkpoint.output import outgoing
 from sdcore.checkpoint.recipe import TypeRules, checked_rules, checked_type, choose_type, weighs
 from sdcore.checkpoint.sidecars import gguf_metadata
@@ -60,7 +61,9 @@ def quantize_model(
         )
     opened = source if isinstance(source, Checkpoint) else open_checkpoint(source, variant)
     check_target(target, opened.path, overwrite)
-    named, folded = comfyui.unet_alone(opened) if for_comfyui else (file_tensors(opened), {})
+    named, folded = (
+        comfyui.unet_alone(opened) if for_comfyui else (file_tensors(opened, "gguf"), {})
+    )
     chosen = {name: _type_of(name, tensor, type, rules) for name, tensor in named.items()}
     weights = _weights(opened, named, chosen, importance, folded)
     tensors = [
@@ -76,6 +79,8 @@ def quantize_model(
 def written_name(source: Checkpoint, component: str, name: str) -> str:
     """What `quantize_model` calls a tensor of a component that diffusers calls `name`."""
     part = source.component(component)
+    if source.kind and source.kind.family == "t5":
+        return t5.to_llama_cpp(part.tensors).to_original(name) or name
     if source.format != "diffusers" and part.part.naming != "diffusers":
         return part.source_name(name)
     layout = layout_of(source.kind.family) if source.kind else None

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sdcore import gguf
 from sdcore.checkpoint import gguf_output
 from sdcore.checkpoint.files import CONFIG_KEY, FOLDED_KEY, TOKENIZER_KEY
+from sdcore.checkpoint.layouts import layout_of
 from sdcore.checkpoint.model import Checkpoint
 from sdcore.checkpoint.output import Outgoing
 from sdcore.errors import UnsupportedModelError
-from sdcore.tokenizer import CLIPTokenizer
+from sdcore.tokenizer import CLIPTokenizer, T5Tokenizer
+
+log = logging.getLogger("sdcore")
 
 # What the writer of a file says of that file alone.
 _OF_THE_FILE = ("general.alignment", "general.file_type", "general.quantization_version")
+# What other programs call a family, where it is not ours without what follows a dash.
+_ARCHITECTURES = {"t5": "t5encoder"}
+_TYPES = {"token_type": "i32", "scores": "f32", "precompiled_charsmap": "u8"}
 # Where a model once lay on somebody's disk.
 _PRIVATE = ("_name_or_path",)
 
@@ -26,8 +33,8 @@ def file_metadata(opened: Checkpoint) -> dict[str, str | int | float | bool]:
     vocabulary = {k: v for k, v in kept.items() if k.startswith(TOKENIZER_KEY)}
     for key in vocabulary:
         del kept[key]
-    if own := own_tokenizer(opened):
-        kept |= {k: json.dumps(v, ensure_ascii=False) for k, v in own.to_gguf_metadata().items()}
+    if own := _vocabulary(opened):
+        kept |= {k: json.dumps(v, ensure_ascii=False) for k, v in own.items()}
     values = {k: v if isinstance(v, str | int | float) else _json(v) for k, v in kept.items()}
     return values | _configs(opened)
 
@@ -40,27 +47,56 @@ def gguf_metadata(
     family = opened.kind.family if opened.kind else None
     metadata: dict[str, Any] = {}
     if family:
-        metadata["general.architecture"] = family.partition("-")[0]
+        metadata["general.architecture"] = _ARCHITECTURES.get(family, family.partition("-")[0])
     number = gguf_output.file_type(tensors)
     if number is not None:
         metadata["general.file_type"] = number
         metadata["general.quantization_version"] = gguf_output.QUANTIZATION_VERSION
     typed = gguf.open(opened.path).typed_metadata if opened.format == "gguf" else {}
     kept = {key: typed.get(key, value) for key, value in _kept(opened).items()}
-    if tokenizer := own_tokenizer(opened):
-        kept |= tokenizer.to_gguf_metadata()
-        # GGUF's types are i32, where a list of small numbers would be written as u32.
-        types = f"{TOKENIZER_KEY}token_type"
-        kept[types] = gguf.Typed(kept[types], "i32")
+    if vocabulary := _vocabulary(opened):
+        kept |= vocabulary
+        # llama.cpp's types, where a list of small numbers would be written as u32.
+        for name, type in _TYPES.items():
+            if (key := TOKENIZER_KEY + name) in vocabulary:
+                kept[key] = gguf.Typed(vocabulary[key], type)
     for name, shape in (folded or {}).items():
         kept[FOLDED_KEY + name] = gguf.Typed(list(shape), "i32")
     return metadata | {k: v for k, v in kept.items() if k not in metadata} | _configs(opened)
 
 
+def _vocabulary(opened: Checkpoint) -> dict[str, Any] | None:
+    """The one that a file has room for: T5's, which is in no program, before CLIP's."""
+    clip, t5 = own_tokenizer(opened), t5_tokenizer(opened)
+    if clip is not None and t5 is not None:
+        log.warning(
+            "[convert] '%s' has vocabularies of its own for T5 and CLIP, and a file has room for "
+            "one: CLIP's is left out",
+            opened.path,
+        )
+    chosen = t5 or clip
+    return None if chosen is None else chosen.to_gguf_metadata()
+
+
+def t5_tokenizer(opened: Checkpoint) -> T5Tokenizer | None:
+    """The vocabulary of T5 that a checkpoint brings."""
+    layout = layout_of(opened.kind.family) if opened.kind else None
+    for name, pad in layout.folder.tokenizers.items() if layout else ():
+        if pad is None and name in opened.tokenizer_paths:
+            return T5Tokenizer.from_folder(opened.tokenizer_paths[name])
+    if opened.metadata.get(f"{TOKENIZER_KEY}model") == "t5":
+        return T5Tokenizer.from_gguf_metadata(opened.metadata)
+    return None
+
+
 def own_tokenizer(opened: Checkpoint) -> CLIPTokenizer | None:
     """The vocabulary that a checkpoint brings, unless it is CLIP's, which everybody has."""
-    if (folder := opened.tokenizer_paths.get("tokenizer")) is not None:
+    layout = layout_of(opened.kind.family) if opened.kind else None
+    is_clips = layout is None or layout.folder.tokenizers.get("tokenizer", "") is not None
+    if is_clips and (folder := opened.tokenizer_paths.get("tokenizer")) is not None:
         tokenizer = CLIPTokenizer.from_folder(folder)
+    elif opened.metadata.get(f"{TOKENIZER_KEY}model") == "t5":
+        return None
     elif f"{TOKENIZER_KEY}tokens" in opened.metadata:
         tokenizer = CLIPTokenizer.from_gguf_metadata(opened.metadata)
     else:

@@ -69,8 +69,9 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def swapped_halves(tensor: Tensor) -> Tensor:
-    values = tensor.to_float()
-    return _remade(tensor, np.roll(values, len(values) // 2, axis=0))
+    count = tensor.shape[0] if tensor.shape else 0
+    middle = count // 2
+    return stacked([row_range(tensor, middle, count), row_range(tensor, 0, middle)])
 
 
 def _remade(tensor: Tensor, values: Floats) -> Tensor:

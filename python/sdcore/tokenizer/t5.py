@@ -1,6 +1,7 @@
 """T5's tokenizer: SentencePiece's unigram model, from each of the files it comes in."""
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -39,6 +40,7 @@ class T5Tokenizer:
         and user-defined tokens stand for themselves wherever they occur in a prompt."""
         self.tokens, self.scores, self.types = list(tokens), list(scores), list(types)
         self.charsmap = charsmap
+        self.add_prefix, self.remove_extra_spaces = add_prefix, remove_extra_spaces
         ids = {token: i for i, token in reversed(list(enumerate(self.tokens)))}
         for role, token in {"end": eos, "padding": pad, "unknown": unk}.items():
             if token not in ids:
@@ -169,6 +171,73 @@ class T5Tokenizer:
             add_prefix=bool(get("add_space_prefix", True)),
             remove_extra_spaces=bool(get("remove_extra_whitespaces", True)),
         )
+
+    def to_gguf_metadata(self) -> dict[str, Any]:
+        """What `from_gguf_metadata` reads."""
+        return {
+            "tokenizer.ggml.model": "t5",
+            "tokenizer.ggml.tokens": self.tokens,
+            "tokenizer.ggml.scores": self.scores,
+            "tokenizer.ggml.token_type": self.types,
+            "tokenizer.ggml.eos_token_id": self.eos_token_id,
+            "tokenizer.ggml.padding_token_id": self.pad_token_id,
+            "tokenizer.ggml.unknown_token_id": self.unk_token_id,
+            "tokenizer.ggml.add_space_prefix": self.add_prefix,
+            "tokenizer.ggml.remove_extra_whitespaces": self.remove_extra_spaces,
+            "tokenizer.ggml.precompiled_charsmap": list(self.charsmap),
+        }
+
+    def save_folder(self, path: str | PathLike[str]) -> None:
+        """What `from_folder` and transformers' T5TokenizerFast read."""
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        eos, pad, unk = (self.tokens[i] for i in
+                         (self.eos_token_id, self.pad_token_id, self.unk_token_id))  # fmt: skip
+        added = [
+            {"id": i, "content": self.tokens[i], "single_word": False, "lstrip": False,
+             "rstrip": False, "normalized": False, "special": True}
+            for i, kind in enumerate(self.types) if kind in _SPECIAL
+        ]  # fmt: skip
+        charsmap = base64.b64encode(self.charsmap).decode("ascii")
+        scheme = "always" if self.add_prefix else "never"
+        spaces = {
+            "type": "Metaspace",
+            "replacement": SPACE,
+            "prepend_scheme": scheme,
+            "split": True,
+        }
+        end = {"SpecialToken": {"id": eos, "type_id": 0}}
+        sequences = [{"Sequence": {"id": side, "type_id": 0}} for side in ("A", "B")]
+        content = {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": added,
+            "normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap}
+            if self.charsmap
+            else None,
+            "pre_tokenizer": {"type": "Sequence",
+                              "pretokenizers": [{"type": "WhitespaceSplit"}, spaces]},
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [sequences[0], end],
+                "pair": [sequences[0], end, sequences[1], end],
+                "special_tokens": {
+                    eos: {"id": eos, "ids": [self.eos_token_id], "tokens": [eos]}
+                },
+            },
+            "decoder": spaces,
+            "model": {
+                "type": "Unigram",
+                "unk_id": self.unk_token_id,
+                "vocab": list(zip(self.tokens, self.scores, strict=True)),
+                "byte_fallback": BYTE in self.types,
+            },
+        }  # fmt: skip
+        config = {"tokenizer_class": "T5TokenizerFast", "model_max_length": 512, "extra_ids": 0,
+                  "eos_token": eos, "pad_token": pad, "unk_token": unk}  # fmt: skip
+        for name, value in (("tokenizer.json", content), ("tokenizer_config.json", config)):
+            (folder / name).write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
 
     def __call__(
         self, text: str | Sequence[str], max_length: int

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from sdcore.checkpoint.clue import Clue
-from sdcore.checkpoint.family import DENOISER, Config, Family, Naming, Place, Rules, Tensors
-from sdcore.checkpoint.names import pixart
+from sdcore.checkpoint.family import (
+    DENOISER,
+    Config,
+    Family,
+    Folder,
+    Layout,
+    Naming,
+    Original,
+    Place,
+    Rules,
+    Tensors,
+)
+from sdcore.checkpoint.names import pixart, t5
+from sdcore.checkpoint.namings import T5, T5_PREFIX
 from sdcore.checkpoint.sizes import count, side, size
+from sdcore.checkpoint.unet_families import VAE
 
 _DPM: Config = {
     "_class_name": "DPMSolverMultistepScheduler",
@@ -57,10 +70,21 @@ _PLACES = (
             Naming("diffusers", ("adaln_single.",), pixart.diffusers),
         ),
     ),
+    Place("text_encoder", (T5_PREFIX,), T5, alone="text_encoder_3"),
 )
+_ORIGINAL = {
+    "transformer": Original("model.diffusion_model.", pixart.to_original),
+    "vae": VAE,
+    "text_encoder": Original(T5_PREFIX, t5.hugging_face),
+}
+_CLASSES = {
+    "transformer": "PixArtTransformer2DModel",
+    "vae": "AutoencoderKL",
+    "text_encoder": "T5EncoderModel",
+}
 
 
-def _family(title: str, scaling_factor: float) -> Family:
+def _family(title: str, pipeline: str, scaling_factor: float) -> Family:
     return Family(
         title,
         ("transformer", "vae", "text_encoder"),
@@ -69,14 +93,15 @@ def _family(title: str, scaling_factor: float) -> Family:
         configs={"vae": {"scaling_factor": scaling_factor}},
         infer={"transformer": _config},
         places=_PLACES,
+        layout=Layout(_ORIGINAL, Folder(pipeline, _CLASSES, {"tokenizer": None}, absent=())),
     )
 
 
 # Σ has SDXL's VAE; so has, likelier than not, what does not say which it is.
 FAMILIES = {
-    "pixart-alpha": _family("PixArt-α", 0.18215),
-    "pixart-sigma": _family("PixArt-Σ", 0.13025),
-    "pixart": _family("PixArt", 0.13025),
+    "pixart-alpha": _family("PixArt-α", "PixArtAlphaPipeline", 0.18215),
+    "pixart-sigma": _family("PixArt-Σ", "PixArtSigmaPipeline", 0.13025),
+    "pixart": _family("PixArt", "PixArtSigmaPipeline", 0.13025),
 }
 
 _CAPTIONS = r"(^|\.)(y_embedder|caption_projection)\.y_embedding$"

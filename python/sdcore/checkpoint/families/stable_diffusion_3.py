@@ -5,10 +5,22 @@ from __future__ import annotations
 import re
 
 from sdcore.checkpoint.clue import Clue
-from sdcore.checkpoint.family import DENOISER, Config, Family, Naming, Place, Rules, Tensors
-from sdcore.checkpoint.names import mmdit
-from sdcore.checkpoint.namings import T5
+from sdcore.checkpoint.family import (
+    DENOISER,
+    Config,
+    Family,
+    Folder,
+    Layout,
+    Naming,
+    Original,
+    Place,
+    Rules,
+    Tensors,
+)
+from sdcore.checkpoint.names import clip, mmdit, t5
+from sdcore.checkpoint.namings import T5, T5_PREFIX
 from sdcore.checkpoint.sizes import count, side, size
+from sdcore.checkpoint.unet_families import BANG, END, VAE
 
 
 def _config(tensors: Tensors) -> Config:
@@ -55,7 +67,28 @@ FAMILIES = {
                     Naming("diffusers", ("time_text_embed.",), mmdit.diffusers),
                 ),
             ),
-            Place("text_encoder_3", ("text_encoders.t5xxl.transformer.", "text_encoder_3."), T5),
+            Place("text_encoder_3", (T5_PREFIX, "text_encoder_3."), T5),
+        ),
+        layout=Layout(
+            {
+                "transformer": Original("model.diffusion_model.", mmdit.to_original),
+                "vae": VAE,
+                "text_encoder": Original("text_encoders.clip_l.transformer.", clip.hugging_face),
+                "text_encoder_2": Original("text_encoders.clip_g.transformer.", clip.hugging_face),
+                "text_encoder_3": Original(T5_PREFIX, t5.hugging_face),
+            },
+            Folder(
+                "StableDiffusion3Pipeline",
+                {
+                    "transformer": "SD3Transformer2DModel",
+                    "vae": "AutoencoderKL",
+                    "text_encoder": "CLIPTextModelWithProjection",
+                    "text_encoder_2": "CLIPTextModelWithProjection",
+                    "text_encoder_3": "T5EncoderModel",
+                },
+                {"tokenizer": END, "tokenizer_2": BANG, "tokenizer_3": None},
+                absent=("feature_extractor", "image_encoder"),
+            ),
         ),
     )
 }
