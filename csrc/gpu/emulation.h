@@ -18,7 +18,6 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __noinline__ inline
 #define __launch_bounds__(...)
 #define SDCORE_UNROLL
 #define __restrict__ __restrict

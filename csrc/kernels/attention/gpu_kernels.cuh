@@ -12,9 +12,8 @@ namespace {
 constexpr float kLog2e = 1.4426950408889634f;
 constexpr float kNothing = -INFINITY;
 
-// What is added to the score of a query and a key, or nothing at all where the key is not seen. Not
-// inlined: it is rarely wanted, and each of a thread's scores would have its own copy.
-__device__ __noinline__ float biased(const AttentionArgs& args, int64_t image, int head, int query,
+// What is added to the score of a query and a key, or nothing at all where the key is not seen.
+__device__ __forceinline__ float biased(const AttentionArgs& args, int64_t image, int head, int query,
                                      int key, float score) {
   if (key >= args.k.w || (args.causal && key > query)) return kNothing;
   if (args.relative.c) {
