@@ -70,6 +70,13 @@ void init_base(py::module_& m) {
   m.def("available_cpus", &available_cpus);
   m.def("device_names", &gpu::device_names, "The GPUs here, as `device` names them.");
   m.def(
+      "device_memory",
+      [](const std::string& name) {
+        const gpu::Device& device = gpu::open_device(name);
+        return std::pair(device.free_bytes(), device.total_bytes());
+      },
+      py::arg("name"), "Bytes of a GPU that are free, and all of them.");
+  m.def(
       "check_device",
       [](const std::string& name) {
         if (name != "cpu") (void)gpu::open_device(name);

@@ -108,7 +108,7 @@ sdc_status sdc_cpu_isa(const char** out) {
 // --------------------------------------------------------------------------------------
 
 void sdc_model_options_init(sdc_model_options* options) {
-  if (options) *options = {sizeof(sdc_model_options), nullptr, 0};
+  if (options) *options = {sizeof(sdc_model_options), nullptr, 0, nullptr};
 }
 
 sdc_status sdc_model_open(const char* path, const sdc_model_options* options, sdc_model** out) {
@@ -122,6 +122,7 @@ sdc_status sdc_model_open(const char* path, const sdc_model_options* options, sd
     ModelOptions chosen;
     if (ours.dtype) chosen.dtype = ours.dtype;
     if (ours.threads) chosen.threads = ours.threads;
+    if (ours.device) chosen.device = ours.device;
     *out = new sdc_model{open_model(&given(path, "path"), chosen)};
   });
 }

@@ -45,6 +45,8 @@ class Device {
   virtual std::string name() const = 0;  // of the hardware
   virtual void* stream() const = 0;
 
+  virtual size_t free_bytes() const = 0;
+  virtual size_t total_bytes() const = 0;
   // Throws Error(out_of_memory) that says what it was for, how much was needed and what there was.
   DeviceMemoryPtr allocate(size_t bytes, std::string_view purpose);
 
@@ -73,8 +75,6 @@ class Device {
  protected:
   virtual void* get_memory(size_t bytes) = 0;  // null: there is not enough
   virtual void free_memory(void* memory) = 0;
-  virtual size_t free_bytes() const = 0;
-  virtual size_t total_bytes() const = 0;
 
  private:
   friend class DeviceMemory;

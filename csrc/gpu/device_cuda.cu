@@ -95,6 +95,9 @@ class CudaDevice : public Device {
     return recording;
   }
 
+  size_t free_bytes() const override { return memory().first; }
+  size_t total_bytes() const override { return memory().second; }
+
  protected:
   void* get_memory(size_t bytes) override {
     use();
@@ -108,8 +111,6 @@ class CudaDevice : public Device {
     return data;
   }
   void free_memory(void* memory) override { cudaFree(memory); }  // waits for what uses it
-  size_t free_bytes() const override { return memory().first; }
-  size_t total_bytes() const override { return memory().second; }
 
  private:
   // The current device is a thread's own.

@@ -246,14 +246,15 @@ class EmulatedDevice : public Device {
     return recording;
   }
 
+  size_t free_bytes() const override { return kLimit; }
+  size_t total_bytes() const override { return kLimit; }
+
  protected:
   void* get_memory(size_t bytes) override {
     if (bytes > kLimit) return nullptr;
     return std::aligned_alloc(256, align_up(bytes + 1, 256));
   }
   void free_memory(void* memory) override { std::free(memory); }
-  size_t free_bytes() const override { return kLimit; }
-  size_t total_bytes() const override { return kLimit; }
 
  private:
   static constexpr size_t kLimit = size_t{4} << 30;

@@ -7,14 +7,14 @@
 namespace sdcore {
 namespace {
 
-// As RunOptions of python/sdcore/models/base.py: bf16 where the processor multiplies it in
-// hardware.
-DType resolve(const std::string& dtype, Isa isa) {
+// As RunOptions of python/sdcore/models/base.py: bf16 on GPUs, and where the processor multiplies
+// it in hardware.
+DType resolve(const std::string& dtype, const NetworkOptions& run) {
   if (dtype == "f32") return DType::f32;
   if (dtype == "bf16") return DType::bf16;
   require(dtype == "auto", ErrorKind::invalid_argument,
           "[model] dtype must be auto, f32 or bf16, got '", dtype, "'");
-  return isa == Isa::amx ? DType::bf16 : DType::f32;
+  return run.device || run.isa == Isa::amx ? DType::bf16 : DType::f32;
 }
 
 TextToImage make_pipeline(const Model& model, const gguf::Metadata& metadata) {
@@ -34,9 +34,9 @@ Model open_model(const std::filesystem::path& path, const ModelOptions& options)
   NetworkOptions run;
   run.isa = default_isa();
   run.pool = options.threads ? shared_pool(*options.threads) : default_pool();
+  if (options.device != "cpu") run.device = &gpu::open_device(options.device);
   ModelFile file = load_model(path);
-  run.dtype =
-      resolve(options.dtype.empty() ? default_dtype(file.metadata) : options.dtype, run.isa);
+  run.dtype = resolve(options.dtype.empty() ? default_dtype(file.metadata) : options.dtype, run);
   Model model;
   for (auto& [name, stored] : file.graphs) {
     auto weights = std::make_shared<WeightStore>(std::move(stored.weights));

@@ -1,7 +1,7 @@
 """A native inference runtime for Stable-Diffusion-family models."""
 
 from sdcore import gguf, ops
-from sdcore._core import __version__, cpu_features
+from sdcore._core import __version__, cpu_features, device_names
 from sdcore.checkpoint.conversion import convert
 from sdcore.errors import (
     CancelledError,
@@ -92,4 +92,4 @@ __all__ = [
 
 def backends() -> list[str]:
     """The devices that networks can run on here."""
-    return ["cpu"]
+    return ["cpu", *device_names()]

@@ -83,8 +83,9 @@ typedef struct sdc_model sdc_model;
 
 typedef struct sdc_model_options {
   size_t struct_size;
-  const char* dtype; /* "auto", "f32", "bf16"; NULL: what the file says */
-  int32_t threads;   /* 0: SDCORE_NUM_THREADS, or one a processor */
+  const char* dtype;  /* "auto", "f32", "bf16"; NULL: what the file says */
+  int32_t threads;    /* 0: SDCORE_NUM_THREADS, or one a processor */
+  const char* device; /* "cpu", "cuda", "cuda:1"; NULL: "cpu" */
 } sdc_model_options;
 
 SDC_API void sdc_model_options_init(sdc_model_options* options);

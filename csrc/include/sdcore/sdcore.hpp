@@ -96,11 +96,14 @@ struct GenerateParams {
 // A model; copies share it. Safe to use from many threads.
 class Model {
  public:
-  // dtype "auto", "f32" or "bf16", or "" for what the file says; no threads: one a processor.
-  explicit Model(const std::string& path, const std::string& dtype = "", std::int32_t threads = 0) {
+  // dtype "auto", "f32" or "bf16", or "" for what the file says; no threads: one a processor;
+  // device "cpu", "cuda" or "cuda:1".
+  explicit Model(const std::string& path, const std::string& dtype = "", std::int32_t threads = 0,
+                 const std::string& device = "cpu") {
     sdc_model_options options;
     sdc_model_options_init(&options);
     options.dtype = dtype.empty() ? nullptr : dtype.c_str();
+    options.device = device.c_str();
     options.threads = threads;
     sdc_model* opened = nullptr;
     check(sdc_model_open(path.c_str(), &options, &opened));

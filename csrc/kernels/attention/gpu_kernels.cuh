@@ -13,8 +13,8 @@ constexpr float kLog2e = 1.4426950408889634f;
 constexpr float kNothing = -INFINITY;
 
 // What is added to the score of a query and a key, or nothing at all where the key is not seen.
-__device__ __forceinline__ float biased(const AttentionArgs& args, int64_t image, int head, int query,
-                                     int key, float score) {
+__device__ __forceinline__ float biased(const AttentionArgs& args, int64_t image, int head,
+                                        int query, int key, float score) {
   if (key >= args.k.w || (args.causal && key > query)) return kNothing;
   if (args.relative.c) {
     const int64_t row = query - key + args.k.w - 1;

@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="its vocabulary, where its file has none: tokenizer.json, spiece.model or a folder",
     )
+    add("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:1 (default: cpu)")
+    add("--vae-on-cpu", action="store_true", help="keep the VAE on the CPU")
+    add("--clip-on-cpu", action="store_true", help="keep the text encoders on the CPU")
     add("--type", help="quantize the model's matrices while opening it, such as q8_0 or q4_K")
 
 
@@ -62,6 +65,7 @@ def open_pipeline(args: argparse.Namespace) -> DiffusionPipeline:
     try:
         return DiffusionPipeline.open(
             source,
+            device=_devices(args),
             dtype=args.dtype,
             threads=args.threads,
             quantize=args.type,
@@ -69,6 +73,25 @@ def open_pipeline(args: argparse.Namespace) -> DiffusionPipeline:
         )
     except SDCoreError as error:
         raise type(error)(_in_flags(str(error), source)) from error
+
+
+def _devices(args: argparse.Namespace) -> str | dict[str, str]:
+    """The argument of DiffusionPipeline.open."""
+    if not (args.vae_on_cpu or args.clip_on_cpu):
+        return str(args.device)
+    from sdcore import checkpoint
+
+    kind = checkpoint.open_model(args.diffusion_model or args.model).kind
+    assert kind is not None  # open_model saw to it
+    from sdcore.pipelines import DiffusionPipeline
+
+    family = DiffusionPipeline.registry.get(kind.family)
+    names = family.networks if family is not None else ()
+
+    def stays(name: str) -> bool:
+        return args.vae_on_cpu if name == "vae" else args.clip_on_cpu and "text_encoder" in name
+
+    return {name: "cpu" if stays(name) else args.device for name in names}
 
 
 def parts(args: argparse.Namespace) -> dict[str, Any]:

@@ -31,16 +31,20 @@ M = TypeVar("M", bound="Model")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How networks run: `dtype` "auto", "f32" or "bf16"; `isa` and `threads` None for the best."""
+    """How networks run: `dtype` "auto", "f32" or "bf16"; `isa` and `threads` None for the best;
+    `device` "cpu", "cuda" or "cuda:1"."""
 
     dtype: str = "auto"
     isa: str | None = None
     threads: int | None = None
+    device: str = "cpu"
 
     def resolved_dtype(self) -> str:
-        """ "auto" is bf16 where the processor multiplies bf16 in hardware, else f32."""
+        """ "auto" is bf16 on GPUs and where the processor multiplies bf16 in hardware, else f32."""
         if self.dtype != "auto":
             return self.dtype
+        if self.device != "cpu":
+            return "bf16"
         isa = self.isa or _core.default_isa()
         return "bf16" if isa == "amx" else "f32"
 
@@ -76,6 +80,7 @@ def make_network(
         dtype=options.resolved_dtype(),
         isa=options.isa,
         threads=options.threads,
+        device=options.device,
     )
 
 

@@ -85,12 +85,14 @@ def load_parts(
     wanted: Wanted,
     options: RunOptions,
     *,
+    devices: Mapping[str, str],
     overrides: Mapping[str, Override],
     config: PathLike | None = None,
     quantize: str | None = None,
 ) -> Parts:
     """The networks and tokenizers of a checkpoint that a family wants, and its scheduler; the paths
-    in `overrides` take the place of a part. `quantize` is the storage type that weights get."""
+    in `overrides` take the place of a part, and those in `devices` run there and not where others
+    do. `quantize` is the storage type that weights get."""
     kind = source.kind
     assert kind is not None  # open_model saw to it
     reader = _Reader(source, kind.family, wanted, overrides, config)
@@ -105,7 +107,8 @@ def load_parts(
             return None
         part = reader.component(name, network)
         return network.from_component(
-            part if quantize is None else quantized(part, quantize), options
+            part if quantize is None else quantized(part, quantize),
+            dataclasses.replace(options, device=devices.get(name, options.device)),
         )
 
     networks = {name: load(name, network) for name, network in wanted.networks.items()}
@@ -250,11 +253,3 @@ def _defaults(source: Checkpoint) -> Defaults:
         return value
 
     return Defaults(get("steps", (int,), 1), get("guidance_scale", (int, float), 0))
-
-
-def check_device(device: str) -> None:
-    """Only the CPU so far."""
-    if device != "cpu":
-        raise InvalidArgumentError(
-            f"[pipeline] device must be 'cpu': this build has no other, got {device!r}"
-        )

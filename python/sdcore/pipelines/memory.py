@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdcore import _core
 from sdcore.errors import UnsupportedModelError
 from sdcore.pipelines.plan import planned_graphs, weight_bytes
 
 if TYPE_CHECKING:
-    from sdcore import _core
     from sdcore.pipelines.pipeline import DiffusionPipeline
 
 __all__ = [
@@ -69,19 +69,23 @@ class MemoryPlan:
 
 
 def plan_memory(pipe: DiffusionPipeline, width: int, height: int) -> MemoryPlan:
-    """Raises UnsupportedModelError where the family has no plan."""
+    """Of the parts that run where the denoiser does. Raises UnsupportedModelError where the family
+    has no plan."""
     parts = _parts(pipe)
     dtype = pipe.vae.networks[0].dtype
-    configs = {name: part.config for name, part in parts.items()}
+    configs = {
+        name: part.config for name in pipe.networks if (part := getattr(pipe, name)) is not None
+    }
     graphs = planned_graphs(type(pipe), configs, width, height)
     return MemoryPlan(
         weights={name: _weights(part) for name, part in parts.items()},
         arenas={
             name: int(graph.plan(shapes, dtype)["arena_bytes"])
             for name, (graph, shapes) in graphs.items()
+            if name in parts
         },
         unload=pipe.unload,
-        available=available(),
+        available=_room(_device(pipe)),
     )
 
 
@@ -101,7 +105,7 @@ def tell_memory(pipe: DiffusionPipeline, width: int, height: int) -> None:
 
 def is_tight(pipe: DiffusionPipeline) -> bool:
     """Whether a picture of the model's size needs more memory than there is, all parts at once."""
-    room = available()
+    room = _room(_device(pipe))
     if room is None or sum(map(_weights, _parts(pipe).values())) < _PLENTY * room:
         return False
     try:
@@ -125,7 +129,16 @@ def is_too_large(pipe: DiffusionPipeline, width: int, height: int) -> bool:
 
 
 def _parts(pipe: DiffusionPipeline) -> dict[str, Any]:
-    return {name: part for name in pipe.networks if (part := getattr(pipe, name)) is not None}
+    device = _device(pipe)
+    return {
+        name: part
+        for name in pipe.networks
+        if (part := getattr(pipe, name)) is not None and part.networks[0].device == device
+    }
+
+
+def _device(pipe: DiffusionPipeline) -> str:
+    return str(pipe.denoiser.networks[0].device)
 
 
 def _weights(part: Any) -> int:
@@ -140,11 +153,15 @@ def _size(count: int) -> str:
 
 def fits(network: _core.Network, shapes: Mapping[str, Sequence[int]]) -> bool:
     """Whether there is memory enough for one run, at these sizes of its inputs."""
-    room = available()
+    room = _room(network.device)
     if room is None:
         return True
     weights = weight_bytes(network.graph, network.tensors, network.dtype)
     return weights + int(network.graph.plan(shapes, network.dtype)["arena_bytes"]) < room
+
+
+def _room(device: str) -> int | None:
+    return available() if device == "cpu" else _core.device_memory(device)[0]
 
 
 def available() -> int | None:

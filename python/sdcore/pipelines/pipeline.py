@@ -32,7 +32,6 @@ from sdcore.pipelines.loading import (
     Parts,
     PathLike,
     Wanted,
-    check_device,
     find_model,
     load_parts,
 )
@@ -125,7 +124,7 @@ class DiffusionPipeline(EmbeddingsMixin):
         cls: type[P],
         path: PathLike,
         *,
-        device: str = "cpu",
+        device: str | Mapping[str, str] = "cpu",
         dtype: str = "auto",
         threads: int | None = None,
         variant: str | None = None,
@@ -141,6 +140,8 @@ class DiffusionPipeline(EmbeddingsMixin):
     ) -> P:
         """Opens a file or a folder, whatever it is called, or "pocket", the model inside sdcore.
 
+        `device` is "cpu", "cuda" or "cuda:1", or one for each part, as {"unet": "cuda"}; what that
+        does not name runs on the CPU (docs/cuda.md).
         `dtype` is "f32", "bf16", or "auto" for the fastest good one of this machine. `vae` and
         the text encoders are checkpoints that replace a part (False leaves out a text encoder that
         the family can do without), `tokenizer` and those after it folders with a vocabulary,
@@ -150,9 +151,17 @@ class DiffusionPipeline(EmbeddingsMixin):
         Raises FileError, CheckpointError, UnsupportedModelError, or InvalidArgumentError if there
         is no such type.
         """
-        check_device(device)
+        devices = {} if isinstance(device, str) else dict(device)
+        elsewhere = device if isinstance(device, str) else "cpu"
+        for name in {elsewhere, *devices.values()}:
+            _core.check_device(name)
         source = checkpoint.open_model(find_model(path), variant)
         family = cls._of(source)
+        if unknown := sorted(devices.keys() - family.networks.keys()):
+            raise InvalidArgumentError(
+                f"[pipeline] device: there is no part {unknown[0]!r}, only "
+                + ", ".join(family.networks)
+            )
         parts = load_parts(
             source,
             Wanted(
@@ -162,7 +171,8 @@ class DiffusionPipeline(EmbeddingsMixin):
                 family.padding,
                 family.tokenizer_classes,
             ),
-            RunOptions(dtype=dtype, threads=threads),
+            RunOptions(dtype=dtype, threads=threads, device=elsewhere),
+            devices=devices,
             overrides={
                 "vae": vae,
                 "text_encoder": text_encoder,

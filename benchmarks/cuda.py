@@ -1,0 +1,254 @@
+"""What a GPU does with Stable Diffusion 1.5 at full size: right, and how fast, beside PyTorch.
+
+    python benchmarks/cuda.py --json cuda.json     # all of it; needs nothing but NumPy
+    python benchmarks/cuda.py --kernels            # only whether kernels of real sizes are right
+
+Weights are random, of the real configuration. Kernels and networks are held against the same on
+the CPU in float32. Times are medians of runs from NumPy arrays to NumPy arrays, so with all copies,
+on both sides, which take turns. PyTorch runs where it has CUDA: channels-last in bfloat16, eager
+and by torch.compile in the modes reduce-overhead (CUDA graphs) and max-autotune.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import full_size
+import sdcore
+from sdcore import _core, ops
+
+# The error of one op in bf16 against the same in f32: operands, weights of keys and the result are
+# rounded. PyTorch's is the same within a few percent.
+OP_LIMIT = 6e-3
+NETWORK_LIMIT = 5e-2  # of random weights; trained ones err less
+STEP = 500
+
+
+def main() -> None:
+    args = _arguments()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    report: dict[str, Any] = {"device": args.device, "memory": _core.device_memory(args.device)}
+    report["kernels"] = list(check_kernels(args.device, args.tiny))
+    if not args.kernels:
+        with tempfile.TemporaryDirectory() as folder:
+            path = args.model or full_size.make_checkpoint(Path(folder) / "sd15.safetensors")
+            report["networks"] = list(measure_networks(args, path))
+            report["pictures"] = list(measure_pictures(args, path))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    wrong = [
+        row["what"]
+        for part in report.values()
+        if isinstance(part, list)
+        for row in part
+        if not row.get("right", True)
+    ]
+    if wrong:
+        raise SystemExit(f"error: wrong results: {', '.join(wrong)}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--device", default="cuda", help="default: cuda")
+    add(
+        "--model",
+        type=Path,
+        help="a checkpoint of SD 1.x (default: a random one, made on the spot)",
+    )
+    add("--size", type=int, default=512, metavar="PIXELS", help="of pictures (default: 512)")
+    add("--rounds", type=int, default=20, help="runs of each side (default: 20)")
+    add("--types", nargs="*", default=["q8_0", "q4_K"], help="quantized ones to measure as well")
+    add("--kernels", action="store_true", help="only check kernels")
+    add("--tiny", action="store_true", help="kernels of small sizes, for slow devices")
+    add("--no-compile", action="store_true", help="leave out torch.compile, which takes minutes")
+    add("--json", type=Path, help="where to write what is printed")
+    return parser.parse_args()
+
+
+def _row(columns: dict[str, Any]) -> dict[str, Any]:
+    """Prints a row of a table and gives it back for the report."""
+    shown = [
+        f"{value:.4g}" if isinstance(value, float) else str(value) for value in columns.values()
+    ]
+    print(
+        "  ".join(f"{text:<{width}}" for text, width in zip(shown, (52, 12, 12, 12), strict=False))
+    )
+    return columns
+
+
+def _error(out: np.ndarray, ref: np.ndarray) -> float:
+    return float(np.linalg.norm(out.astype(np.float64) - ref) / np.linalg.norm(ref))
+
+
+# ---- kernels -------------------------------------------------------------------------------------
+
+
+def check_kernels(device: str, tiny: bool) -> Iterator[dict[str, Any]]:
+    print(f"\nkernels of SD 1.5 on {device} in bf16: relative error against the CPU in f32")
+    g = np.random.default_rng(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return g.standard_normal(shape, dtype=np.float32)
+
+    side, width = (8, 40) if tiny else (64, 320)
+    image, tokens = normal(2, side, side, width), normal(2, side * side, width)
+    context = normal(2, 77, width)
+    scale = np.float32(1 / np.sqrt(9 * width))
+    weight, bias = normal(width, width, 3, 3) * scale, normal(width)
+    square = normal(width, 256) / np.float32(16)
+    cases: dict[str, Callable[..., np.ndarray]] = {
+        "conv2d 3x3": lambda **o: ops.conv2d(image, weight, bias, padding=1, **o),
+        "conv2d 3x3, stride 2": lambda **o: ops.conv2d(image, weight, bias, 2, 1, **o),
+        "conv2d 3x3 of 4 channels": lambda **o: ops.conv2d(
+            image[..., :4], weight[:, :4] * 9, bias, padding=1, **o
+        ),
+        "linear": lambda **o: ops.matmul(tokens, weight[..., 0, 0] * 3, bias, **o),
+        "group_norm": lambda **o: ops.group_norm(image, bias, bias, 8, **o),
+        "layer_norm": lambda **o: ops.layer_norm(tokens, bias, bias, **o),
+        "geglu": lambda **o: ops.geglu(tokens, **o),
+    }
+    for kind in ("q8_0", "q4_0", "q4_K", "q5_K", "q6_K"):
+        stored = sdcore.quantize(square, kind)
+        wide = normal(2, side * side, 256)
+        cases[f"linear, {kind}"] = lambda w=stored, x=wide, **o: ops.matmul(x, w, **o)
+    for size in (40, 64, 80, 128, 160, 512):
+        q, k = normal(1, side * side, size), normal(1, side * side, size)
+        cases[f"attention of heads of {size}"] = lambda q=q, k=k, **o: _attention(q, k, k, **o)
+    cases["attention over 77 keys"] = lambda **o: _attention(tokens, context, context, **o)
+    for what, call in cases.items():
+        found = _error(call(device=device, dtype="bf16"), call(dtype="f32"))
+        yield _row({"what": what, "error": found, "right": found < OP_LIMIT})
+
+
+def _attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, **options: Any) -> np.ndarray:
+    """With something after it, because what a graph gives out is float32."""
+    from sdcore.graph import Builder, nn
+
+    b = Builder()
+    values = [b.input(name) for name in "qkv"]
+    b.output("out", nn.concat(nn.attention(*values, heads=1)))
+    out: np.ndarray = _core.Network(b.graph, {}, **options).run({"q": q, "k": k, "v": v})["out"]
+    return out
+
+
+# ---- networks ------------------------------------------------------------------------------------
+
+
+def measure_networks(args: argparse.Namespace, path: Path) -> Iterator[dict[str, Any]]:
+    g = np.random.default_rng(1)
+    pipe = sdcore.DiffusionPipeline.open(path, device=args.device)
+    h = args.size // pipe.vae.scale_factor
+    channels = pipe.unet.config.cross_attention_dim
+    latents = g.standard_normal((2, 4, h, h), dtype=np.float32)
+    context = g.standard_normal((2, 77, channels), dtype=np.float32)
+    given = {"unet": (latents, np.float32(STEP), context), "decode": (latents[:1],)}
+    cpu = sdcore.DiffusionPipeline.open(path, dtype="f32")
+    for part, inputs in given.items():
+        sides = {"sdcore bf16": _own(pipe, part, inputs)}
+        for kind in args.types if part == "unet" else ():
+            small = sdcore.DiffusionPipeline.open(path, device=args.device, quantize=kind)
+            sides[f"sdcore {kind}"] = _own(small, part, inputs)
+        sides |= dict(_torch_sides(args, path, part, inputs))
+        print(
+            f"\n{part} at {args.size} x {args.size}, batch {len(inputs[0])}: seconds, error, ratio"
+        )
+        yield from _compare(part, sides, _own(cpu, part, inputs)(), args.rounds)
+
+
+def _own(pipe: Any, part: str, inputs: tuple[Any, ...]) -> Callable[[], np.ndarray]:
+    call = pipe.unet if part == "unet" else pipe.vae.decode
+    return lambda: call(*inputs)
+
+
+def _compare(
+    part: str, sides: dict[str, Callable[[], np.ndarray]], ref: np.ndarray, rounds: int
+) -> Iterator[dict[str, Any]]:
+    errors = {name: _error(run(), ref) for name, run in sides.items()}
+    for run in sides.values():  # the second run records, the third replays
+        run(), run()
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, run in sides.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    first = statistics.median(times["sdcore bf16"])
+    for name, seconds in times.items():
+        median = statistics.median(seconds)
+        quantized = name.startswith("sdcore q")  # against weights that are not
+        yield _row(
+            {
+                "what": f"{part}: {name}",
+                "seconds": median,
+                "error": errors[name],
+                "ratio": median / first,
+                "right": quantized or errors[name] < NETWORK_LIMIT,
+            }
+        )
+
+
+def _torch_sides(
+    args: argparse.Namespace, path: Path, part: str, inputs: tuple[Any, ...]
+) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+    try:
+        import torch
+
+        from peers import PyTorch
+    except ImportError:
+        return
+    if not (args.device.startswith("cuda") and torch.cuda.is_available()):
+        return
+    module = PyTorch(path, 1).modules(part, "bf16").to(args.device)
+    modes = {"eager": None, "reduce-overhead": "reduce-overhead", "max-autotune": "max-autotune"}
+    for title, mode in modes.items():
+        if mode is not None and args.no_compile:
+            continue
+        call = module if part == "unet" else module.decode
+        run = call if mode is None else torch.compile(call, mode=mode)
+
+        def side(run: Any = run) -> np.ndarray:
+            tensors = [torch.from_numpy(np.asarray(a)).to(args.device) for a in inputs]
+            tensors = [t.bfloat16() if t.ndim else t for t in tensors]
+            tensors[0] = tensors[0].to(memory_format=torch.channels_last)
+            with torch.inference_mode():
+                out: np.ndarray = run(*tensors).sample.float().cpu().numpy()
+            return out
+
+        yield f"PyTorch {torch.__version__} {title}", side
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+def measure_pictures(args: argparse.Namespace, path: Path) -> Iterator[dict[str, Any]]:
+    print(f"\npictures of {args.size} x {args.size}, prompt to pixels: seconds, the first, steps/s")
+    pipe = sdcore.DiffusionPipeline.open(path, device=args.device)
+    lcm = sdcore.LCMScheduler.from_config(pipe.scheduler.config)
+    for title, scheduler, steps, guidance in (
+        ("20 guided steps", pipe.scheduler, 20, 7.5),
+        ("LCM, 4 steps", lcm, 4, 1.0),
+    ):
+        pipe.scheduler = scheduler
+        options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "np"}
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            pipe("a lighthouse at dusk", width=args.size, height=args.size, seed=1, **options)
+            times.append(time.perf_counter() - start)
+        median = statistics.median(times[1:])
+        yield _row({"what": title, "seconds": median, "first": times[0], "steps": steps / median})
+
+
+if __name__ == "__main__":
+    main()

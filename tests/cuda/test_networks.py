@@ -1,0 +1,136 @@
+"""Whole networks and pictures on a device, by the rule of the numerical contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import sdcore
+import tiny_models
+import tiny_transformers
+from cuda.devices import DEVICES
+from reference.common import BF16_FACTOR, NETWORK_F32, SAMPLED_F32, TorchComponent, error, in_bf16
+from reference.test_networks import _clip_case, _unet_case, _vae_case
+from sdcore import _core
+from sdcore.cli import main
+from sdcore.graph import Builder, nn
+from sdcore.models.base import RunOptions
+from sdcore.models.clip import CLIPTextModel
+from sdcore.models.t5 import T5EncoderModel
+from sdcore.models.unet import UNet2DConditionModel
+from sdcore.models.vae import AutoencoderKL
+
+MODES = pytest.mark.parametrize("dtype", ["f32", "bf16"])
+
+
+@MODES
+def test_unet(device: str, dtype: str) -> None:
+    case = _unet_case("lcm")
+    options = RunOptions(dtype=dtype, device=device)
+    unet = UNet2DConditionModel.from_component(case["component"], options)
+    out = unet(*case["arguments"], **case["conditions"])
+    allowed = {"f32": NETWORK_F32, "bf16": BF16_FACTOR * case["bf16_error"]}[dtype]
+    assert error(out, case["ref"]) <= allowed
+    # What is replayed gives the same; and so does a picture of the batch alone.
+    np.testing.assert_array_equal(unet(*case["arguments"], **case["conditions"]), out)
+    x, t, context = (a[1:] for a in case["arguments"])
+    alone = unet(x, t, context, **{k: v[1:] for k, v in case["conditions"].items()})
+    np.testing.assert_array_equal(alone[0], out[1])
+
+
+@MODES
+def test_vae(device: str, dtype: str) -> None:
+    case = _vae_case("odd")
+    options = RunOptions(dtype=dtype, device=device)
+    vae = AutoencoderKL.from_component(case["component"], options)
+    outs = vae.moments(case["x"]), vae.decode(case["z"])
+    for out, ref, rounded in zip(outs, case["refs"], case["bf16_errors"], strict=True):
+        assert error(out, ref) <= (NETWORK_F32 if dtype == "f32" else BF16_FACTOR * rounded)
+
+
+@MODES
+def test_clip(device: str, dtype: str) -> None:
+    case = _clip_case("quick_gelu", True, 498)
+    options = RunOptions(dtype=dtype, device=device)
+    out = CLIPTextModel.from_component(case["component"], options)(case["ids"])
+    ref, rounded = case["ref"][1], case["bf16"][1]
+    assert error(out, ref) <= (NETWORK_F32 if dtype == "f32" else BF16_FACTOR * error(rounded, ref))
+
+
+def test_t5(device: str) -> None:
+    module = tiny_transformers.t5()
+    ids = torch.randint(3, 399, (2, 19), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ref, rounded = (m(ids).last_hidden_state.float().numpy() for m in (module, in_bf16(module)))
+    component = TorchComponent(module.config.to_dict(), module)
+    for dtype, allowed in (("f32", NETWORK_F32), ("bf16", BF16_FACTOR * error(rounded, ref))):
+        options = RunOptions(dtype=dtype, device=device)
+        assert error(T5EncoderModel.from_component(component, options)(ids.numpy()), ref) <= allowed
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("model") / "plain"
+    yield tiny_models.save_folder(tiny_models.PLAIN, path)
+
+
+PICTURE = {"height": 16, "width": 24, "num_inference_steps": 1, "seed": 1}
+
+
+def test_a_picture_is_the_cpu_s(device: str, folder: Path) -> None:
+    here, there = (
+        sdcore.DiffusionPipeline.open(folder, dtype="f32", device=where)
+        for where in ("cpu", device)
+    )
+    assert there.unet.network.device.startswith(device)
+    arguments = PICTURE | {"num_inference_steps": 2}
+    steps = [list(pipe.stream("a cat", **arguments))[-1] for pipe in (here, there)]
+    assert error(steps[1].latents, steps[0].latents) <= SAMPLED_F32
+    pictures = [pipe.vae.decode(steps[0].latents) for pipe in (here, there)]
+    assert error(pictures[1], pictures[0]) <= NETWORK_F32
+
+
+def test_parts_may_stay_on_the_cpu(device: str, folder: Path, tmp_path: Path) -> None:
+    pipe = sdcore.DiffusionPipeline.open(folder, device={"unet": device})
+    assert pipe.unet.network.dtype == "bf16"  # the best of a GPU
+    assert {part.networks[0].device for part in (pipe.vae, pipe.text_encoder)} == {"cpu"}
+    assert pipe("a cat", **PICTURE).images[0].size == (24, 16)
+    with pytest.raises(sdcore.InvalidArgumentError, match=r"no part 'unett', only"):
+        sdcore.DiffusionPipeline.open(folder, device={"unett": device})
+    flags = ["--device", device, "--vae-on-cpu", "--clip-on-cpu", "-H", "16", "-W", "24"]
+    picture = tmp_path / "picture.png"
+    assert (
+        main(["txt2img", "-m", str(folder), "a", *flags, "--steps", "1", "-o", str(picture)]) == 0
+    )
+    assert picture.is_file()
+
+
+def test_parts_give_back_a_device_s_memory(device: str) -> None:
+    case = _clip_case("quick_gelu", True, 498)
+    clip = CLIPTextModel.from_component(case["component"], RunOptions(device=device))
+    first = clip(case["ids"])
+    clip.release()
+    np.testing.assert_array_equal(clip(case["ids"]), first)
+    free, total = _core.device_memory(device)
+    assert 0 < free <= total
+
+
+def test_what_does_not_fit_is_said() -> None:
+    """The emulation has 4 GiB."""
+    if "emulated" not in DEVICES:
+        pytest.skip("not built in")
+    b = Builder()
+    x = b.input("x")
+    for _ in range(6):
+        x = nn.upsample(x)
+    b.output("out", nn.conv2d(b.weights.conv, x, 64, 4, kernel=1, stride=16))
+    weights = {name: np.zeros(shape, np.float32) for name, shape in b.graph.weights.items()}
+    tensors = {name: _core.Tensor.from_array(w) for name, w in weights.items()}
+    network = _core.Network(b.graph, tensors, device="emulated")
+    with pytest.raises(sdcore.OutOfMemoryError, match=r"needs \d+ MiB, and 4096 MiB of 4096 MiB"):
+        network.run({"x": np.zeros((1, 64, 64, 64), np.float32)})
+    assert network.run({"x": np.zeros((1, 1, 1, 64), np.float32)})["out"].shape == (1, 4, 4, 4)
