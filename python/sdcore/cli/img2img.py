@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the steps to make, 0 to 1: more changes more (default: 0.75)",
     )
     add("--mask", metavar="PATH", help="white where to redraw, black where to keep")
+    add("--depth-map", metavar="PATH", help="white where near, for models that draw by depth")
     txt2img.add_arguments(parser)
 
 
@@ -38,4 +39,6 @@ def run(args: argparse.Namespace) -> None:
         arguments["strength"] = args.strength
     if args.mask is not None:
         arguments["mask_image"] = args.mask
+    if args.depth_map is not None:
+        arguments["depth_map"] = args.depth_map
     txt2img.draw(args, **arguments)

@@ -65,6 +65,7 @@ class Arguments(TypedDict, total=False):
     negative_pooled_prompt_embeds: ArrayLike | None
     prompt_attention_mask: ArrayLike | None  # [n, tokens], of PixArt
     negative_prompt_attention_mask: ArrayLike | None
+    depth_map: ImageLike | None  # of models that draw by depth: white where near, any size
     clean_caption: bool  # PixArt: whether prompts are cleaned as captions were in training
     use_resolution_binning: bool  # PixArt: whether to draw at a size of the training, and cut it
     prompt_2: Texts | None  # for the second text encoder; None is the prompt

@@ -36,7 +36,7 @@ FAMILIES = {
     "sd2-depth": Family(
         "Stable Diffusion 2.x with depth",
         ONE_CLIP,
-        hint="which sdcore does not run yet",
+        True,
         scheduler=PNDM,
         layout=Layout(SD2, folder_1("StableDiffusionDepth2ImgPipeline", BANG)),
     ),

@@ -23,12 +23,11 @@ _SECOND_CLIP = r"^(conditioner\.embedders\.1|text_encoder_2)\."
 _FACTS: dict[str, Config] = {"unet": {"sample_size": 128}, "vae": {"scaling_factor": 0.13025}}
 
 
-def _family(title: str, pipeline: str, runs: bool = True) -> Family:
+def _family(title: str, pipeline: str) -> Family:
     return Family(
         title,
         TWO_CLIPS,
-        runs,
-        "which sdcore does not run" + " yet" * (not runs),
+        True,
         scheduler=EULER,
         configs=_FACTS,
         layout=Layout(SDXL, folder_xl(pipeline)),
@@ -68,7 +67,7 @@ FAMILIES = {
         "Stable Diffusion XL for inpainting", "StableDiffusionXLInpaintPipeline"
     ),
     "sdxl-edit": _family(
-        "Stable Diffusion XL for editing", "StableDiffusionXLInstructPix2PixPipeline", runs=False
+        "Stable Diffusion XL for editing", "StableDiffusionXLInstructPix2PixPipeline"
     ),
 }
 

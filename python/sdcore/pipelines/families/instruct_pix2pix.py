@@ -9,13 +9,17 @@ from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
 from sdcore.pipelines.families.stable_diffusion import StableDiffusionPipeline
+from sdcore.pipelines.families.stable_diffusion_xl import StableDiffusionXLPipeline
 from sdcore.pipelines.guidance import Guidance, Model, rescaled
+from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.noise import Noise
+from sdcore.pipelines.pipeline import DiffusionPipeline
 from sdcore.pipelines.request import Prompt, Request
 from sdcore.pipelines.start import Start, first_noise, from_noise
 from sdcore.schedulers import Scheduler
+from sdcore.schedulers.edm_euler import EDMEulerScheduler
 
-__all__ = ["StableDiffusionInstructPix2PixPipeline"]
+__all__ = ["StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline"]
 
 Array = NDArray[np.float32]
 
@@ -46,13 +50,17 @@ class _TwoGuidances(Guidance):
         return rescaled(out, both, self.rescale)
 
 
-class StableDiffusionInstructPix2PixPipeline(StableDiffusionPipeline, families=("sd1-edit",)):
+def _arguments(base: type[DiffusionPipeline]) -> tuple[str, ...]:
+    """Those of `base` that go with a picture and two guidances, and the second one's scale."""
+    kept = (name for name in base.extra_arguments if not name.startswith(("denoising_", "pag_")))
+    return (*kept, "image_guidance_scale")
+
+
+class _Editing(DiffusionPipeline):
     """Eight channels into the UNet: latents, and those of `image`, which every call needs."""
 
-    extra_arguments = (
-        *(name for name in StableDiffusionPipeline.extra_arguments if not name.startswith("pag_")),
-        "image_guidance_scale",
-    )
+    # Whether those of `image` are scaled as latents are.
+    scaled = False
 
     def guidance(self, request: Request) -> Guidance:
         return _TwoGuidances(
@@ -72,5 +80,28 @@ class StableDiffusionInstructPix2PixPipeline(StableDiffusionPipeline, families=(
             )
         latents = from_noise(first_noise(self, request, noise), scheduler)
         images = np.concatenate([self.vae.encode(one[None]) for one in request.images])
+        if self.scaled:
+            images *= np.float32(self.vae.config.scaling_factor)
         # A row for each that guidance asks about: with the picture, with it, without it.
         return Start(latents, channels=np.concatenate([images, images, np.zeros_like(images)]))
+
+
+class StableDiffusionInstructPix2PixPipeline(
+    _Editing, StableDiffusionPipeline, families=("sd1-edit",)
+):
+    """Stable Diffusion 1.x."""
+
+    extra_arguments = _arguments(StableDiffusionPipeline)
+
+
+class StableDiffusionXLInstructPix2PixPipeline(
+    _Editing, StableDiffusionXLPipeline, families=("sdxl-edit",)
+):
+    """SDXL, and Stability's CosXL for editing, which its schedule tells."""
+
+    extra_arguments = _arguments(StableDiffusionXLPipeline)
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        is_cosxl = isinstance(parts.scheduler, EDMEulerScheduler)
+        self.scaled = bool(parts.settings.get("is_cosxl_edit", is_cosxl))
