@@ -30,6 +30,11 @@ def export(
     dtype: str = "auto",
 ) -> None:
     """Writes `pipe` to a GGUF file; see `StableDiffusionPipeline.export`."""
+    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
+        raise UnsupportedModelError(
+            "[export] the model sees more than latents, such as a picture or a mask, which the C "
+            "API cannot give"
+        )
     if pipe.unet.config.time_cond_proj_dim:
         raise UnsupportedModelError(
             "[export] the model takes the guidance scale as an input, which the C API cannot give"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -215,6 +215,14 @@ class DiffusionPipeline(EmbeddingsMixin):
                 f"[pipeline] '{path}' is a folder: open it with from_pretrained"
             )
         return cls.open(path, **options)
+
+    def export(self, path: PathLike, steps: int | Iterable[int] = 20, dtype: str = "auto") -> None:
+        """Writes a file that a C or C++ program draws with, where the C API can draw with the
+        family; see `StableDiffusionPipeline.export`."""
+        raise UnsupportedModelError(
+            f"[export] the C API draws with Stable Diffusion 1.x and 2.x, and this is "
+            f"{FAMILIES[self.family].title}: use it from Python, or 'sdcore convert' it"
+        )
 
     # -- planning ----------------------------------------
 

@@ -1,0 +1,26 @@
+"""Models that the C API cannot draw with: exporting them is refused, and nothing is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import sdcore
+import tiny_families
+import tiny_models
+
+
+def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
+    inpaint = dataclasses.replace(tiny_models.PLAIN, name="inpaint", unet_inputs=9)
+    tiny_models.save_folder(inpaint, tmp_path / "inpaint")
+    tiny_families.save_folder(tiny_families.FAMILIES[1], tmp_path / "sdxl")
+    for model, message in (
+        ("inpaint", "sees more than latents"),
+        ("sdxl", "draws with Stable Diffusion 1.x and 2.x, and this is Stable Diffusion XL:"),
+    ):
+        pipe = sdcore.DiffusionPipeline.open(tmp_path / model)
+        with pytest.raises(sdcore.UnsupportedModelError, match=message):
+            pipe.export(tmp_path / "out.gguf")
+        assert not (tmp_path / "out.gguf").exists()
