@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import sdcore.gguf
 import tiny_models
-from sdcore import CheckpointError, UnsupportedModelError, _core, checkpoint
+from sdcore import CheckpointError, _core, checkpoint
 from sdcore.checkpoint import safetensors as st
 from tiny_models import ODD, PLAIN, SINGLE, SPECS, QuantType
 
@@ -410,12 +410,6 @@ def test_extra_tensors_are_logged_once(lines):
     tensors = {f"t{i}": st.Tensor for i in range(6)}
     assert checkpoint.check_weights({}, tensors, "here") == {}
     assert lines() == ["[checkpoint] here: passed over 6 tensors (t0, t1, t2, t3, …)"]
-
-
-def test_scaled_float8_is_refused(tmp_path):
-    key = AT + "input_blocks.1.1.proj_in"
-    with pytest.raises(UnsupportedModelError, match="scaled by other tensors"):
-        spoilt(tmp_path, lambda state: state.update({f"{key}.scale_weight": torch.ones(1)}))
 
 
 # ---- summary -------------------------------------------------------------------------------------

@@ -199,5 +199,6 @@ MODEL = Marks(
             ("which predicts v of EDM (CosXL)", Clue(r"^edm_vpred\.sigma_max$")),
         ),
         (("down to no signal (zero SNR)", Clue(r"^ztsnr$")),),
+        (("in scaled float8", Clue(r"(^|\.)scaled_fp8$|\.(scale_weight|weight_scale)$")),),
     )
 )

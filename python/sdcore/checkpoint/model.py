@@ -17,6 +17,7 @@ from sdcore.checkpoint.folder import read_folder
 from sdcore.checkpoint.infer import infer_config, infer_scheduler
 from sdcore.checkpoint.names.vae import LINEAR
 from sdcore.checkpoint.parts import Part, find_parts
+from sdcore.checkpoint.scaled import unscaled
 from sdcore.checkpoint.summary import Summary, summarise
 from sdcore.checkpoint.tensor import Tensor
 from sdcore.checkpoint.weights import check_weights, counted, listed
@@ -51,7 +52,8 @@ class Checkpoint:
         self._contents = contents
         self.format = contents.format  # "safetensors", "gguf", "pickle" or "diffusers"
         self.metadata = contents.metadata  # of a folder: its model_index.json
-        self.tensors = contents.tensors  # as named in the file; in a folder, after their part
+        # As named in the file; in a folder, after their part.
+        self.tensors = unscaled(contents.tensors)
         self.tokenizer_paths = contents.tokenizers
         self.configs = contents.configs  # those that it comes with
 
@@ -61,7 +63,7 @@ class Checkpoint:
     @cached_property
     def kind(self) -> Kind | None:
         """Which model it is and why; None when nothing is known about it."""
-        return recognise(self.tensors, self.metadata)
+        return recognise(self._contents.tensors, self.metadata)
 
     @property
     def title(self) -> str:
@@ -108,7 +110,8 @@ class Checkpoint:
 
     def summary(self) -> Summary:
         parts, left = self._found
-        return summarise(self.path, self.format, self.kind, self.tensors, parts, len(left))
+        stored = self._contents.tensors
+        return summarise(self.path, self.format, self.kind, stored, parts, len(left))
 
     def _component(self, part: Part, family: str | None = None) -> Component:
         tensors = part.tensors
@@ -127,7 +130,7 @@ class Checkpoint:
         return Component(part.component, config, tensors, where, part)
 
 
-# ComfyUI's: the weight is the stored value times this.
+# ComfyUI's, where `unscaled` does not know the packing.
 _SCALED_FLOAT8 = (".scale_weight", ".weight_scale", ".comfy_quant")
 
 
