@@ -2,8 +2,8 @@
 // threads of a block as fibers of this thread, each until it waits for others. Written from the PTX
 // ISA's pictures of fragments and not from what kernels do with them, so that a kernel that is
 // right here has its fragments right. To show what a GPU would only show sometimes: shared memory
-// begins as NaN, the threads of a block run in another order in every round, and an asynchronous
-// copy lands only when it is waited for.
+// begins as NaN, every warp runs as far ahead of the others as it can, each first in its turn, and
+// an asynchronous copy lands either at once or only when it is waited for.
 #pragma once
 
 #include <cmath>

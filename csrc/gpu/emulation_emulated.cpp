@@ -46,6 +46,14 @@ struct Copy {
   bool present;
 };
 
+void land(const Copy& copy) {
+  if (copy.present) {
+    std::memcpy(copy.to, copy.from, 16);
+  } else {
+    std::memset(copy.to, 0, 16);
+  }
+}
+
 struct Fiber {
   Place place;
   void* stack_pointer = nullptr;
@@ -121,25 +129,36 @@ void meet(Meeting& meeting, Act act) {
   while (meeting.number == number) to_scheduler();
 }
 
+// Runs a warp until all of its lanes wait for others or are done; how many are done by it.
+int run_warp(int warp, int round) {
+  Machine& m = machine();
+  int done = 0;
+  for (uint64_t before = m.progress - 1; m.progress != before; ++round) {
+    before = m.progress;
+    for (int i = 0; i < 32; ++i) {
+      const int lane = round % 2 ? 31 - i : i;  // they must not count on an order either
+      Fiber& fiber = m.fibers[static_cast<size_t>(warp * 32 + lane)];
+      if (fiber.done) continue;
+      m.running = &fiber;
+      sdcore_switch_stack(&m.scheduler, fiber.stack_pointer);
+      if (fiber.done) ++done;
+      require(m.broken == nullptr, ErrorKind::internal, "[emulated] ", m.broken);
+    }
+  }
+  return done;
+}
+
 void run_block(int threads) {
   Machine& m = machine();
   for (int i = 0; i < threads; ++i) prepare(m.fibers[static_cast<size_t>(i)], i);
   m.block = {threads, 0, 0, {}};
   for (int i = 0; i < threads / 32; ++i) m.warps[i] = {32, 0, 0, {}};
   std::memset(m.shared.data(), 0xff, m.shared.size());
+  const int warps = threads / 32;
   int left = threads;
   for (int round = 0; left > 0; ++round) {
     const uint64_t before = m.progress;
-    for (int i = 0; i < threads; ++i) {
-      // Another order in every round: begin elsewhere, and go backwards every other time.
-      const int turn = (i + round * 37) % threads;
-      Fiber& fiber = m.fibers[static_cast<size_t>(round % 2 ? threads - 1 - turn : turn)];
-      if (fiber.done) continue;
-      m.running = &fiber;
-      sdcore_switch_stack(&m.scheduler, fiber.stack_pointer);
-      if (fiber.done) --left;
-      require(m.broken == nullptr, ErrorKind::internal, "[emulated] ", m.broken);
-    }
+    for (int i = 0; i < warps; ++i) left -= run_warp((i + round) % warps, round);
     require(m.progress != before, ErrorKind::internal,
             "[emulated] threads of a block wait for each other in different places");
   }
@@ -196,7 +215,13 @@ void copy_async(void* to, const void* from, bool present) {
   if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % 16 != 0) {
     machine().broken = "an asynchronous copy is not aligned";
   }
-  machine().running->open.push_back({to, from, present});
+  // Half of the threads' copies land at once and half when they are waited for: both may be.
+  const Copy copy{to, from, present};
+  if (place().lane % 2 == 0) {
+    land(copy);
+  } else {
+    machine().running->open.push_back(copy);
+  }
 }
 
 void commit_copies() {
@@ -208,13 +233,7 @@ void commit_copies() {
 void await_copies(int groups) {
   auto& under_way = machine().running->groups;
   while (under_way.size() > static_cast<size_t>(groups)) {
-    for (const Copy& copy : under_way.front()) {
-      if (copy.present) {
-        std::memcpy(copy.to, copy.from, 16);
-      } else {
-        std::memset(copy.to, 0, 16);
-      }
-    }
+    for (const Copy& copy : under_way.front()) land(copy);
     under_way.erase(under_way.begin());
   }
 }
