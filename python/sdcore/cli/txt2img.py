@@ -35,7 +35,8 @@ _DEFAULT_SIZE = 512  # pixels a side, for guessing a file's size before the mode
 
 # Arguments of the pipeline that are its own to fill in.
 _OPTIONS = (
-    *("eta", "guidance_rescale", "guidance_start", "guidance_end", "pag_scale", "cache_interval"),
+    *("eta", "guidance_rescale", "guidance_start", "guidance_end", "pag_scale"),
+    *("cache_interval", "cache_threshold"),
     *("rng", "subseed", "subseed_strength"),
     *("hires_scale", "hires_strength", "hires_steps"),
 )
@@ -95,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--pag-scale", type=float, metavar="SCALE", help="perturbed-attention guidance (default: 0)"
     )
+    add("--cache-threshold", type=float, metavar="CHANGE", help="spare steps that change less")
     add("--cache-interval", type=int, metavar="N", help="run all of a UNet every N steps only")
     add("--guidance-start", type=float, metavar="SHARE", help="no guidance before (default: 0)")
     add("--guidance-end", type=float, metavar="SHARE", help="and none after (default: 1)")

@@ -16,6 +16,7 @@ from sdcore.pipelines.guidance import Guidance
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.request import Request
 from sdcore.pipelines.start import Start
+from sdcore.pipelines.step_cache import StepCache
 from sdcore.pipelines.stream import Step
 from sdcore.schedulers import Scheduler
 
@@ -55,6 +56,11 @@ def denoise(
     pipe.needs_only(pipe.denoiser)
     latents, rows = start.latents, pipe.rows(scheduler, request)
     deep = pipe.keeps_between_steps(request)
+    cache = StepCache(request.cache_threshold) if request.cache_threshold else None
+    if cache is not None and scheduler.renoises_negative:
+        raise InvalidArgumentError(
+            f"[pipeline] cache_threshold does not go with {type(scheduler).__name__}"
+        )
     for index, row in enumerate(rows):
         x = scheduler.scale_model_input(latents, row.timestep)
         if deep is not None:
@@ -63,8 +69,12 @@ def denoise(
         negative = None
         if scheduler.renoises_negative:
             out, negative = guidance.predict_both(model, x, index, len(rows))
-        else:
+        elif cache is None:
             out = guidance.predict(model, x, index, len(rows))
+        else:
+            spared = cache.enough(x, index, len(rows))
+            fresh = None if spared else guidance.predict(model, x, index, len(rows))
+            out = cache.output(x, fresh)
         z = noise.draw(latents.shape[1:]) if row.draws else None
         latents = scheduler.step(out, row.timestep, latents, z, negative)
         if start.kept is not None:

@@ -37,6 +37,9 @@ class Arguments(TypedDict, total=False):
     guidance_rescale: float  # 0 to 1: how far guidance is kept from raising contrast
     guidance_start: float  # share of the steps before which there is none, 0 to 1
     guidance_end: float  # and after which there is none
+    cache_threshold: (
+        float  # change of the model's output below which it is not asked again, 0 (off)
+    )
     num_images_per_prompt: int
     seed: int | None  # the first image's; image i uses seed + i. None draws one
     subseed: int | None  # of noise to mix in: a variation of the picture. None draws one
@@ -92,6 +95,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "guidance_rescale": 0.0,
     "guidance_start": 0.0,
     "guidance_end": 1.0,
+    "cache_threshold": 0.0,
     "num_images_per_prompt": 1,
     "seed": None,
     "subseed": None,
@@ -133,6 +137,7 @@ class Request:
     guidance_rescale: float
     guidance_start: float
     guidance_end: float
+    cache_threshold: float
     seeds: list[int]
     subseeds: list[int]
     subseed_strength: float
@@ -199,6 +204,7 @@ def make_request(
         guidance_rescale=_share(given["guidance_rescale"], "guidance_rescale", 0),
         guidance_start=begin,
         guidance_end=end,
+        cache_threshold=_share(given["cache_threshold"], "cache_threshold", 0),
         seeds=_seeds(given["seed"], "seed", len(prompts)),
         subseeds=_seeds(given["subseed"], "subseed", len(prompts)),
         subseed_strength=_share(given["subseed_strength"], "subseed_strength", 0),
