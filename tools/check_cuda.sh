@@ -42,7 +42,7 @@ if [ $build = yes ]; then
 fi
 section kernels 120 "$python" benchmarks/cuda.py --kernels --json "$out/kernels.json"
 if "$python" -c 'import pytest, torch, diffusers, transformers, gguf' 2> /dev/null; then
-  section tests 180 "$python" -m pytest -q tests/cuda -k "cuda-" -p no:cacheprovider
+  section tests 180 "$python" -m pytest -q tests/cuda -k "not emulated" -p no:cacheprovider
 fi
 if command -v compute-sanitizer > /dev/null; then
   for tool in memcheck racecheck; do
