@@ -308,7 +308,8 @@ def test_a_lora_of_another_family_names_both(tmp_path: Path) -> None:
     with pytest.raises(
         sdcore.CheckpointError,
         match=r"\[lora\] .*xl\.safetensors' does not fit the model, a tiny model: it holds "
-        r"a LoRA for Stable Diffusion XL: .*attn2_to_k.*weight of \[32, 64\].*down \[4, 2048\]",
+        r"a LoRA for Stable Diffusion XL, in kohya's names: "
+        r".*attn2_to_k.*weight of \[32, 64\].*down \[4, 2048\]",
     ):
         read(path)
 
