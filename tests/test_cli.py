@@ -144,8 +144,8 @@ def test_flags_reach_the_pipeline(pipe, words, expected):
 
 def test_model_options_reach_the_pipeline(pipe):
     assert txt2img("x", "--dtype", "f32", "--type", "q8_0", "-t", 3, "--vae", "v.safetensors") == 0
-    options = {"dtype": "f32", "threads": 3, "vae": "v.safetensors", "quantize": "q8_0"}
-    assert pipe.opened == [("model.gguf", options)]
+    options = {"device": "cpu", "dtype": "f32", "threads": 3, "quantize": "q8_0"}
+    assert pipe.opened == [("model.gguf", {**options, "vae": "v.safetensors"})]
 
 
 @pytest.mark.parametrize("name", ["ddpm", "DDPM", "DDPMScheduler"])
@@ -343,7 +343,7 @@ def test_a_full_disk_is_found_early(pipe, capsys, monkeypatch):
         (["x", "-o", "x.jpg"], "'x.jpg'"),
         (["x", "-b", "0"], "--batch-count"),
         (["x", "-s", "-2"], "--seed"),
-        (["x", "--sampler", "quantum"], "'quantum'; use one of ddim, ddpm"),
+        (["x", "--sampler", "quantum"], "'quantum'; use one of ddim, ddim_cfg_pp, ddpm"),
     ],
 )
 def test_bad_values(pipe, capsys, words, message):
