@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -303,3 +304,26 @@ def test_pixart_cannot_do_without_t5(pixart: tuple[Any, Path], tmp_path: Path) -
     )
     drawn = pipe(PROMPT, **SIZE, num_inference_steps=2, seed=1, use_resolution_binning=False)
     assert drawn.images[0].size == (16, 24)
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.6, 1.0])
+@pytest.mark.parametrize("masked", [False, True])
+def test_sd3_from_a_picture(sd3: tuple[Any, Path], strength: float, masked: bool) -> None:
+    reference, folder = sd3
+    kind = diffusers.StableDiffusion3Img2ImgPipeline
+    options: dict[str, Any] = {"image": _picture(), "strength": strength}
+    if masked:
+        kind = diffusers.StableDiffusion3InpaintPipeline
+        options["mask_image"] = Image.new("L", (16, 24))
+        options["mask_image"].paste(255, (4, 6, 14, 20))
+    theirs = kind(**reference.components)
+    theirs.set_progress_bar_config(disable=True)
+    changes = {**SD3, **options, "num_inference_steps": 6}
+    pipe = sdcore.DiffusionPipeline.from_pretrained(folder, dtype="f32")
+    out = pipe(**changes, seed=5, output_type="latent").images
+    assert error(out, torch_latents(theirs, **changes)) <= SAMPLED_F32
+
+
+def _picture() -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 3), np.uint8)
+    return Image.fromarray(pixels)

@@ -23,6 +23,7 @@ FORMATS = (
 # A part's folder given alone: what its config's class is called in a pipeline.
 ROLES = {
     "UNet2DConditionModel": "unet",
+    "UNet2DModel": "unet",
     "AutoencoderKL": "vae",
     "CLIPTextModel": "text_encoder",
     "CLIPTextModelWithProjection": "text_encoder",

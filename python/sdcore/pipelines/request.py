@@ -75,6 +75,7 @@ class Arguments(TypedDict, total=False):
     prompt_3: Texts | None
     negative_prompt_2: Texts | None
     negative_prompt_3: Texts | None
+    class_labels: int | Sequence[int]  # of consistency models, in place of a prompt
     original_size: tuple[int, int]  # SDXL: height and width of the picture before it was cropped
     crops_coords_top_left: tuple[int, int]
     target_size: tuple[int, int]

@@ -152,6 +152,12 @@ class StableDiffusion3Pipeline(DiffusionPipeline, families=("sd3",)):
             **self.guidance_options(request),
         )
 
+    def first_step(self, request: Request) -> int:
+        """A part of a step counts as one, where earlier families leave it out: as diffusers."""
+        if request.images is None:
+            return 0
+        return int(request.steps - request.steps * request.strength)
+
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         tokens, skip = sequence_length(request, _T5_TOKENS), clip_skip(request)
         return encode_unique(prompts, lambda unique: self.encode(unique, tokens, skip))
