@@ -24,3 +24,12 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
         with pytest.raises(sdcore.UnsupportedModelError, match=message):
             pipe.export(tmp_path / "out.gguf")
         assert not (tmp_path / "out.gguf").exists()
+
+
+def test_cfg_plus_plus_is_refused(tmp_path: Path) -> None:
+    tiny_models.save_folder(tiny_models.PLAIN, tmp_path / "model")
+    pipe = sdcore.DiffusionPipeline.open(tmp_path / "model")
+    pipe.scheduler = sdcore.EulerCFGPPScheduler.from_config(pipe.scheduler.config)
+    with pytest.raises(sdcore.UnsupportedModelError, match="does not sample with EulerCFGPP"):
+        pipe.export(tmp_path / "out.gguf")
+    assert not (tmp_path / "out.gguf").exists()

@@ -29,7 +29,12 @@ StepCallback = ctypes.CFUNCTYPE(c_int, c_int32, c_int32, c_void_p)
 
 
 class ModelOptions(Structure):
-    _fields_ = (("struct_size", c_size_t), ("dtype", c_char_p), ("threads", c_int32))
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("dtype", c_char_p),
+        ("threads", c_int32),
+        ("device", c_char_p),
+    )
 
 
 class GenerateParams(Structure):

@@ -39,6 +39,11 @@ def export(
         raise UnsupportedModelError(
             "[export] the model takes the guidance scale as an input, which the C API cannot give"
         )
+    if pipe.scheduler.renoises_negative:
+        raise UnsupportedModelError(
+            f"[export] the C API does not sample with {type(pipe.scheduler).__name__}; set "
+            "another scheduler before exporting"
+        )
     networks = {
         "text_encoder": pipe.text_encoder.network,
         "unet": pipe.unet.network,
