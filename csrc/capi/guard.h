@@ -62,4 +62,13 @@ Params read_params(const Params* params, const char* name, Params ours) {
   return ours;
 }
 
+// The reverse, for an _init function: our defaults as far as the caller's struct goes.
+template <class Params>
+void write_params(Params* params, size_t size, Params ours) {
+  if (!params || size < sizeof(size_t)) return;
+  ours.struct_size = size;
+  std::memset(static_cast<void*>(params), 0, size);
+  std::memcpy(static_cast<void*>(params), &ours, size < sizeof(Params) ? size : sizeof(Params));
+}
+
 }  // namespace sdcore::capi

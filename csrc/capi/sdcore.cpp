@@ -15,6 +15,7 @@ using capi::cleared;
 using capi::given;
 using capi::guard;
 using capi::read_params;
+using capi::write_params;
 
 struct sdc_model {
   Model model;
@@ -33,6 +34,15 @@ namespace {
 template <class T>
 std::optional<T> optional(T value) {
   return value == static_cast<T>(SDC_DEFAULT) ? std::nullopt : std::optional<T>(value);
+}
+
+sdc_generate_params default_params() {
+  sdc_generate_params params{};
+  params.width = params.height = params.steps = SDC_DEFAULT;
+  params.guidance_scale = SDC_DEFAULT;
+  params.seed = SDC_DEFAULT;
+  params.count = 1;
+  return params;
 }
 
 ImageRequest to_request(const sdc_generate_params& params) {
@@ -107,15 +117,14 @@ sdc_status sdc_cpu_isa(const char** out) {
 // ---- models
 // --------------------------------------------------------------------------------------
 
-void sdc_model_options_init(sdc_model_options* options) {
-  if (options) *options = {sizeof(sdc_model_options), nullptr, 0, nullptr};
+void sdc_model_options_init(sdc_model_options* options, size_t size) {
+  write_params(options, size, sdc_model_options{});
 }
 
 sdc_status sdc_model_open(const char* path, const sdc_model_options* options, sdc_model** out) {
   return guard([&] {
     cleared(out);
-    sdc_model_options ours;
-    sdc_model_options_init(&ours);
+    sdc_model_options ours{};
     if (options) ours = read_params(options, "options", ours);
     require(ours.threads >= 0, ErrorKind::invalid_argument,
             "[capi] threads must be at least 0, got ", ours.threads);
@@ -132,24 +141,16 @@ void sdc_model_free(sdc_model* model) { delete model; }
 // ---- pictures
 // ------------------------------------------------------------------------------------
 
-void sdc_generate_params_init(sdc_generate_params* params) {
-  if (!params) return;
-  *params = {};
-  params->struct_size = sizeof(sdc_generate_params);
-  params->width = params->height = params->steps = SDC_DEFAULT;
-  params->guidance_scale = SDC_DEFAULT;
-  params->seed = SDC_DEFAULT;
-  params->count = 1;
+void sdc_generate_params_init(sdc_generate_params* params, size_t size) {
+  write_params(params, size, default_params());
 }
 
 sdc_status sdc_generate(const sdc_model* model, const sdc_generate_params* params,
                         sdc_images** out) {
   return guard([&] {
     cleared(out);
-    sdc_generate_params ours;
-    sdc_generate_params_init(&ours);
     const auto& pipeline = given(model, "model").model.text_to_image;
-    const ImageRequest request = to_request(read_params(params, "params", ours));
+    const ImageRequest request = to_request(read_params(params, "params", default_params()));
     require(pipeline.has_value(), ErrorKind::unsupported_model,
             "[generate] the file holds networks, but no pipeline: write one with "
             "DiffusionPipeline.export");

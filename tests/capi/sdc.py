@@ -94,7 +94,7 @@ class Library:
 
     def params(self, prompt: str | None = "a cat", **fields: Any) -> GenerateParams:
         params = GenerateParams()
-        self.c.sdc_generate_params_init(byref(params))
+        self.c.sdc_generate_params_init(byref(params), c_size_t(ctypes.sizeof(params)))
         assert params.struct_size == ctypes.sizeof(params)
         params.prompt = None if prompt is None else prompt.encode()
         for name, value in fields.items():
@@ -106,7 +106,7 @@ class Model:
     def __init__(self, library: Library, path: Path, dtype: str | None = None, threads: int = 0):
         self.library, self.c = library, library.c
         options = ModelOptions()
-        self.c.sdc_model_options_init(byref(options))
+        self.c.sdc_model_options_init(byref(options), c_size_t(ctypes.sizeof(options)))
         assert options.struct_size == ctypes.sizeof(options)
         options.dtype = dtype and dtype.encode()
         options.threads = threads

@@ -223,8 +223,8 @@ def test_null_is_refused(model: sdc.Model) -> None:
     for name in ("model", "images", "tensors"):
         getattr(c, f"sdc_{name}_free")(None)
     assert c.sdc_images_count(None) == c.sdc_tensors_count(None) == 0
-    c.sdc_model_options_init(None)
-    c.sdc_generate_params_init(None)
+    c.sdc_model_options_init(None, c_size_t(32))
+    c.sdc_generate_params_init(None, c_size_t(32))
 
 
 def test_bad_inputs_of_a_network(model: sdc.Model) -> None:
@@ -241,6 +241,17 @@ def test_bad_inputs_of_a_network(model: sdc.Model) -> None:
         with pytest.raises(sdc.Failed, match=text) as failed:
             model.run(network, inputs)
         assert failed.value.status == sdc.INVALID_ARGUMENT
+
+
+def test_init_stays_within_an_older_programs_struct(library: sdc.Library) -> None:
+    """And leaves what only a newer program knows at zero."""
+    known = ctypes.sizeof(sdc.ModelOptions)
+    for size in (sdc.ModelOptions.device.offset, known, known + 8):
+        memory = (ctypes.c_uint8 * (known + 16))(*[0xAA] * (known + 16))
+        library.c.sdc_model_options_init(memory, c_size_t(size))
+        assert int.from_bytes(bytes(memory[:8]), "little") == size
+        assert not any(memory[8:size])
+        assert set(memory[size:]) == {0xAA}
 
 
 def test_parameters_of_other_versions(model: sdc.Model) -> None:

@@ -3,7 +3,7 @@
  *   sdc_model* model = NULL;
  *   sdc_images* images = NULL;
  *   sdc_generate_params params;
- *   sdc_generate_params_init(&params);
+ *   sdc_generate_params_init(&params, sizeof params);
  *   params.prompt = "a lighthouse at dawn";
  *   params.seed = 42;
  *   if (sdc_model_open("model.gguf", NULL, &model) || sdc_generate(model, &params, &images))
@@ -16,8 +16,8 @@
  *   sdc_last_error() says what was wrong. Nothing throws, exits or aborts.
  * - The library frees what it makes, by the sdc_..._free of its type, which takes NULL too.
  * - Text is UTF-8 and ends in a zero byte. What is passed in is copied or used before the return.
- * - Structs of parameters begin with their size and are filled by their _init function, so that a
- *   program keeps working with a library that has learned more.
+ * - Structs of parameters begin with their size and are filled by their _init function, which is
+ *   told the size, so that a program keeps working with a library that has learned more.
  * - Any function may be called from any thread. A model is shared and never changes: calls on one
  *   model from several threads do not meet, but may wait for each other's use of the processor.
  */
@@ -88,7 +88,7 @@ typedef struct sdc_model_options {
   const char* device; /* "cpu", "cuda", "cuda:1"; NULL: "cpu" */
 } sdc_model_options;
 
-SDC_API void sdc_model_options_init(sdc_model_options* options);
+SDC_API void sdc_model_options_init(sdc_model_options* options, size_t size);
 
 /* `options` may be NULL. The file stays mapped while the model lives: do not write to it. */
 SDC_API sdc_status sdc_model_open(const char* path, const sdc_model_options* options,
@@ -121,7 +121,7 @@ typedef struct sdc_generate_params {
   void* user;                /* handed to on_step */
 } sdc_generate_params;
 
-SDC_API void sdc_generate_params_init(sdc_generate_params* params);
+SDC_API void sdc_generate_params_init(sdc_generate_params* params, size_t size);
 
 /* The pictures that Python draws with the same file and settings, bit for bit. */
 SDC_API sdc_status sdc_generate(const sdc_model* model, const sdc_generate_params* params,

@@ -101,7 +101,7 @@ class Model {
   explicit Model(const std::string& path, const std::string& dtype = "", std::int32_t threads = 0,
                  const std::string& device = "cpu") {
     sdc_model_options options;
-    sdc_model_options_init(&options);
+    sdc_model_options_init(&options, sizeof options);
     options.dtype = dtype.empty() ? nullptr : dtype.c_str();
     options.device = device.c_str();
     options.threads = threads;
@@ -113,7 +113,7 @@ class Model {
   Images generate(const GenerateParams& params) const {
     Progress progress{params.on_step, nullptr};
     sdc_generate_params raw;
-    sdc_generate_params_init(&raw);
+    sdc_generate_params_init(&raw, sizeof raw);
     raw.prompt = params.prompt.c_str();
     raw.negative_prompt = params.negative_prompt.c_str();
     raw.width = params.width;
