@@ -39,6 +39,8 @@ class DoublerPipeline(DiffusionPipeline, families=("doubler",)):
 """
 CODE = """
 import sys
+# An editable install finds its own sdcore before PYTHONPATH is looked at.
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in type(f).__module__]
 import numpy as np
 import sdcore
 from sdcore import checkpoint

@@ -322,7 +322,7 @@ def test_other_misuse_is_refused():
         scheduler.step(x, 5, x)
     with pytest.raises(
         InvalidArgumentError,
-        match="no scheduler 'Euler'; use one of CMStochasticIterativeScheduler, DDIMScheduler",
+        match="no scheduler 'Euler'; use one of CMStochasticIterativeScheduler, DDIMCFGPP",
     ):
         schedulers.get("Euler")
 
