@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--clip_l", "--clip-l", metavar="PATH", help="the same for the first CLIP text encoder")
     add("--clip_g", "--clip-g", metavar="PATH", help="the second CLIP text encoder")
     add("--t5xxl", metavar="PATH", help="the T5 text encoder")
+    add("--no-t5xxl", action="store_true", help="leave T5 out, which SD 3 can do without")
     add(
         "--t5xxl-tokenizer",
         metavar="PATH",
@@ -59,29 +60,33 @@ def path(args: argparse.Namespace) -> Path:
 
 def open_pipeline(args: argparse.Namespace) -> DiffusionPipeline:
     """Raises as `DiffusionPipeline.open`, with flags where that names its arguments."""
+    return open_as(args.diffusion_model or args.model, args, **{"vae": None} | parts(args))
+
+
+def open_as(source: str, args: argparse.Namespace, **others: Any) -> DiffusionPipeline:
+    """A model where and as the flags say that models run; `others` are its parts elsewhere."""
     from sdcore.pipelines import DiffusionPipeline  # late, for a quick --help
 
-    source = args.diffusion_model or args.model
     try:
         return DiffusionPipeline.open(
             source,
-            device=_devices(args),
+            device=_devices(args, source),
             dtype=args.dtype,
             threads=args.threads,
             quantize=args.type,
-            **{"vae": None} | parts(args),
+            **others,
         )
     except SDCoreError as error:
         raise type(error)(_in_flags(str(error), source)) from error
 
 
-def _devices(args: argparse.Namespace) -> str | dict[str, str]:
+def _devices(args: argparse.Namespace, source: str) -> str | dict[str, str]:
     """The argument of DiffusionPipeline.open."""
     if not (args.vae_on_cpu or args.clip_on_cpu):
         return str(args.device)
     from sdcore import checkpoint
 
-    kind = checkpoint.open_model(args.diffusion_model or args.model).kind
+    kind = checkpoint.open_model(source).kind
     assert kind is not None  # open_model saw to it
     from sdcore.pipelines import DiffusionPipeline
 
@@ -100,20 +105,30 @@ def parts(args: argparse.Namespace) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     if args.diffusion_model is not None and args.model is not None:
-        found |= _others(args.diffusion_model, args.model)
+        found |= others(args.diffusion_model, args.model)
     given = {argument: vars(args)[flag] for flag, argument in _PARTS.items()}
     if args.t5xxl is not None or args.t5xxl_tokenizer is not None:
         t5 = _t5_of(args.diffusion_model or args.model)
         given |= {t5: args.t5xxl, t5.replace("text_encoder", "tokenizer"): args.t5xxl_tokenizer}
+    if args.no_t5xxl:
+        given[_t5_of(args.diffusion_model or args.model)] = False
     return found | {argument: value for argument, value in given.items() if value is not None}
 
 
-def _others(denoiser: str, whole: str) -> dict[str, str]:
-    """What the denoiser's file lacks and the whole model has."""
+def others(denoiser: str, whole: str) -> dict[str, str]:
+    """What the denoiser's file lacks and needs, and the whole model has."""
     from sdcore import checkpoint
+    from sdcore.pipelines import DiffusionPipeline
 
-    here, there = checkpoint.open_model(denoiser).components, checkpoint.open(whole).components
-    return {name: whole for name in _ALL if name not in here and name in there}
+    opened, there = checkpoint.open_model(denoiser), checkpoint.open(whole).components
+    assert opened.kind is not None  # open_model saw to it
+    family = DiffusionPipeline.registry.get(opened.kind.family)
+    wanted = _ALL if family is None else family.networks
+    return {
+        name: whole
+        for name in _ALL
+        if name in wanted and name not in opened.components and name in there
+    }
 
 
 def _t5_of(source: str) -> str:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from sdcore.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    import argparse
+
+    from sdcore.pipelines import DiffusionPipeline
     from sdcore.schedulers import Scheduler
+
+# stable-diffusion.cpp's words, and diffusers'.
+PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+# diffusers' advice for models that begin from noise alone: the last timestep is one that is used.
+_ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 
 # The classes that do the same on a flow.
 _OF_FLOW = {
@@ -31,6 +39,7 @@ SCHEDULES: Mapping[str, Mapping[str, Any]] = {
     "sgm_uniform": {"noise_schedule": "sgm_uniform"},
     "simple": {"noise_schedule": "simple"},
     "ddim_uniform": {"timestep_spacing": "leading", "steps_offset": 1},
+    "trailing": {"timestep_spacing": "trailing"},
     "ays": {"noise_schedule": "ays"},
     "ays_sdxl": {"noise_schedule": "ays_sdxl"},
     "kl_optimal": {"noise_schedule": "kl_optimal"},
@@ -46,7 +55,7 @@ _SCHEDULE_TITLES = {
     "ays_sdxl": "Align Your Steps",
     "kl_optimal": "KL Optimal",
 }
-_PLAIN_TITLES = {"normal": "Normal", "ddim_uniform": "DDIM"}
+_PLAIN_TITLES = {"normal": "Normal", "ddim_uniform": "DDIM", "trailing": "Trailing"}
 _ALL_TITLES = {
     **_PLAIN_TITLES,
     **{name: title for name, title in _SCHEDULE_TITLES.items() if name != "ays_sdxl"},
@@ -154,8 +163,28 @@ def _on_flow(found: Sampler, scheduler: Scheduler) -> Sampler:
     return Sampler(found.title, name, {**found.fields, **flow})
 
 
-def make(scheduler: Scheduler, sampler: str | None, schedule: str | None) -> Scheduler:
-    """The model's own scheduler, or what the user asks for in place of it."""
+def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
+    """Gives the pipeline the scheduler that flags ask for."""
+    schedule = args.schedule
+    fields: dict[str, Any] = {}
+    if args.from_png is not None:
+        schedule = of_family(schedule, pipe.family)
+    if args.prediction is not None:
+        fields["prediction_type"] = PREDICTIONS[args.prediction]
+    if args.zero_snr:
+        fields |= _ZERO_SNR
+    if args.sampler is not None or schedule is not None or fields:
+        pipe.scheduler = make(pipe.scheduler, args.sampler, schedule, fields)
+
+
+def make(
+    scheduler: Scheduler,
+    sampler: str | None,
+    schedule: str | None,
+    model: Mapping[str, Any] | None = None,
+) -> Scheduler:
+    """The model's own scheduler, or what the user asks for in place of it; `model` are fields that
+    say what the model was trained to do."""
     from sdcore import schedulers
 
     found = Sampler("", type(scheduler).__name__) if sampler is None else find(sampler)
@@ -172,6 +201,12 @@ def make(scheduler: Scheduler, sampler: str | None, schedule: str | None) -> Sch
             )
         off = {name: value for name, value in _PLAIN.items() if name in kind.defaults}
         fields |= {**off, **levels}
+    if unknown := [name for name in model or () if name not in kind.defaults]:
+        raise InvalidArgumentError(
+            f"[txt2img] {kind.__name__} has no {unknown[0]}: --prediction and --zero-snr are for "
+            "Stable Diffusion 1.x, 2.x and XL, with a sampler such as euler, ddim or dpm++2m"
+        )
+    fields |= {name: value for name, value in (model or {}).items() if name not in fields}
     return kind.from_config(scheduler.config, **fields)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdcore import __version__
-from sdcore.cli import adapters, model, samplers
+from sdcore.cli import adapters, family, model, refiner, samplers
 from sdcore.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -39,11 +39,15 @@ _FLAGS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "Eta DDIM": ("eta", float),
     "Weight type": ("type", str),
     "Dtype": ("dtype", str),
+    "Prediction type": ("prediction", str),
+    "Refiner switch at": ("refiner_switch", float),
+    **{key: (argument, str) for key, argument in family.KEYS.items()},
 }
+_LEVELS, _ZERO_SNR = "Noise Schedule", "Zero Terminal SNR"  # the web UI's words
 # Keys that are looked at one by one, or say nothing that draws.
 _OTHERS = (
     *("Sampler", "Schedule type", "Size", "RNG", "Denoising strength", "Model", "VAE"),
-    *("Model hash", "VAE hash", "Hires upscaler", "Version"),
+    *("Model hash", "VAE hash", "Hires upscaler", "Version", "Refiner", _LEVELS),
 )
 
 
@@ -76,6 +80,11 @@ def text(out: PipelineOutput, pipe: DiffusionPipeline, args: argparse.Namespace)
         "VAE": Path(args.vae).name if args.vae else None,
         "RNG": RNGS[used.get("rng", "cpu")],
         "Eta DDIM": _number(used["eta"]) if used.get("eta") else None,
+        "Refiner": _model_name(Path(args.refiner).resolve()) if args.refiner else None,
+        "Refiner switch at": _number(refiner.switch(args)) if args.refiner else None,
+        **family.settings(args),
+        "Prediction type": args.prediction,
+        _LEVELS: _ZERO_SNR if args.zero_snr else None,
         "Weight type": args.type,
         "Dtype": None if args.dtype == "auto" else args.dtype,
         "Version": f"{_OURS}{__version__}",
@@ -148,6 +157,8 @@ def _values(path: str, settings: Mapping[str, object]) -> Iterator[tuple[str, An
         yield from {"width": width, "height": height}.items()
     yield from _hires(read, settings, ours)
     yield from _sampling(path, settings)
+    if settings.get(_LEVELS) == _ZERO_SNR:
+        yield "zero_snr", True
     # The web UI says nothing about noise that is a graphics card's.
     rng = str(settings.get("RNG", "CPU" if ours else "GPU")).lower()
     yield "rng", _RNG_NAMES.get(rng, "cpu")
@@ -206,6 +217,12 @@ def _models(args: argparse.Namespace, settings: Mapping[str, object]) -> None:
         )
     if model.is_given(args) and name and _model_name(model.path(args).resolve()) != name:
         log.warning("[from-png] '%s' was drawn with another model, '%s'", args.from_png, name)
+    second = str(settings.get("Refiner", ""))
+    if second and args.refiner is None:
+        raise InvalidArgumentError(
+            f"[from-png] '{args.from_png}' was drawn with the refiner '{second}': name its file "
+            "with --refiner"
+        )
     vae = str(settings.get("VAE", ""))
     if vae and args.vae is None:
         log.warning(

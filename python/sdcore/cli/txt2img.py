@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
+import dataclasses
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdcore.cli import adapters, model, samplers, settings
+from sdcore.cli import adapters, family, model, refiner, samplers, settings
 from sdcore.cli.output import check_outputs, make_folder, output_paths
 from sdcore.errors import InvalidArgumentError
 
@@ -114,7 +114,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--schedule", choices=samplers.SCHEDULES, help="noise levels (default: the model's own)")
     add("--eta", type=float, metavar="ETA", help="noise that DDIM adds, 0 to 1 (default: 0)")
+    add(
+        "--prediction",
+        choices=samplers.PREDICTIONS,
+        help="what the model predicts, where its file does not say so",
+    )
+    add(
+        "--zero-snr",
+        action="store_const",
+        const=True,
+        help="begin from noise alone, for models trained so whose file does not say it",
+    )
 
+    refiner.add_arguments(parser)
+    family.add_arguments(parser)
     adapters.add_arguments(parser)
 
     output = parser.add_argument_group("output")
@@ -154,10 +167,45 @@ def draw(args: argparse.Namespace, **arguments: Any) -> None:
     check_outputs(paths, overwrite=args.overwrite, bytes_each=3 * abs(pixels))
 
     pipe = _open(args)
-    for seed, path in zip(seeds, paths, strict=True):
-        out = _draw(pipe, prompt, seed, args, arguments)
+    way = _draw_each if args.refiner is None else _draw_in_stages
+    for out, path in zip(way(pipe, prompt, seeds, args, arguments), paths, strict=True):
         _save(out, path, pipe, args)
         print(path, flush=True)
+
+
+def _draw_each(
+    pipe: DiffusionPipeline,
+    prompt: str,
+    seeds: Sequence[int],
+    args: argparse.Namespace,
+    arguments: Mapping[str, Any],
+) -> Iterator[PipelineOutput]:
+    family.check(args, pipe)
+    for seed in seeds:
+        yield _draw(pipe, prompt, seed, args, arguments)
+
+
+def _draw_in_stages(
+    base: DiffusionPipeline,
+    prompt: str,
+    seeds: Sequence[int],
+    args: argparse.Namespace,
+    arguments: Mapping[str, Any],
+) -> Iterator[PipelineOutput]:
+    """All pictures as far as the base draws them, and only then the refiner: the two are never in
+    memory together."""
+    from sdcore.prompts.lora_tags import split_tags
+
+    end = {"denoising_end": refiner.switch(args), "output_type": "latent"}
+    second = refiner.open_pipeline(base, args)
+    family.check(args, base, second)
+    first = [_draw(base, prompt, seed, args, {**arguments, **end}) for seed in seeds]
+    refiner.release(base)
+    plain = split_tags(prompt)[0]  # a LoRA of the base does not fit the refiner
+    for out in first:
+        goes_on = {"denoising_start": refiner.switch(args), "image": out.images}
+        made = _draw(second, plain, refiner.noise_seed(out.seeds[0]), args, goes_on)
+        yield dataclasses.replace(out, images=made.images)
 
 
 def _take_pocket(args: argparse.Namespace) -> None:
@@ -176,13 +224,8 @@ def _prompt(args: argparse.Namespace) -> str:
         what = "two prompts" if args.prompt is not None else "no prompt"
         args.parser.error(f"{what} given: write one, alone or after -p")
     prompt = args.words if args.prompt is None else args.prompt
-    args.negative_prompt = _decoded(args.negative_prompt or "")
-    return _decoded(prompt)
-
-
-def _decoded(text: str) -> str:
-    """An argument that is not UTF-8 comes with surrogates, which nothing downstream can write."""
-    return os.fsencode(text).decode("utf-8", "replace")
+    args.negative_prompt = family.text(args.negative_prompt or "")
+    return family.text(prompt)
 
 
 def _seeds(first: int, count: int) -> list[int]:
@@ -199,11 +242,7 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
     if args.sampler is not None:
         samplers.find(args.sampler)  # a wrong name is said before the model is read
     pipe = model.open_pipeline(args)
-    if args.sampler is not None or args.schedule is not None:
-        schedule = args.schedule
-        if args.from_png is not None:
-            schedule = samplers.of_family(schedule, pipe.family)
-        pipe.scheduler = samplers.make(pipe.scheduler, args.sampler, schedule)
+    samplers.apply(pipe, args)
     if args.vae_tiling:
         pipe.vae_tiling = True
     adapters.apply(pipe, args)
@@ -231,11 +270,11 @@ def _draw(
         guidance_scale=args.cfg_scale,
         seed=seed,
         **options,
+        **family.arguments(args, pipe),
         **arguments,
     )
-    print(
-        f"seed: {seed}", file=sys.stderr, flush=True
-    )  # after the stream checked what it was given
+    if "denoising_start" not in arguments:  # a second stage has the seed of the first
+        print(f"seed: {seed}", file=sys.stderr, flush=True)  # after what was given is checked
     with tqdm(
         total=args.steps or pipe.default_steps,
         bar_format="{n_fmt}/{total_fmt} |{bar:30}| {rate_inv_fmt}, {remaining} left{postfix}",

@@ -1,0 +1,75 @@
+"""A second model for the last part of the steps: SDXL's refiner, or any SDXL."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from sdcore.cli import model, samplers
+from sdcore.errors import InvalidArgumentError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from sdcore.pipelines import DiffusionPipeline
+
+__all__ = ["add_arguments", "noise_seed", "open_pipeline", "release", "switch"]
+
+_SWITCH = 0.8  # Podell et al. 2023
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("refiner")
+    add = group.add_argument
+    add(
+        "--refiner",
+        metavar="PATH",
+        help="SDXL's refiner, or another SDXL: it draws the last part of the steps",
+    )
+    add(
+        "--refiner-switch",
+        type=float,
+        metavar="SHARE",
+        help=f"how much of the schedule comes before it, 0 to 1 (default: {_SWITCH})",
+    )
+
+
+def switch(args: argparse.Namespace) -> float:
+    share = _SWITCH if args.refiner_switch is None else float(args.refiner_switch)
+    if not 0 < share < 1:
+        raise InvalidArgumentError(
+            f"[refiner] --refiner-switch must lie between 0 and 1, got {share:g}"
+        )
+    return share
+
+
+def open_pipeline(base: DiffusionPipeline, args: argparse.Namespace) -> DiffusionPipeline:
+    """What goes on where `base` stops. Parts that its file lacks are those of the base's file, and
+    a VAE that is asked for is for both."""
+    from sdcore.checkpoint import FAMILIES
+
+    if getattr(args, "mask", None) is not None:
+        raise InvalidArgumentError("[refiner] --refiner does not go with --mask")
+    parts = model.others(args.refiner, args.model or args.diffusion_model)
+    if args.vae is not None:
+        parts["vae"] = args.vae
+    second = model.open_as(args.refiner, args, **parts)
+    for pipe, argument in ((base, "denoising_end"), (second, "denoising_start")):
+        if argument not in pipe.extra_arguments:
+            raise UnsupportedModelError(
+                f"[refiner] --refiner is for SDXL, and this is {FAMILIES[pipe.family].title}"
+            )
+    samplers.apply(second, args)
+    if args.vae_tiling:
+        second.vae_tiling = True
+    return second
+
+
+def release(pipe: DiffusionPipeline) -> None:
+    """Gives back the memory of all its parts."""
+    for part in (getattr(pipe, name) for name in pipe.networks):
+        if part is not None:
+            part.release()
+
+
+def noise_seed(seed: int) -> int:
+    """Samplers that add noise must not add what the picture began from once more."""
+    return (seed + 2**32) % 2**64
