@@ -47,7 +47,7 @@ def text_encoder(width: int, open_clip: bool, projection: int = 0) -> torch.nn.M
     config = CLIPTextConfig(
         vocab_size=len(tiny_models.vocabulary()),
         hidden_size=width,
-        intermediate_size=4 * width,
+        intermediate_size=min(4 * width, 512),
         num_hidden_layers=3,
         num_attention_heads=width // 64,
         projection_dim=projection or width,
@@ -112,12 +112,13 @@ def refiner_unet() -> UNet2DConditionModel:
 
 
 @lru_cache
-def sd2_unet() -> UNet2DConditionModel:
+def sd2_unet(in_channels: int = 4, texts: int = 128) -> UNet2DConditionModel:
     return _unet(
-        700,
+        696 + in_channels,
+        in_channels=in_channels,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=128,
+        cross_attention_dim=texts,
     )
 
 

@@ -43,14 +43,11 @@ def decode(vae: AutoencoderKL, latents: Array) -> Array:
 def encode(vae: AutoencoderKL, images: Array, noise: Noise) -> Array:
     """Latents [n, c, h, w] of pictures [n, 3, H, W] in [-1, 1]: drawn from what the encoder says,
     as diffusers draws them, with each image's next numbers."""
-    config = vae.config
     tiled = _tiled(vae, vae.encoder, "sample", images)
     moments = np.concatenate([vae.moments(one[None], tiled) for one in images])
     mean, log_variance = np.split(moments, 2, axis=1)
     spread = np.exp(np.clip(log_variance, -30, 20) / 2)
-    latents = mean + spread * noise.draw(mean.shape[1:])
-    scaled: Array = (latents - (config.shift_factor or 0.0)) * np.float32(config.scaling_factor)
-    return scaled
+    return vae.scale(mean + spread * noise.draw(mean.shape[1:]))
 
 
 def _tiled(vae: AutoencoderKL, network: _core.Network, name: str, images: Array) -> bool:
