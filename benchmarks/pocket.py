@@ -17,66 +17,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 import sdcore
-from sdcore import quantization
 from sdcore.pipelines import POCKET
 
 sys.path.append(str(Path(__file__).parents[1] / "tools" / "pocket"))
 
-import evaluator
+import measures
 import score
 import world
-
-DDIM = {"num_inference_steps": 20, "guidance_scale": 5.0}
-LCM = {"num_inference_steps": 4, "guidance_scale": 1.0}
-
-
-def psnr(pipe: sdcore.DiffusionPipeline, count: int) -> float:
-    """Mean PSNR in dB of held-out pictures after the VAE's encoder and decoder."""
-    values = []
-    for scene, _ in score.held_out(count):
-        picture = world.render(scene).astype(np.float32) / 255
-        x = 2 * picture.transpose(2, 0, 1)[None] - 1
-        out = pipe.vae.decode(pipe.vae.encode(x)).clip(-1, 1) / 2 + 0.5
-        values.append(-10 * np.log10(np.mean((out[0].transpose(1, 2, 0) - picture) ** 2)))
-    return float(np.mean(values))
-
-
-def with_color(pictures: list[np.ndarray], color: str) -> float:
-    """The share of pictures with an object of that colour."""
-    return float(np.mean([any(f.color == color for f in evaluator.find(p)) for p in pictures]))
-
-
-def negative_prompt(pipe: sdcore.DiffusionPipeline, count: int) -> str:
-    """How often an object is red when its colour is not said, and when red is the negative."""
-    random = np.random.default_rng(1)
-    prompts = [f"a {random.choice(world.SHAPES)}" for _ in range(count)]
-    free, kept_out = (
-        with_color(score.draw(pipe, prompts, negative_prompt=negative, **DDIM), "red")
-        for negative in ("", "red")
-    )
-    return f"red in {free:.1%} of pictures of no said colour, {kept_out:.1%} with negative 'red'"
-
-
-def quantized(path: Path, to: Path, type: str) -> None:
-    """The same file with its matrices in another type; q4_0 where a row does not divide into the
-    blocks of 256 of a k-quant."""
-    opened = sdcore.gguf.open(path)
-    sizes = {row["name"]: row["block_size"] for row in quantization.types()}
-
-    def stored(name: str, tensor: sdcore.Tensor) -> sdcore.Tensor:
-        row = tensor.shape[-1]
-        if len(tensor.shape) != 2 or "embedding" in name:
-            return tensor
-        for choice in (type, "q4_0"):
-            if row % sizes[choice] == 0:
-                return sdcore.quantize(tensor, choice)
-        return tensor
-
-    tensors = {name: stored(name, tensor) for name, tensor in opened.tensors.items()}
-    sdcore.gguf.write(to, opened.metadata, tensors)
+from measures import DDIM, LCM
 
 
 def evaluate(path: Path, count: int, lora: Path | None) -> Iterator[tuple[str, str]]:
@@ -90,35 +39,39 @@ def evaluate(path: Path, count: int, lora: Path | None) -> Iterator[tuple[str, s
     rendered = [world.render(scene) for scene in scenes]
     yield "the evaluator on rendered pictures", str(score.score(rendered, scenes))
     pipe = sdcore.DiffusionPipeline.open(path)
-    yield "VAE, PSNR in dB", f"{psnr(pipe, min(count, 100)):.2f}"
+    yield "VAE, PSNR in dB", f"{measures.psnr(pipe, min(count, 100)):.2f}"
     yield "DDIM 20, guidance 5", shares(pipe, **DDIM)
     yield "DDIM 20, guidance 1", shares(pipe, **{**DDIM, "guidance_scale": 1.0})
-    yield "a negative colour", negative_prompt(pipe, count)
+    for type in ("q8_0", "q4_K"):
+        with tempfile.TemporaryDirectory() as folder:
+            file = measures.quantized(path, Path(folder) / "q.gguf", type)
+            yield type, shares(sdcore.DiffusionPipeline.open(file), **DDIM)
+    if lora is not None:
+        yield "LCM-LoRA, 4 steps", shares(measures.with_lcm(path, lora), **LCM)
+    free, kept_out = (measures.red(pipe, count, negative) for negative in ("", "red"))
+    yield "red where no colour is said", f"{free:.1%}, and {kept_out:.1%} with negative 'red'"
     few = min(count, 40)  # a thousand steps each
     yield f"DDIM 20, the first {few}", shares(pipe, few, **DDIM)
     pipe.scheduler = sdcore.DDPMScheduler.from_config(pipe.scheduler.config)
     yield f"DDPM 1000, the first {few}", shares(pipe, few, **{**DDIM, "num_inference_steps": 1000})
-    for type in ("q8_0", "q4_K"):
-        with tempfile.TemporaryDirectory() as folder:
-            quantized(path, Path(folder) / "q.gguf", type)
-            yield type, shares(sdcore.DiffusionPipeline.open(Path(folder) / "q.gguf"), **DDIM)
-    if lora is not None:
-        pipe = sdcore.DiffusionPipeline.open(path)
-        pipe.load_lora_weights(lora)
-        pipe.scheduler = sdcore.LCMScheduler.from_config(pipe.scheduler.config)
-        yield "LCM-LoRA, 4 steps", shares(pipe, **LCM)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Evaluate the pocket model.")
     parser.add_argument("--model", type=Path, default=POCKET, help="a GGUF file of tools/pocket")
     parser.add_argument("--count", type=int, default=200, help="captions")
-    parser.add_argument("--lora", type=Path, help="an LCM-LoRA")
+    parser.add_argument(
+        "--lora",
+        type=Path,
+        default=POCKET.with_name("loras") / "lcm.safetensors",
+        help="an LCM-LoRA (default: the one in the package)",
+    )
     args = parser.parse_args()
     if not args.model.is_file():
         raise SystemExit(f"no such file: {args.model}; tools/pocket/README.md says how to make it")
+    lora = args.lora if args.lora.is_file() else None
     began = time.perf_counter()
-    for name, result in evaluate(args.model, args.count, args.lora):
+    for name, result in evaluate(args.model, args.count, lora):
         print(f"{name}: {result} ({time.perf_counter() - began:.0f} s)", flush=True)
         began = time.perf_counter()
 

@@ -169,10 +169,18 @@ def test_the_file_s_defaults_must_make_sense(trained, tmp_path):
 def test_pocket_is_the_model_in_the_package(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "POCKET", trained / "pocket.gguf")
     monkeypatch.chdir(tmp_path)
+    shutil.copy(trained / "pocket.gguf", tmp_path / "copy.gguf")
     shipped = sdcore.DiffusionPipeline.from_pretrained("pocket", dtype="f32")
     own = sdcore.DiffusionPipeline.open(trained / "pocket.gguf", dtype="f32")
     a, b = (p("a star", num_inference_steps=1, seed=1, output_type="np") for p in (shipped, own))
     np.testing.assert_array_equal(a.images, b.images)
+    assert shipped.lora_dir is None
+    loras = trained / "loras"
+    loras.mkdir()
+    dirs = [
+        sdcore.DiffusionPipeline.open(path).lora_dir for path in ("pocket", tmp_path / "copy.gguf")
+    ]
+    assert dirs == [loras, None]
     # What the user calls so goes first.
     (tmp_path / "pocket").mkdir()
     with pytest.raises(sdcore.CheckpointError, match="pocket"):

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
     mode = _MODES[args.lora_apply_mode]
-    pipe.lora_dir = args.lora_dir
+    pipe.lora_dir = args.lora_dir or pipe.lora_dir
     pipe.embedding_dir = args.embd_dir
     weights = [_split(text) for text in args.lora]
     for path, _ in weights:

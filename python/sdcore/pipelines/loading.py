@@ -29,6 +29,7 @@ __all__ = [
     "Wanted",
     "find_model",
     "load_parts",
+    "shipped_loras",
 ]
 
 log = logging.getLogger("sdcore")
@@ -45,6 +46,12 @@ def find_model(path: PathLike) -> PathLike:
     user's has that name."""
     shipped = os.fspath(path) == "pocket" and not Path(path).exists() and POCKET.is_file()
     return POCKET if shipped else path
+
+
+def shipped_loras(model: PathLike) -> Path | None:
+    """The folder of LoRAs beside the model inside the package; None for any other model."""
+    folder = POCKET.with_name("loras")
+    return folder if Path(model) == POCKET and folder.is_dir() else None
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from sdcore.pipelines.loading import (
     Wanted,
     find_model,
     load_parts,
+    shipped_loras,
 )
 from sdcore.pipelines.memory import is_tight, is_too_large, tell_memory
 from sdcore.pipelines.noise import Noise
@@ -155,7 +156,8 @@ class DiffusionPipeline(EmbeddingsMixin):
         elsewhere = device if isinstance(device, str) else "cpu"
         for name in {elsewhere, *devices.values()}:
             _core.check_device(name)
-        source = checkpoint.open_model(find_model(path), variant)
+        path = find_model(path)
+        source = checkpoint.open_model(path, variant)
         family = cls._of(source)
         if unknown := sorted(devices.keys() - family.networks.keys()):
             raise InvalidArgumentError(
@@ -185,7 +187,9 @@ class DiffusionPipeline(EmbeddingsMixin):
             config=config,
             quantize=quantize,
         )
-        return family(parts)
+        pipe = family(parts)
+        pipe.lora_dir = shipped_loras(path)
+        return pipe
 
     @classmethod
     def _of(cls: type[P], source: checkpoint.Checkpoint) -> type[P]:
