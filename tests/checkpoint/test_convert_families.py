@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 
 import diffusers
+import gguf
 import numpy as np
 import pytest
 import torch
 import transformers
+from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 from safetensors.torch import load_file, save_file
 
 import tiny_families
+import tiny_xl
 from sdcore import checkpoint, convert
 from tiny_families import FAMILIES, Tower, sd2
 
@@ -71,6 +74,24 @@ def test_single_file(tmp_path, spec):
         assert [key for key in a if not torch.equal(a[key], b[key])] == [], name
 
 
+def test_diffusers_opens_playground(tmp_path):
+    """Which it, too, knows by the mean and the deviation of its latents. To ComfyUI-GGUF it is
+    SDXL."""
+    pipe = tiny_xl.playground(tmp_path / "tokenizers")
+    pipe.save_pretrained(tmp_path / "folder")
+    path = convert(tmp_path / "folder", tmp_path / "a.safetensors")
+    assert infer_diffusers_model_type(load_file(path)) == "playground-v2-5"
+    alone = convert(tmp_path / "folder", tmp_path / "unet.gguf", for_comfyui=True)
+    field = gguf.GGUFReader(alone).get_field("general.architecture")
+    assert field.contents() == "sdxl"
+    theirs = type(pipe).from_single_file(
+        str(path), config=str(tmp_path / "folder"), local_files_only=True
+    )
+    for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        a, b = getattr(pipe, name).state_dict(), getattr(theirs, name).state_dict()
+        assert [key for key in a if not torch.equal(a[key], b[key])] == [], name
+
+
 def test_an_original_file_without_configs(tmp_path, spec):
     """Only what shapes say: the tensors come out the same, and the classes are right."""
     state = {key: value.to(F16) for key, value in tiny_families.original_state(spec).items()}
@@ -90,6 +111,26 @@ def test_an_original_file_without_configs(tmp_path, spec):
         ):
             assert config[key] == want[key], (name, key)
         assert tower.width == config["projection_dim"]
+
+
+def test_comfyui_ggufs_files(tmp_path, spec):
+    """With the architecture by which that program lets a file in: SD 2 is SD 1 to it."""
+    folder = tiny_families.save_folder(spec, tmp_path / "folder", F16)
+    path = convert(folder, tmp_path / "unet.gguf", for_comfyui=True)
+    reader = gguf.GGUFReader(path)
+    architecture = reader.get_field("general.architecture").contents()
+    assert architecture == {"sd2": "sd1", "sdxl": "sdxl", "sdxl-refiner": "sdxl"}[spec.family]
+    state = tiny_families.original_state(spec)
+    prefix = "model.diffusion_model."
+    want = {k.removeprefix(prefix): v.to(F16) for k, v in state.items() if k.startswith(prefix)}
+    assert {tensor.name for tensor in reader.tensors} == want.keys()
+    folded = [key for key in reader.fields if key.startswith("comfy.gguf.orig_shape.")]
+    assert len(folded) > 10
+    if spec.family != "sdxl":  # whose tiny UNet is not known by its shapes
+        assert checkpoint.open(path).kind.family == spec.family
+    unet, there = (checkpoint.open(p).component("unet").tensors for p in (path, folder))
+    assert unet.keys() == there.keys()
+    assert all(np.array_equal(unet[k].to_float(), there[k].to_float()) for k in there)
 
 
 def test_sd2s_last_layer_is_left_out_of_a_folder(tmp_path):

@@ -14,7 +14,7 @@ from test_convert_families import stored
 from transformers import AutoTokenizer, T5EncoderModel
 
 import tiny_transformers as tiny
-from sdcore import checkpoint, convert
+from sdcore import UnsupportedModelError, checkpoint, convert
 from sdcore.checkpoint.quantization import quantize_model, written_name
 from sdcore.tokenizer import T5Tokenizer
 
@@ -103,6 +103,40 @@ def test_original_names(model, tmp_path):
     ours = {name.removeprefix(prefix): v for name, v in got.items() if name.startswith(prefix)}
     assert ours.keys() == want.keys()
     assert all(torch.equal(ours[name], want[name]) for name in want)
+
+
+def test_diffusers_opens_a_single_file(tmp_path):
+    """SD 3's; of PixArt it opens folders alone."""
+    pipe = tiny.sd3_pipeline(tmp_path / "folder")
+    convert(tmp_path / "folder", tmp_path / "a.safetensors")
+    theirs = diffusers.StableDiffusion3Pipeline.from_single_file(
+        str(tmp_path / "a.safetensors"), config=str(tmp_path / "folder"), local_files_only=True
+    )
+    # It takes CLIP-L's projection for one, as published, and its T5 has the words under one name.
+    known = {"text_encoder": ["text_projection.weight"]}
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"):
+        want, got = getattr(pipe, name).state_dict(), getattr(theirs, name).state_dict()
+        assert want.keys() == got.keys(), name
+        names = [key for key in want if "embed_tokens" not in key]
+        assert [k for k in names if not torch.equal(want[k], got[k])] == known.get(name, []), name
+
+
+def test_comfyui_ggufs_files(model, tmp_path):
+    """SD 3's, whose names its loader takes; PixArt it does not read."""
+    pipe, folder = model
+    if not hasattr(pipe, "text_encoder_3"):
+        with pytest.raises(UnsupportedModelError, match=r"PixArt.*, which ComfyUI-GGUF does not"):
+            convert(folder, tmp_path / "a.gguf", for_comfyui=True)
+        return
+    for path in (
+        convert(folder, tmp_path / "a.gguf", for_comfyui=True),
+        quantize_model(checkpoint.open(folder), tmp_path / "q.gguf", "q8_0", for_comfyui=True),
+    ):
+        reader = gguf.GGUFReader(path)
+        assert reader.get_field("general.architecture").contents() == "sd3"
+        want = tiny.original_sd3(pipe.transformer.state_dict())
+        assert {tensor.name for tensor in reader.tensors} == want.keys()
+        assert checkpoint.open(path).kind.family == "sd3"
 
 
 def test_pixart_of_its_makers_becomes_a_folder(tmp_path):

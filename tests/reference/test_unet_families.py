@@ -211,14 +211,17 @@ def _vocabularies(folder: Path, into: Path) -> Path:
     return into
 
 
-def test_sdxl_as_stable_diffusion_cpp_writes_it(saved: Any, tmp_path: Path) -> None:
-    """Quantized, without metadata, norms and fused tensors too: it draws what these weights do."""
-    pipe, folder = saved["xl"]
+@pytest.mark.parametrize("name", ["xl", "refiner", "playground", "sd2"])
+def test_models_as_stable_diffusion_cpp_writes_them(saved: Any, tmp_path: Path, name: str) -> None:
+    """Quantized, without metadata, norms and fused tensors too: they draw what these weights do."""
+    pipe, folder = saved[name]
     held = tiny_xl.save_gguf(pipe, tmp_path / "model.gguf", QuantType.Q8_0)
     save_file({k: v.contiguous() for k, v in held.items()}, tmp_path / "plain.safetensors")
     vocabularies = _vocabularies(folder, tmp_path / "vocabularies")
     quantized = opened(tmp_path / "model.gguf", config=vocabularies)
-    assert quantized.family == "sdxl"
+    # Its writer drops the tensors by which Playground is known.
+    families = {"refiner": "sdxl-refiner", "sd2": "sd2"}
+    assert quantized.family == families.get(name, "sdxl")
     types = {tensor.type for tensor in quantized.unet.network.tensors.values()}
     assert "q8_0" in types
     plain = opened(tmp_path / "plain.safetensors", config=vocabularies)
@@ -226,21 +229,33 @@ def test_sdxl_as_stable_diffusion_cpp_writes_it(saved: Any, tmp_path: Path) -> N
     assert error(ours(quantized, **arguments), ours(plain, **arguments)) <= SAMPLED_F32
 
 
-def test_a_unet_as_comfyui_gguf_writes_it(saved: Any, tmp_path: Path) -> None:
+COMFYUI = {
+    "sdxl": (tiny_xl.base_unet, 6),
+    "sdxl-refiner": (tiny_xl.refiner_unet, 5),
+    "sd2": (lambda: tiny_xl.sd2_unet(4, 1024), 0),
+}
+
+
+@pytest.mark.parametrize("family", COMFYUI)
+def test_a_unet_as_comfyui_gguf_writes_it(tmp_path: Path, family: str) -> None:
     """Alone, with folded convolutions: the same UNet to what the rounding of Q8_0 leaves."""
-    tiny_xl.save_comfy_gguf(saved["xl"][0].unet, tmp_path / "unet.gguf", QuantType.Q8_0)
+    make, sizes = COMFYUI[family]
+    module = make()
+    tiny_xl.save_comfy_gguf(module, tmp_path / "unet.gguf", QuantType.Q8_0)
     found = checkpoint.open(tmp_path / "unet.gguf")
-    assert found.kind is not None and found.kind.family == "sdxl"
+    assert found.kind is not None and found.kind.family == family
     mine = UNet2DConditionModel.from_component(found.component("unet"), RunOptions("f32"))
-    rng = np.random.default_rng(2)
-    inputs = [
-        rng.standard_normal(shape, dtype=np.float32)
-        for shape in ((1, 4, 8, 8), (1,), (1, 9, 192), (1, 1280), (1, 6))
-    ]
-    conditions = dict(zip(("text_embeds", "time_ids"), inputs[3:], strict=True))
-    theirs_unet = opened(saved["xl"][1]).unet
-    ref = theirs_unet(*inputs[:3], **conditions)
-    assert 1e-5 < error(mine(*inputs[:3], **conditions), ref) < 0.03
+    generator = torch.Generator().manual_seed(2)
+    texts = module.config.cross_attention_dim
+    x, t, states = (
+        torch.randn(s, generator=generator) for s in ((1, 4, 8, 8), (1,), (1, 9, texts))
+    )
+    added = {"text_embeds": torch.randn(1, 1280), "time_ids": torch.randn(1, sizes)}
+    given = added if sizes else {}
+    with torch.no_grad():
+        ref = module(x, t, states, added_cond_kwargs=given).sample.numpy()
+    numbers = {name: value.numpy() for name, value in given.items()}
+    assert 1e-5 < error(mine(x.numpy(), t.numpy(), states.numpy(), **numbers), ref) < 0.03
 
 
 def test_a_model_distilled_with_guidance_takes_its_scale(tmp_path: Path) -> None:

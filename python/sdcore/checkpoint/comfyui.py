@@ -12,7 +12,20 @@ from sdcore.errors import UnsupportedModelError
 
 ROW = 256
 SMALLEST = 512  # elements of a tensor that is folded
-FOLDED = ("sd1", "sdxl")
+# What it calls a family's denoisers, and whether it folds them. It knows a UNet by its layout, so
+# that SD 2 is SD 1 to it, and reads no file of another architecture (loader.py, IMG_ARCH_LIST).
+_ARCHITECTURES = {
+    "sd1": ("sd1", True),
+    "sd2": ("sd1", True),
+    "sdxl": ("sdxl", True),
+    "playground": ("sdxl", True),
+    "sd3": ("sd3", False),
+}
+
+
+def architecture(opened: Checkpoint) -> str:
+    """What `general.architecture` must say. Raises UnsupportedModelError where it reads no such."""
+    return _architecture(opened)[0]
 
 
 def unet_alone(opened: Checkpoint) -> tuple[dict[str, Tensor], dict[str, tuple[int, ...]]]:
@@ -27,13 +40,23 @@ def unet_alone(opened: Checkpoint) -> tuple[dict[str, Tensor], dict[str, tuple[i
     place = layout.original[name]
     named = original_names(name, opened.components[name].tensors, place)
     tensors = {key.removeprefix(place.prefix): tensor for key, tensor in named.items()}
-    if kind.family.partition("-")[0] not in FOLDED:
+    if not _architecture(opened)[1]:
         return tensors, {}
     shapes = {key: tuple(t.shape) for key, t in tensors.items() if _is_folded(tuple(t.shape))}
     return {
         key: t.reshape((math.prod(t.shape) // ROW, ROW)) if key in shapes else t
         for key, t in tensors.items()
     }, shapes
+
+
+def _architecture(opened: Checkpoint) -> tuple[str, bool]:
+    family = opened.kind.family.partition("-")[0] if opened.kind else ""
+    if family not in _ARCHITECTURES:
+        raise UnsupportedModelError(
+            f"[convert] '{opened.path}' holds {opened.title}, which ComfyUI-GGUF does not read: it "
+            "reads Stable Diffusion 1, 2, XL and 3"
+        )
+    return _ARCHITECTURES[family]
 
 
 def _is_folded(shape: tuple[int, ...]) -> bool:

@@ -98,14 +98,16 @@ def convert(
         everything = [tensor for tensors in parts.values() for tensor in tensors]
         write_folder(opened, target, parts, counter(everything, target, progress))
         return target
-    shapes = None
+    shapes = architecture = None
     named = file_tensors(opened, format)
     if for_comfyui:
         named, shapes = comfyui.unet_alone(opened)
+        architecture = comfyui.architecture(opened)
     tensors = ready(named)
     count = counter(tensors, target, progress)
     if format == "gguf":
-        gguf_output.write(target, tensors, gguf_metadata(opened, tensors, shapes), count)
+        metadata = gguf_metadata(opened, tensors, shapes, architecture)
+        gguf_output.write(target, tensors, metadata, count)
     elif format == "safetensors":
         texts = {key: _text(value) for key, value in file_metadata(opened).items()}
         safetensors.write(target, tensors, {"format": "pt"} | texts, count)

@@ -69,7 +69,8 @@ def quantize_model(
     tensors = [
         outgoing(name, tensor, chosen[name], weights.get(name)) for name, tensor in named.items()
     ]
-    metadata = gguf_metadata(opened, tensors, folded)
+    architecture = comfyui.architecture(opened) if for_comfyui else None
+    metadata = gguf_metadata(opened, tensors, folded, architecture)
     if number := gguf_output.FILE_TYPES.get(type):
         metadata["general.file_type"] = number  # what was asked for, whatever stayed larger
     gguf_output.write(target, tensors, metadata, counter(tensors, target, progress))

@@ -40,14 +40,18 @@ def file_metadata(opened: Checkpoint) -> dict[str, str | int | float | bool]:
 
 
 def gguf_metadata(
-    opened: Checkpoint, tensors: Iterable[Outgoing], folded: Mapping[str, Any] | None = None
+    opened: Checkpoint,
+    tensors: Iterable[Outgoing],
+    folded: Mapping[str, Any] | None = None,
+    architecture: str | None = None,
 ) -> dict[str, Any]:
     """With the keys by which other programs know a file. `folded` are the true shapes of tensors
-    that are stored in another one."""
+    that are stored in another one, `architecture` is what the family is called there."""
     family = opened.kind.family if opened.kind else None
     metadata: dict[str, Any] = {}
     if family:
-        metadata["general.architecture"] = _ARCHITECTURES.get(family, family.partition("-")[0])
+        ours = _ARCHITECTURES.get(family, family.partition("-")[0])
+        metadata["general.architecture"] = architecture or ours
     number = gguf_output.file_type(tensors)
     if number is not None:
         metadata["general.file_type"] = number
