@@ -48,7 +48,7 @@ class FakeStream:
             "guidance_scale": options["guidance_scale"] or 7.0,
             "width": options["width"] or w,
             "height": options["height"] or h,
-            "eta": options.get("eta", 0.0),
+            "eta": options.get("eta"),
         }
         image = Image.new("RGB", (parameters["width"], parameters["height"]), "red")
         return sdcore.pipelines.PipelineOutput([image], [options["seed"]], parameters)

@@ -131,10 +131,11 @@ def test_a_lora_that_is_missing_is_a_warning(
 ) -> None:
     pipe = ours(folder)
     plain = draw(pipe)
-    prompt = ARGS["prompt"] + "<lora:../kohya:1><lora:kohya:much>"
+    prompt = ARGS["prompt"] + "<lora:../kohya:1><lora:kohya:much><lora:kohya:1:nan>"
     assert np.array_equal(draw(pipe, prompt=prompt), plain)
     assert "no LoRA '../kohya' (lora_dir is not set): going on without it" in caplog.text
     assert "left out <lora:kohya:much>: its weight is not a number" in caplog.text
+    assert "left out <lora:kohya:1:nan>: its weight is not a number" in caplog.text
     pipe.lora_dir = loras / "diffusers"  # a name does not lead out of the folder
     assert np.array_equal(draw(pipe, prompt=prompt), plain)
     assert f"no LoRA '../kohya' (not in '{loras / 'diffusers'}')" in caplog.text
@@ -150,6 +151,7 @@ def test_what_cannot_be_done_is_said(folder: Path, loras: Path, tmp_path: Path) 
         r"there are 1 adapters and 2 weights": lambda: pipe.set_adapters(["style"], [1, 2]),
         r"no component 'vae' to weight": lambda: pipe.set_adapters("style", {"vae": 1.0}),
         r"a weight must be a number, got '1'": lambda: pipe.set_adapters("style", ["1"]),
+        r"a weight must be a number, got inf": lambda: pipe.set_adapters("style", float("inf")),
         r"mode must be auto, merge, side, got 'x'": lambda: pipe.set_adapters("style", mode="x"),
         r"must have the same <lora:…> tags": lambda: pipe(["a<lora:style:1>", "b"]),
     }.items():

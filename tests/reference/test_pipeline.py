@@ -209,6 +209,11 @@ def test_two_threads_use_one_pipeline(pipe: sdcore.DiffusionPipeline) -> None:
         ({"seed": 2**64}, "64 bits"),
         ({"output_type": "jpeg"}, "output_type"),
         ({"rng": "gpu"}, "rng must be cpu or cuda, got 'gpu'"),
+        ({"guidance_scale": float("nan")}, "guidance_scale must be a finite number, got nan"),
+        ({"guidance_scale": "7"}, "guidance_scale must be a finite number, got '7'"),
+        ({"pag_scale": float("inf")}, "pag_scale must be a finite number, got inf"),
+        ({"eta": float("nan")}, "eta must be a finite number, got nan"),
+        ({"strength": "0.5"}, "strength must be above 0 and at most 1, got '0.5'"),
         ({"prompt": 3}, "prompt"),
         ({"negative_prompt": ["a", "b", "c"]}, "negative"),
     ],
@@ -225,6 +230,8 @@ def test_eta_is_refused_where_there_is_none(pipe: sdcore.DiffusionPipeline) -> N
     other.scheduler = sdcore.DDPMScheduler.from_config(pipe.scheduler.config)
     with pytest.raises(sdcore.InvalidArgumentError, match="DDPMScheduler has no eta"):
         other(**ARGS, eta=0.5)
+    args = {**ARGS, "num_inference_steps": 1, "seed": 1, "output_type": "latent"}
+    assert np.array_equal(other(**args, eta=0).images, other(**args).images)
 
 
 def test_a_prompt_of_many_words_is_not_cut(pipe: sdcore.DiffusionPipeline) -> None:

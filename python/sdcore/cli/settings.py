@@ -37,6 +37,10 @@ _FLAGS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "Hires steps": ("hires_steps", int),
     "Clip skip": ("clip_skip", int),
     "Eta DDIM": ("eta", float),
+    "Image CFG scale": ("image_guidance_scale", float),
+    "PAG scale": ("pag_scale", float),
+    "Cache interval": ("cache_interval", int),
+    "Cache threshold": ("cache_threshold", float),
     "Weight type": ("type", str),
     "Dtype": ("dtype", str),
     "Prediction type": ("prediction", str),
@@ -79,7 +83,11 @@ def text(out: PipelineOutput, pipe: DiffusionPipeline, args: argparse.Namespace)
         "Clip skip": args.clip_skip,
         "VAE": Path(args.vae).name if args.vae else None,
         "RNG": RNGS[used.get("rng", "cpu")],
-        "Eta DDIM": _number(used["eta"]) if used.get("eta") else None,
+        "Eta DDIM": None if used.get("eta") is None else _number(used["eta"]),
+        "Image CFG scale": used.get("image_guidance_scale"),
+        "PAG scale": used.get("pag_scale"),
+        "Cache interval": used.get("cache_interval"),
+        "Cache threshold": used.get("cache_threshold"),
         "Refiner": _model_name(Path(args.refiner).resolve()) if args.refiner else None,
         "Refiner switch at": _number(refiner.switch(args)) if args.refiner else None,
         **family.settings(args),
@@ -131,7 +139,7 @@ def take(args: argparse.Namespace) -> None:
     if args.sampler is not None:
         values.pop("schedule", None)  # it belongs to the picture's sampler
     for name, value in values.items():
-        if getattr(args, name) is None:
+        if name in args and getattr(args, name) is None:
             setattr(args, name, value)
     _models(args, info.settings)
 

@@ -113,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the layer of CLIP to read, from the last, 1 (default: the model's own)",
     )
     add("--schedule", choices=samplers.SCHEDULES, help="noise levels (default: the model's own)")
-    add("--eta", type=float, metavar="ETA", help="noise that DDIM adds, 0 to 1 (default: 0)")
+    add("--eta", type=float, metavar="ETA", help="noise that DDIM and TCD add, 0 to 1")
     add(
         "--prediction",
         choices=samplers.PREDICTIONS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -215,7 +216,8 @@ class LoraMixin:
                     f"[lora] there is no component '{component}' to weight; there are: "
                     + ", ".join(self._adapters.base)
                 )
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not math.isfinite(value):
                 raise InvalidArgumentError(f"[lora] a weight must be a number, got {value!r}")
         return strength
 

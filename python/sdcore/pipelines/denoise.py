@@ -31,9 +31,12 @@ Array = NDArray[np.float32]
 def new_scheduler(pipe: DiffusionPipeline, request: Request) -> Scheduler:
     """A scheduler of this call's own, with its table: two calls never meet."""
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-    options: dict[str, Any] = {"eta": request.eta} if request.eta else {}
-    if options and "eta" not in inspect.signature(scheduler.make_table).parameters:
-        raise InvalidArgumentError(f"[pipeline] {type(scheduler).__name__} has no eta")
+    options: dict[str, Any] = {}
+    if request.eta is not None:
+        if "eta" in inspect.signature(scheduler.make_table).parameters:
+            options["eta"] = request.eta
+        elif request.eta:
+            raise InvalidArgumentError(f"[pipeline] {type(scheduler).__name__} has no eta")
     scheduler.set_timesteps(request.steps, begin=pipe.first_step(request), **options)
     return scheduler
 

@@ -435,5 +435,7 @@ class DiffusionPipeline(EmbeddingsMixin):
             "hires_steps": request.hires and request.hires.steps,
             "hires_strength": request.hires and request.hires.strength,
             "strength": None if request.images is None else request.strength,
+            "cache_threshold": request.cache_threshold or None,
+            **{name: x for name, x in request.extra.items() if isinstance(x, int | float)},
         }
         return PipelineOutput(images, request.seeds, parameters)

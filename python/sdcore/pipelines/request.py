@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
@@ -47,7 +49,7 @@ class Arguments(TypedDict, total=False):
     rng: str  # whose numbers seeds stand for: torch's on the "cpu", or its "cuda" devices'
     latents: ArrayLike | None  # [n, c, h, w] in the latents' size: noise in place of the seed's
     output_type: str  # "pil", "np" ([n, h, w, 3] in [0, 1]) or "latent"
-    eta: float  # noise that DDIM adds, 0 to 1
+    eta: float | None  # noise that DDIM and TCD add, 0 to 1. None is the scheduler's own, 0 and 0.3
     image: ImageLike | Sequence[ImageLike] | None  # what to begin from: one, or one a prompt
     strength: float  # share of the steps that are made from it, above 0 and up to 1
     hires_scale: float  # draw so many times larger in a second pass, over the first one's picture
@@ -104,7 +106,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "rng": "cpu",
     "latents": None,
     "output_type": "pil",
-    "eta": 0.0,
+    "eta": None,
     "image": None,
     "strength": 0.75,
     "mask_image": None,
@@ -143,7 +145,7 @@ class Request:
     subseeds: list[int]
     subseed_strength: float
     rng: str
-    eta: float
+    eta: float | None
     latents: Array | None
     output_type: str
     images: Array | None  # [n, 3, height, width] in [-1, 1]
@@ -201,7 +203,7 @@ def make_request(
         height=height,
         width=width,
         steps=steps,
-        guidance_scale=float(pipe.usual_guidance if scale is None else scale),
+        guidance_scale=finite(pipe.usual_guidance if scale is None else scale, "guidance_scale"),
         guidance_rescale=_share(given["guidance_rescale"], "guidance_rescale", 0),
         guidance_start=begin,
         guidance_end=end,
@@ -210,7 +212,7 @@ def make_request(
         subseeds=_seeds(given["subseed"], "subseed", len(prompts)),
         subseed_strength=_share(given["subseed_strength"], "subseed_strength", 0),
         rng=given["rng"],
-        eta=float(given["eta"]),
+        eta=None if given["eta"] is None else finite(given["eta"], "eta"),
         latents=None if latents is None else np.asarray(latents, dtype=np.float32),
         output_type=_output_type(given["output_type"]),
         images=np.stack([fitted(one, width, height) for one in pictures]) if pictures else None,
@@ -329,7 +331,7 @@ def _interval(given: Mapping[str, Any]) -> tuple[float, float]:
 
 def _share(value: float, name: str, low: float | None = None) -> float:
     """A number up to 1: from `low`, or above 0."""
-    if not (0 < value <= 1 or value == low):
+    if not isinstance(value, Real) or not (0 < value <= 1 or value == low):
         least = "above 0" if low is None else f"from {low:g}"
         raise InvalidArgumentError(
             f"[pipeline] {name} must be {least} and at most 1, got {value!r}"
@@ -363,6 +365,13 @@ def _output_type(value: str) -> str:
             f"[pipeline] output_type must be pil, np or latent, got {value!r}"
         )
     return value
+
+
+def finite(value: Any, name: str) -> float:
+    """A number that is neither infinite nor none at all."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise InvalidArgumentError(f"[pipeline] {name} must be a finite number, got {value!r}")
+    return float(value)
 
 
 def whole(value: Any, name: str, low: int) -> int:

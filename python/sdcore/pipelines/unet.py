@@ -18,7 +18,7 @@ from sdcore.pipelines.conditioning import Conditioning, encode_unique
 from sdcore.pipelines.guidance import Guidance, PerturbedGuidance
 from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.pipeline import DiffusionPipeline
-from sdcore.pipelines.request import Prompt, Request, whole
+from sdcore.pipelines.request import Prompt, Request, finite, whole
 from sdcore.schedulers import Scheduler
 
 __all__ = ["UNET_ARGUMENTS", "UNetPipeline", "unet_inputs"]
@@ -65,7 +65,7 @@ class UNetPipeline(DiffusionPipeline):
     def guidance(self, request: Request) -> Guidance:
         """A model distilled with guidance takes the scale as an input, and is asked once."""
         distilled = self.unet.config.time_cond_proj_dim is not None
-        pag_scale = float(request.extra.get("pag_scale", 0.0))
+        pag_scale = finite(request.extra.get("pag_scale", 0.0), "pag_scale")
         if not pag_scale:
             return Guidance(1.0) if distilled else super().guidance(request)
         layers = request.extra.get("pag_applied_layers", "mid")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from dataclasses import dataclass
 
@@ -37,6 +38,8 @@ def split_tags(prompt: str) -> tuple[str, tuple[LoraTag, ...]]:
         try:
             text = float(named.get("te", plain[0] if plain else 1.0))
             denoiser = float(named.get("unet", plain[1] if len(plain) > 1 else text))
+            if not (math.isfinite(text) and math.isfinite(denoiser)):
+                raise ValueError
         except ValueError:
             log.warning("[prompt] left out %s: its weight is not a number", match[0])
             continue

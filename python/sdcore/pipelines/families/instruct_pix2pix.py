@@ -14,7 +14,7 @@ from sdcore.pipelines.guidance import Guidance, Model, rescaled
 from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.pipeline import DiffusionPipeline
-from sdcore.pipelines.request import Prompt, Request
+from sdcore.pipelines.request import Prompt, Request, finite
 from sdcore.pipelines.start import Start, first_noise, from_noise
 from sdcore.schedulers import Scheduler
 from sdcore.schedulers.edm_euler import EDMEulerScheduler
@@ -65,7 +65,7 @@ class _Editing(DiffusionPipeline):
     def guidance(self, request: Request) -> Guidance:
         return _TwoGuidances(
             request.guidance_scale,
-            float(request.extra.get("image_guidance_scale", 1.5)),
+            finite(request.extra.get("image_guidance_scale", 1.5), "image_guidance_scale"),
             **self.guidance_options(request),
         )
 
