@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ SMALL = ("-W", "16", "-H", "24", "--steps", "3", "-s", "7")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """model/, loras/kohya.safetensors, words/mine.pt and photo.png"""
+    """model/, edit/, loras/kohya.safetensors, words/mine.pt and photo.png"""
     path = tmp_path_factory.mktemp("again")
     tiny_models.save_folder(tiny_models.PLAIN, path / "model")
+    spec = dataclasses.replace(tiny_models.PLAIN, name="edit", unet_inputs=8)
+    tiny_models.save_folder(spec, path / "edit")
     (path / "loras").mkdir()
     as_kohya(path / "loras")
     (path / "words").mkdir()
@@ -55,6 +58,10 @@ def drawn(files: Path, *words: str) -> bytes:
         ("a cat", "--sampler", "euler_a", "--schedule", "normal", "--rng", "cuda"),
         ("a cat", "--sampler", "ddim", "--eta", "0.3", "--guidance-rescale", "0.7"),
         ("a cat", "--schedule", "ddim_uniform", "--sampler", "ddim"),
+        ("a cat", "--sampler", "tcd", "--eta", "0"),
+        ("a cat", "--pag-scale", "2.5"),
+        ("a cat", "--cache-interval", "2"),
+        ("a cat", "--sampler", "euler", "--cache-threshold", "0.9", "--steps", "6"),
         ("a cat", "--subseed", "9", "--subseed-strength", "0.3"),
         ("a cat", "--hires-scale", "1.5", "--hires-strength", "0.5", "--hires-steps", "4"),
         ("a cat", "--dtype", "f32", "--type", "q8_0"),
@@ -75,6 +82,14 @@ def test_a_picture_from_a_picture(files: Path, hires: tuple[str, ...]) -> None:
     words = ("a cat", "--steps", "4", "-s", "3", "--strength", "0.6")
     assert sdcore(files, *start, *words, *hires, "-o", "first.png") == 0
     assert drawn(files, *start, "--from-png", "first.png") == Path("first.png").read_bytes()
+
+
+def test_a_picture_edited_again(files: Path) -> None:
+    start = ("img2img", "-m", str(files / "edit"), "-i", str(files / "photo.png"), "--quiet")
+    words = ("a cat", "--steps", "2", "-s", "3", "--img-cfg-scale", "2.5", "-o", "first.png")
+    assert main([*start, *words]) == 0
+    assert main([*start, "--from-png", "first.png", "-o", "x.png"]) == 0
+    assert Path("x.png").read_bytes() == Path("first.png").read_bytes()
 
 
 def test_flags_go_before_what_the_picture_says(files: Path) -> None:

@@ -12,7 +12,7 @@ from sdcore.errors import (
     SDCoreError,
     UnsupportedModelError,
 )
-from sdcore.pipelines import DiffusionPipeline, PipelineOutput
+from sdcore.pipelines import DiffusionPipeline, PipelineOutput, outpaint
 from sdcore.quantization import dequantize, quantize
 from sdcore.schedulers.cfg_plus_plus import (
     DDIMCFGPPScheduler,
@@ -86,6 +86,7 @@ __all__ = [
     "dequantize",
     "gguf",
     "ops",
+    "outpaint",
     "quantize",
 ]
 

@@ -217,3 +217,46 @@ def test_a_variation_lies_between_two_seeds(pipe: Any) -> None:
 def test_bad_pictures_are_named(pipe: Any, change: dict[str, Any], says: str) -> None:
     with pytest.raises(sdcore.SDCoreError, match=says):
         pipe(**{**ARGS, "image": _picture(), **change})
+
+
+@pytest.mark.parametrize(
+    ("sides", "overlap"),
+    [({"right": 16}, 0), ({"left": 6, "top": 3, "bottom": 8}, 4), ({"top": 16}, 8)],
+)
+def test_a_picture_grows_at_its_sides(sides: dict[str, int], overlap: int) -> None:
+    left, top, right, bottom = (sides.get(s, 0) for s in ("left", "top", "right", "bottom"))
+    pixels = np.asarray(_picture())
+    picture, mask = sdcore.outpaint(_picture(), **sides, overlap=overlap)
+    assert picture.size == mask.size == (48 + left + right, 64 + top + bottom)
+    larger, white = np.asarray(picture), np.asarray(mask)
+    assert np.array_equal(larger[top : top + 64, left : left + 48], pixels)
+    expected = np.full(white.shape, 255)
+    for y in range(64):
+        for x in range(48):
+            near = [(left, x), (top, y), (right, 47 - x), (bottom, 63 - y)]
+            if not any(grown and way < overlap for grown, way in near):
+                expected[top + y, left + x] = 0
+    assert np.array_equal(white, expected)
+    for y, x in ((0, 0), (larger.shape[0] - 1, larger.shape[1] - 1)):  # the nearest pixel's colour
+        nearest = pixels[min(max(y - top, 0), 63), min(max(x - left, 0), 47)]
+        assert np.array_equal(larger[y, x], nearest)
+
+
+def test_outpainting_is_diffusers_inpainting_of_the_sides(folder: Path, pipe: Any) -> None:
+    picture, mask = sdcore.outpaint(_picture(), right=16, top=8)
+    options = {"image": picture, "mask_image": mask, "strength": 1.0}
+    ref = _theirs(folder, "Inpaint", "DDIMScheduler", **options, width=64, height=72)
+    assert error(_ours(pipe, "DDIMScheduler", **options), ref) <= SAMPLED_F32
+
+
+@pytest.mark.parametrize(
+    ("sides", "says"),
+    [
+        ({}, "outpaint: give left, top, right or bottom"),
+        ({"left": -8}, "outpaint: left must be a whole number >= 0, got -8"),
+        ({"top": 8, "bottom": 8, "overlap": 32}, "an overlap of 32 leaves nothing of 48x64"),
+    ],
+)
+def test_sides_that_cannot_grow_are_named(sides: dict[str, int], says: str) -> None:
+    with pytest.raises(sdcore.InvalidArgumentError, match=says):
+        sdcore.outpaint(_picture(), **sides)

@@ -2,8 +2,17 @@
 
 from sdcore.pipelines import families as _families  # noqa: F401  (registers them)
 from sdcore.pipelines.loading import POCKET
+from sdcore.pipelines.outpaint import outpaint
 from sdcore.pipelines.pipeline import DiffusionPipeline
 from sdcore.pipelines.request import Arguments
 from sdcore.pipelines.stream import PipelineOutput, Step, Stream
 
-__all__ = ["POCKET", "Arguments", "DiffusionPipeline", "PipelineOutput", "Step", "Stream"]
+__all__ = [
+    "POCKET",
+    "Arguments",
+    "DiffusionPipeline",
+    "PipelineOutput",
+    "Step",
+    "Stream",
+    "outpaint",
+]

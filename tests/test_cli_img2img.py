@@ -1,0 +1,84 @@
+"""Pictures from pictures on the command line: new sides, and models for editing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sdcore
+import tiny_models
+from sdcore.cli import main
+
+SMALL = ("--steps", "4", "-s", "3", "--dtype", "f32", "--quiet", "-f", "-o", "x.png")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model/, edit/ and photo.png"""
+    path = tmp_path_factory.mktemp("img2img")
+    tiny_models.save_folder(tiny_models.PLAIN, path / "model")
+    spec = dataclasses.replace(tiny_models.PLAIN, name="edit", unet_inputs=8)
+    tiny_models.save_folder(spec, path / "edit")
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 3), np.uint8)
+    Image.fromarray(pixels).save(path / "photo.png")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def drawn(files: Path, model: str, *words: str) -> np.ndarray:
+    photo = ("-i", str(files / "photo.png"))
+    assert main(["img2img", "-m", str(files / model), *photo, "a cat", *SMALL, *words]) == 0
+    return np.asarray(Image.open("x.png"))
+
+
+def called(files: Path, model: str, **options: object) -> np.ndarray:
+    pipe = sdcore.DiffusionPipeline.open(files / model, dtype="f32")
+    (picture,) = pipe("a cat", num_inference_steps=4, seed=3, **options).images
+    return np.asarray(picture)
+
+
+@pytest.mark.parametrize(("words", "strength"), [((), 1.0), (("--strength", "0.5"), 0.5)])
+def test_new_sides(files: Path, words: tuple[str, ...], strength: float) -> None:
+    out = drawn(files, "model", "--outpaint", "right=16,bottom=8", *words)
+    assert out.shape == (32, 32, 3)
+    picture, mask = sdcore.outpaint(files / "photo.png", right=16, bottom=8)
+    ref = called(files, "model", image=picture, mask_image=mask, strength=strength)
+    assert np.array_equal(out, ref)
+
+
+def test_a_model_for_editing_keeps_to_its_picture_as_told(files: Path) -> None:
+    photo = files / "photo.png"
+    out = drawn(files, "edit", "--img-cfg-scale", "2.5")
+    assert np.array_equal(out, called(files, "edit", image=photo, image_guidance_scale=2.5))
+    assert not np.array_equal(out, called(files, "edit", image=photo))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--outpaint", "wide=8"), "such as left=64,right=128; got 'wide=8'"),
+        (("--outpaint", "left=8,left=8"), "got 'left=8,left=8'"),
+        (("--outpaint", "left"), "got 'left'"),
+        (("--outpaint", "left=-8"), "got 'left=-8'"),
+        (("--outpaint", "left=0"), "outpaint: give left, top, right or bottom"),
+        (("--outpaint", "left=8", "--mask", "m.png"), "a mask of its own: leave out --mask"),
+        (("--outpaint", "left=8", "-i", "none.png"), "cannot read image 'none.png'"),
+        (("--img-cfg-scale", "2"), "--img-cfg-scale is not for Stable Diffusion 1"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    files: Path, words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = ("-i", str(files / "photo.png"))
+    assert main(["img2img", "-m", str(files / "model"), *photo, "a cat", *SMALL, *words]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: [") and said.count("\n") == 1
+    assert message in said
