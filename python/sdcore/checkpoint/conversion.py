@@ -23,6 +23,7 @@ from sdcore.checkpoint.output import Outgoing, outgoing, stored_size
 from sdcore.checkpoint.output import Progress as Count
 from sdcore.checkpoint.parts import Part, is_weightless
 from sdcore.checkpoint.sidecars import file_metadata, gguf_metadata
+from sdcore.checkpoint.single_part import single_part
 from sdcore.checkpoint.tensor import SIZES, Tensor
 from sdcore.errors import FileError, InvalidArgumentError, UnsupportedModelError
 
@@ -54,6 +55,7 @@ def convert(
     prediction_type: str | None = None,
     image_size: int | None = None,
     for_comfyui: bool = False,
+    part: str | None = None,
     variant: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -68,8 +70,9 @@ def convert(
 
     `ema` takes the averaged weights of an original training file; `prediction_type` ("epsilon",
     "v_prediction" or "sample") and `image_size` (pixels) change what the model says of itself;
-    `for_comfyui` writes the UNet alone, as ComfyUI-GGUF has it; `variant` picks files such as
-    "fp16" of a folder.
+    `for_comfyui` writes the denoiser alone, as ComfyUI-GGUF has it; `part` writes one network alone
+    ("unet", "transformer", "vae", "text_encoder", "text_encoder_2" or "text_encoder_3"); `variant`
+    picks files such as "fp16" of a folder.
 
     What is written appears under its name when it is complete, and memory is bounded by the largest
     tensor. Returns the path. Raises InvalidArgumentError for options that do not go together,
@@ -86,6 +89,8 @@ def convert(
     if ema:
         opened = opened.replaced(tensors=averaged(opened.tensors, str(opened.path)))
     opened = _with_facts(opened, prediction_type, image_size)
+    if part is not None:
+        opened = single_part(opened, part)
 
     def ready(tensors: Mapping[str, Tensor]) -> list[Outgoing]:
         return [

@@ -17,6 +17,7 @@ from sdcore.checkpoint.names import t5
 from sdcore.checkpoint.output import outgoing
 from sdcore.checkpoint.recipe import TypeRules, checked_rules, checked_type, choose_type, weighs
 from sdcore.checkpoint.sidecars import gguf_metadata
+from sdcore.checkpoint.single_part import single_part
 from sdcore.checkpoint.tensor import Tensor
 from sdcore.errors import CheckpointError, InvalidArgumentError
 
@@ -35,6 +36,7 @@ def quantize_model(
     tensor_types: TypeRules = (),
     importance: ImportanceMatrix | None = None,
     for_comfyui: bool = False,
+    part: str | None = None,
     variant: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -48,11 +50,12 @@ def quantize_model(
     (`read_imatrix`), and helps the K and IQ types.
 
     The file has the names of the original single files, as stable-diffusion.cpp reads them;
-    `for_comfyui` writes the UNet alone, as ComfyUI-GGUF has it. It appears when it is complete, and
-    memory is bounded by the largest tensor. Returns the path. Raises InvalidArgumentError for a
-    type that does not exist, FileError for a target that is there already or cannot be written,
-    UnsupportedModelError for what has no such form, CheckpointError for a damaged source or an
-    importance matrix of another model.
+    `for_comfyui` writes the denoiser alone, as ComfyUI-GGUF has it; `part` one network alone, as
+    `convert` does. It appears when it is complete, and memory is bounded by the largest tensor.
+    Returns the path. Raises InvalidArgumentError for a type that does not exist, FileError for a
+    target that is there already or cannot be written, UnsupportedModelError for what has no such
+    form, CheckpointError for a damaged source, a part that is not there or an importance matrix of
+    another model.
     """
     type, rules, target = checked_type(type), checked_rules(tensor_types), Path(target)
     if target.suffix.lower() != ".gguf":
@@ -61,8 +64,10 @@ def quantize_model(
         )
     opened = source if isinstance(source, Checkpoint) else open_checkpoint(source, variant)
     check_target(target, opened.path, overwrite)
+    if part is not None:
+        opened = single_part(opened, part)
     named, folded = (
-        comfyui.unet_alone(opened) if for_comfyui else (file_tensors(opened, "gguf"), {})
+        comfyui.unet_alone(opened) if for_comfyui else (file_tensors(opened, "gguf"), None)
     )
     chosen = {name: _type_of(name, tensor, type, rules) for name, tensor in named.items()}
     weights = _weights(opened, named, chosen, importance, folded)
@@ -101,12 +106,12 @@ def _weights(
     named: Mapping[str, Tensor],
     types: Mapping[str, str],
     importance: ImportanceMatrix | None,
-    folded: Mapping[str, Sequence[int]],
+    folded: Mapping[str, Sequence[int]] | None,
 ) -> dict[str, object]:
     """The importance of each tensor that is made with an eye on it."""
     if importance is None:
         return {}
-    wanted = [name for name in named if name not in folded and weighs(types[name])]
+    wanted = [name for name in named if name not in (folded or {}) and weighs(types[name])]
     found: dict[str, object] = {}
     for name in wanted:
         for key in (name, _UNET + name):  # a UNet alone has no prefix

@@ -14,11 +14,13 @@ examples:
   sdcore convert model.safetensors folder          # as diffusers has it
   sdcore convert folder model.gguf
   sdcore convert model.safetensors unet.gguf --comfyui
+  sdcore convert model.safetensors vae.safetensors --part vae
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from sdcore.checkpoint.conversion import DTYPES, FORMATS, PREDICTION_TYPES
+    from sdcore.checkpoint.folder import NETWORKS
 
     add = parser.add_argument
     add("source", metavar="IN", help="a model file, or a diffusers folder")
@@ -29,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ema", action="store_true", help="take the averaged weights of a training file")
     add("--prediction-type", choices=PREDICTION_TYPES, help="what the UNet predicts")
     add("--image-size", type=int, metavar="PIXELS", help="the size that the model draws best")
-    add("--comfyui", action="store_true", help="the UNet alone, as ComfyUI-GGUF reads it")
+    add("--comfyui", action="store_true", help="the denoiser alone, as ComfyUI-GGUF reads it")
+    add("--part", choices=NETWORKS, help="one network alone")
     add("--variant", metavar="NAME", help="the files of a folder to take, such as fp16")
     add("-f", "--overwrite", action="store_true", help="replace OUT if it exists")
     add("--quiet", action="store_true", help="no progress bar and no warnings")
@@ -62,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
             prediction_type=args.prediction_type,
             image_size=args.image_size,
             for_comfyui=args.comfyui,
+            part=args.part,
             variant=args.variant,
             overwrite=args.overwrite,
             progress=show,

@@ -17,6 +17,8 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from sdcore.checkpoint.folder import NETWORKS
+
     add = parser.add_argument
     add("source", metavar="IN", help="a model file, or a diffusers folder")
     add("target", metavar="OUT", help="the .gguf file")
@@ -26,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of tensors with this regular expression in their name in OUT; the first that fits",
     )  # fmt: skip
     add("--imatrix", metavar="FILE", help="which weights matter, as llama.cpp's GGUF")
-    add("--comfyui", action="store_true", help="the UNet alone, as ComfyUI-GGUF reads it")
+    add("--comfyui", action="store_true", help="the denoiser alone, as ComfyUI-GGUF reads it")
+    add("--part", choices=NETWORKS, help="one network alone")
     add("--variant", metavar="NAME", help="the files of a folder to take, such as fp16")
     add("-f", "--overwrite", action="store_true", help="replace OUT if it exists")
     add("--quiet", action="store_true", help="no progress bar and no warnings")
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
             tensor_types=args.tensor_type,
             importance=read_imatrix(args.imatrix) if args.imatrix else None,
             for_comfyui=args.comfyui,
+            part=args.part,
             variant=args.variant,
             overwrite=args.overwrite,
             progress=show,
