@@ -53,6 +53,9 @@ def folder(tmp_path_factory):
         ("first_stage_model.decoder.mid.attn_1.q.weight", (512, 512), "f16", "q8_0", "f16"),
         ("text_model.embeddings.token_embedding.weight", (49408, 768), "f16", "q8_0", "f16"),
         ("text_model.encoder.layers.0.mlp.fc1.weight", (3072, 768), "f16", "q8_0", "q8_0"),
+        ("token_embd.weight", (32128, 4096), "f16", "q8_0", "f16"),
+        ("enc.blk.0.attn_rel_b.weight", (32, 64), "f16", "q8_0", "f16"),
+        ("enc.blk.0.attn_q.weight", (4096, 4096), "f16", "q8_0", "q8_0"),
         ("text_model.embeddings.position_ids", (1, 77), "i64", "q8_0", "i64"),
     ],
 )
