@@ -1,5 +1,5 @@
-"""Files for ComfyUI-GGUF: each weight, by what its loader.py asks for: a known architecture, the denoiser under
-original names without a prefix, and true shapes as lists of i32."""
+"""ComfyUI-GGUF, each weight of its files, by what its loader.py asks for: a known architecture,
+the denoiser under original names without a prefix, and true shapes as lists of i32."""
 
 from __future__ import annotations
 
