@@ -1,19 +1,22 @@
 """Full-size networks of the later families: a step beside PyTorch, and what each side holds.
 
-    python benchmarks/full_size_families.py step sdxl sd3.5-medium pixart-sigma --type q4_K
-    python benchmarks/full_size_families.py step t5-xxl --type q8_0 --dtype f32
-    python benchmarks/full_size_families.py picture --type q4_K      # SDXL, prompt to picture
+    python benchmarks/full_size_families.py step                     # a row each, at 1024x1024
+    python benchmarks/full_size_families.py step sdxl --dtype bf16 --rounds 5
+    python benchmarks/full_size_families.py step t5-xxl --type q8_0 --no-peer
+    python benchmarks/full_size_families.py picture                  # SDXL, prompt to picture
 
 Weights are random (random_weights.py) and kept in a temporary folder; sdcore opens them as it opens
-any file. PyTorch has the modules of diffusers and transformers, channels last, in `--dtype`. Its
-weights of one shape share their memory, so that networks fit here which otherwise would not; where
-that changes its speed, it helps the caches. Each side is a process of its own, they run in turns,
-and what each held at most (VmHWM) is its own: PyTorch's is not told, for it would be untrue.
+any file. PyTorch has the modules of diffusers and transformers, channels last, in `--peer-dtype`.
+Each side is a process of its own, they run in turns, and what each held at most (VmHWM) is its own.
+With `--share`, PyTorch's weights of one shape share their memory, for machines on which they do not
+fit otherwise; that helps its caches, if anything, and what it held is not told then. A side that
+ends before its time has no figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -186,7 +189,9 @@ def _timed(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "timestep": 500} if "sample" in given else dict(given)
 
 
-def torch_side(title: str, dtype: str, threads: int) -> Callable[[Mapping[str, Any]], Any]:
+def torch_side(
+    title: str, dtype: str, threads: int, share: bool
+) -> Callable[[Mapping[str, Any]], Any]:
     import torch
 
     torch.set_num_threads(threads)
@@ -201,7 +206,7 @@ def torch_side(title: str, dtype: str, threads: int) -> Callable[[Mapping[str, A
         if shape not in shared:
             made = (torch.randn(shape) / max(1, shape[1:].numel()) ** 0.5).to(kind)
             shared[shape] = made.to(memory_format=torch.channels_last) if made.ndim == 4 else made
-        return shared[shape]
+        return shared[shape] if share else shared[shape].clone()
 
     for inner in module.modules():
         for name, parameter in inner._parameters.items():
@@ -237,7 +242,7 @@ def work(args: argparse.Namespace) -> None:
     if args.side == "sdcore":
         run = sdcore_side(title, args.type, args.dtype, args.threads)
     else:
-        run = torch_side(title, args.dtype, args.threads)
+        run = torch_side(title, args.peer_dtype, args.threads, args.share)
     for line in sys.stdin:
         given = _given(SUBJECTS[title], int(line))
         start = time.perf_counter()
@@ -255,28 +260,35 @@ class Side:
     """One of them, as the main process sees it."""
 
     def __init__(self, side: str, title: str, args: argparse.Namespace) -> None:
-        options = [*("--type", args.type), *("--dtype", args.dtype), *("--side", side)]
-        command = [
-            sys.executable,
-            __file__,
-            "work",
-            title,
-            *options,
-            "--threads",
-            str(args.threads),
-        ]
+        named = ("type", "dtype", "peer_dtype", "threads")
+        options = [f"--{name.replace('_', '-')}={vars(args)[name]}" for name in named]
+        if args.share:
+            options.append("--share")
+        command = [sys.executable, __file__, "work", title, f"--side={side}", *options]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self.times: list[float] = []
+        self.held = 0
 
-    def run(self, size: int) -> tuple[float, int]:
+    def run(self, size: int, counts: bool = True) -> None:
         assert self.process.stdin and self.process.stdout
-        print(size, file=self.process.stdin, flush=True)
-        seconds, held = self.process.stdout.readline().split()
-        return float(seconds), int(held)
+        try:
+            print(size, file=self.process.stdin, flush=True)
+            seconds, held = self.process.stdout.readline().split()
+        except (BrokenPipeError, ValueError):  # it has ended: too little memory, likeliest
+            return
+        self.held = int(held)
+        if counts:
+            self.times.append(float(seconds))
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.times)) if self.times else float("nan")
 
     def end(self) -> None:
         assert self.process.stdin
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it may have ended
+            self.process.stdin.close()
         self.process.wait()
 
 
@@ -294,22 +306,20 @@ def step(title: str, args: argparse.Namespace) -> None:
     names = ["sdcore", "PyTorch"] if args.peer else ["sdcore"]
     sides = {name: Side(name, title, args) for name in names}
     for side in sides.values():
-        side.run(args.warm_up)
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    held = 0
+        side.run(args.warm_up, counts=False)
     for _ in range(args.rounds):
-        for name, side in sides.items():
-            seconds, most = side.run(args.size)
-            times[name].append(seconds)
-            held = most if name == "sdcore" else held
+        for side in sides.values():
+            side.run(args.size)
     for side in sides.values():
         side.end()
-    medians = {name: float(np.median(seconds)) for name, seconds in times.items()}
-    peer = medians.get("PyTorch", float("nan"))
+    ours, theirs = sides["sdcore"], sides.get("PyTorch")
+    peer = theirs.median if theirs else float("nan")
+    known = theirs is not None and theirs.times and not args.share
     at = f"{_T5_TOKENS[title]} tokens" if title == "t5-xxl" else f"{args.size}x{args.size}"
     print(
-        f"| {title}, {at} | {args.type} | {medians['sdcore']:.2f} | {peer:.2f} "
-        f"| {peer / medians['sdcore']:.2f}× | {held / 1e9:.2f} GB |",
+        f"| {title}, {at} | {args.type} | {ours.median:.2f} | {peer:.2f} "
+        f"| {peer / ours.median:.2f}× | {ours.held / 1e9:.2f} GB "
+        f"| {f'{theirs.held / 1e9:.2f} GB' if theirs and known else ''} |",
         flush=True,
     )
 
@@ -342,9 +352,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("make", "step", "picture", "work"))
-    parser.add_argument("titles", nargs="*", help=" ".join(SUBJECTS))
+    parser.add_argument("titles", nargs="*", help=f"{' '.join(SUBJECTS)} (all)")
     parser.add_argument("--type", default="q4_K", help="of linear layers: q8_0, q4_K, f16 …")
     parser.add_argument("--dtype", choices=("f32", "bf16"), default=RunOptions().resolved_dtype())
+    parser.add_argument("--peer-dtype", choices=("f32", "bf16"), default="bf16", help="PyTorch's")
+    parser.add_argument("--share", action="store_true", help="PyTorch's weights of one shape")
     parser.add_argument("--size", type=int, default=1024, help="pixels a side")
     parser.add_argument("--warm-up", type=int, default=256, help="pixels of the first run")
     parser.add_argument("--threads", type=int, default=_core.available_cpus())
@@ -359,14 +371,17 @@ def main() -> None:
     if args.what == "work":
         work(args)
         return
-    print(f"{os.uname().machine}, {_core.default_isa()}, {args.threads} threads, {args.dtype}")
+    machine = f"{os.uname().machine}, {_core.default_isa()}, {args.threads} threads"
+    print(f"{machine}, sdcore {args.dtype}, PyTorch {args.peer_dtype}", flush=True)
     if args.what == "picture":
         picture(args)
         return
     if args.what == "step":
-        print("| network | weights | sdcore, s | PyTorch, s | ratio | sdcore held at most |")
-        print("| --- | --- | --- | --- | --- | --- |", flush=True)
-    for title in args.titles:
+        print(
+            "| network | weights | sdcore, s | PyTorch, s | ratio | sdcore holds | PyTorch holds |"
+        )
+        print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    for title in args.titles or SUBJECTS:
         if args.what == "make":
             print(make(title, args.type))
         else:
