@@ -3,7 +3,7 @@ diffusers' config."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from sdcore import _core
 from sdcore.graph import Builder, Scope, Value, nn
-from sdcore.models.base import Model, key_mask, to_nchw, to_nhwc, tokens_of
+from sdcore.models.base import (
+    Component,
+    Model,
+    RunOptions,
+    key_mask,
+    make_network,
+    to_nchw,
+    to_nhwc,
+    tokens_of,
+)
 from sdcore.models.blocks import attention, feed_forward, timestep_mlp
 from sdcore.models.config import from_json, require_value
 
@@ -44,6 +53,10 @@ class PixArtConfig:
     interpolation_scale: float | None = None
     use_additional_conditions: bool | None = None
     caption_channels: int | None = None
+    # Σ's blocks whose keys and values are made smaller, and by how much a side (Chen et al. 2024,
+    # section 3.3). Not of diffusers, which has no such blocks.
+    kv_compress_layers: tuple[int, ...] = ()
+    kv_compress_scale: int = 1
 
     @property
     def channels(self) -> int:
@@ -83,6 +96,7 @@ class _PixArt:
             config.sample_size // p,
             config.interpolation_scale or max(config.sample_size // 64, 1),
         )
+        self.patches = patches
         x = nn.flatten(patches + places)
         embedded = self.time_embedding(w.adaln_single.emb)
         self.modulation = nn.split_channels(
@@ -91,7 +105,7 @@ class _PixArt:
         self.context = self.caption(w.caption_projection)
         self.mask = b.input("mask")
         for i in range(config.num_layers):
-            x = self.block(w.transformer_blocks[i], x)
+            x = self.block(w.transformer_blocks[i], x, i in config.kv_compress_layers)
         # Shift first; both grow with the embedded time alone.
         table = nn.split_channels(nn.concat(embedded, embedded), 2) + w.scale_shift_table.tensor(
             1, 2, c
@@ -124,18 +138,39 @@ class _PixArt:
         width = self.config.caption_channels
         return context if width is None else timestep_mlp(w, context, width, self.c, "gelu_tanh")
 
-    def block(self, w: Scope, x: Value) -> Value:
+    def block(self, w: Scope, x: Value, compresses: bool) -> Value:
         """BasicTransformerBlock with adaLN-single: one modulation for all, and a table of its
         own."""
         c, heads, eps = self.c, self.config.num_attention_heads, self.config.norm_eps
         parts = self.modulation + w.scale_shift_table.tensor(1, 6, c)
         shift, scale, gate, shift_ff, scale_ff, gate_ff = (nn.token(parts, i) for i in range(6))
         h = nn.ada_layer_norm(x, scale, shift, eps)
-        x = x + attention(w.attn1, h, h, c, c, heads, qkv_bias=True) * gate
+        if compresses:
+            seen = self.compressed_attention(w.attn1, h)
+        else:
+            seen = attention(w.attn1, h, h, c, c, heads, qkv_bias=True)
+        x = x + seen * gate
         text = self.config.cross_attention_dim or c
         x = x + attention(w.attn2, x, self.context, c, text, heads, qkv_bias=True, mask=self.mask)
         h = nn.ada_layer_norm(x, scale_ff, shift_ff, eps)
         return x + feed_forward(w.ff, h, c, "gelu_tanh") * gate_ff
+
+    def compressed_attention(self, w: Scope, x: Value) -> Value:
+        """To fewer keys: those of a square of tokens become one. Keys and values are linear in the
+        tokens, and so is what makes them fewer, so that one convolution does both: see
+        `_compressing`."""
+        c, scale = self.c, self.config.kv_compress_scale
+        image = nn.unflatten(x, self.patches)
+        q = nn.linear(w.to_q, x, c, c)
+        k, v = (
+            nn.layer_norm(
+                w.norm,
+                nn.flatten(nn.conv2d(made, image, c, c, kernel=scale, stride=scale, padding=0)),
+                c,
+            )
+            for made in (w.to_k, w.to_v)
+        )
+        return nn.linear(w.to_out[0], nn.attention(q, k, v, self.config.num_attention_heads), c, c)
 
 
 def build_pixart(config: PixArtConfig) -> _core.Graph:
@@ -143,6 +178,38 @@ def build_pixart(config: PixArtConfig) -> _core.Graph:
     [n, t] added to scores -> `sample` [n, h, w, out_channels]. α at 1024 pixels also takes
     `resolution` [n, 2] (height and width) and `aspect_ratio` [n, 1]."""
     return _PixArt(config).build()
+
+
+Sizes = Mapping[str, Sequence[int]]
+
+
+def _stored(sizes: Sizes, config: PixArtConfig) -> dict[str, Sequence[int]]:
+    """The tensors that a file has for the graph's weights: `sr`, a convolution of each channel by
+    itself, apart from the layers before it."""
+    stored = dict(sizes)
+    c, scale = config.channels, config.kv_compress_scale
+    for i in config.kv_compress_layers:
+        at = f"transformer_blocks.{i}.attn1"
+        stored |= {f"{at}.{name}.weight": (c, c) for name in ("to_k", "to_v")}
+        stored |= {f"{at}.sr.weight": (c, 1, scale, scale), f"{at}.sr.bias": (c,)}
+    return stored
+
+
+def _compressing(
+    tensors: Mapping[str, Any], config: PixArtConfig, dtype: str
+) -> dict[str, _core.Tensor]:
+    """The graph's weights of a file's: `sr` after a linear layer is one convolution, with as many
+    multiplications as the layer had."""
+    weights = dict(tensors)
+    for i in config.kv_compress_layers:
+        at = f"transformer_blocks.{i}.attn1"
+        sr, shift = (weights.pop(f"{at}.sr.{leaf}").to_float() for leaf in ("weight", "bias"))
+        for name in (f"{at}.to_k", f"{at}.to_v"):
+            linear, bias = (weights[f"{name}.{leaf}"].to_float() for leaf in ("weight", "bias"))
+            both = linear[:, :, None, None] * sr
+            weights[f"{name}.weight"] = _core.quantize(both, dtype)
+            weights[f"{name}.bias"] = _core.Tensor.from_array(bias * sr.sum((1, 2, 3)) + shift)
+    return weights
 
 
 class PixArtTransformer2DModel(Model):
@@ -160,6 +227,18 @@ class PixArtTransformer2DModel(Model):
     @classmethod
     def build(cls, config: PixArtConfig) -> _core.Graph:
         return build_pixart(config)
+
+    @classmethod
+    def from_component(
+        cls, component: Component, options: RunOptions | None = None
+    ) -> PixArtTransformer2DModel:
+        config = cls.read_config(component.config)
+        if not config.kv_compress_layers:
+            return super().from_component(component, options)
+        graph, options = cls.build(config), options or RunOptions()
+        stored = component.weights(_stored(graph.weights, config))
+        weights = _compressing(stored, config, options.resolved_dtype())
+        return cls(config, make_network(graph, weights, options))
 
     def __call__(
         self,

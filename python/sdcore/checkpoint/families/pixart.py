@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from sdcore.checkpoint.clue import Clue
 from sdcore.checkpoint.family import (
     DENOISER,
@@ -33,6 +35,7 @@ _DPM: Config = {
 }
 _ALPHA_CAPTION, _SIGMA_CAPTION = 120, 300  # tokens
 _HEAD = 72  # channels, which no shape tells
+_COMPRESSES = re.compile(r"transformer_blocks\.(\d+)\.attn1\.sr\.weight")
 
 
 def _config(tensors: Tensors) -> Config:
@@ -44,6 +47,15 @@ def _config(tensors: Tensors) -> Config:
     sample = side(tensors, r"pos_embed\.pos_embed") * patch
     if not sample:
         sample = 64 if captions == _ALPHA_CAPTION and not sizes else 128
+    fewer = {
+        int(found[1]): tensor.shape[-1]
+        for name, tensor in tensors.items()
+        if (found := _COMPRESSES.fullmatch(name))
+    }
+    compression = {
+        "kv_compress_layers": sorted(fewer),
+        "kv_compress_scale": max(fewer.values(), default=1),
+    }
     return {
         "_class_name": "PixArtTransformer2DModel",
         "sample_size": sample,
@@ -58,6 +70,7 @@ def _config(tensors: Tensors) -> Config:
         "use_additional_conditions": sizes,
         # Σ's makers have half a place a patch at 256 pixels too; α's have not.
         "interpolation_scale": None if captions == _ALPHA_CAPTION else sample / 64,
+        **(compression if fewer else {}),
     }
 
 

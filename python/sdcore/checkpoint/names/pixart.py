@@ -34,6 +34,8 @@ TELLING: tuple[Row, ...] = (
 BLOCK: tuple[Row, ...] = (
     ("scale_shift_table", "scale_shift_table"),
     ("attn.proj", "attn1.to_out.0"),
+    ("attn.sr", "attn1.sr"),  # where keys and values are made fewer; diffusers has no name for it
+    ("attn.norm", "attn1.norm"),
     ("cross_attn.q_linear", "attn2.to_q"),
     ("cross_attn.proj", "attn2.to_out.0"),
     ("mlp.fc1", "ff.net.0.proj"),
