@@ -73,6 +73,7 @@ def draw(pipe: Any, *prompts: Any, **arguments: Any) -> np.ndarray:
         ("(a (b:2) c:3)", [("a ", 3.0), ("b", 6.0), (" c", 3.0)]),
         ("([a])", [("a", 1.0)]),
         ("(a:much)", [("a:much", 1.1)]),
+        ("(a:12345)", [("a:12345", 1.1)]),
         ("a:1.3)", [("a:1.3)", 1.0)]),
         ("a) b]", [("a) b]", 1.0)]),
         ("(a [b", [("a ", 1.1), ("b", 1.0)]),
@@ -85,6 +86,33 @@ def test_the_pieces_of_a_prompt(prompt: str, pieces: list[tuple[str, float]]) ->
     assert [piece.text for piece in found] == [text for text, _ in pieces]
     assert [p.weight for p in found] == pytest.approx([w for _, w in pieces], abs=1e-12)
     assert {piece.section for piece in found} == {0}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "warnings"),
+    [
+        ("(a:1.3) ((b)) [c] (d (e:2) f:.5), (g: h i), (at http://x), 1:2)", []),
+        (r"\(a:b\) <lora:gone:0.5> :)", []),
+        ("(cat:much) (dog:1.3)", ["(cat:much): 'much' is no weight"]),
+        ("(cat:1,3) ((dog:1.2.3))", ["(cat:1,3): '1,3'", "(dog:1.2.3): '1.2.3'"]),
+        ("(cat:) (dog:12345)", ["(cat:): ''", "(dog:12345): '12345'"]),
+        ("a (red [cat", ["a ( is never closed, and weighs all that follows: (red [cat"]),
+    ],
+)
+def test_what_may_have_been_meant_as_weights_is_said(
+    pipe: Any, prompt: str, warnings: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the picture is drawn all the same."""
+    pipe.lora_dir = None
+    expected = draw(pipe, prompt.replace("<lora:gone:0.5>", ""))
+    caplog.clear()
+    assert np.array_equal(draw(pipe, prompt), expected)
+    said = [m for m in caplog.messages if m.startswith("[prompt]")]
+    assert len(said) == len(warnings)
+    assert all(one in line for one, line in zip(warnings, said, strict=True))
+    caplog.clear()
+    draw(pipe, "x", negative_prompt=prompt)
+    assert len([m for m in caplog.messages if m.startswith("[prompt]")]) == len(warnings)
 
 
 def test_break_parts_a_prompt() -> None:

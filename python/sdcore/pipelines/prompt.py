@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
+from sdcore.prompts import attention
 from sdcore.prompts.lora_tags import LoraTag, split_tags
 
 __all__ = ["Given", "Prompt", "Texts", "make_prompts"]
@@ -46,6 +47,8 @@ class Prompt:
     def read(cls, written: tuple[str, ...], negative: bool = False) -> Prompt:
         """A prompt with the tags taken out of its texts; a negative one has none."""
         first = written[0] if written else ""
+        for text in dict.fromkeys(written):
+            attention.warn(text)
         if negative:
             return cls(written, negative, first)
         split = [split_tags(text) for text in written]

@@ -9,16 +9,21 @@ BREAK     what follows goes into a chunk of its own
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Piece", "parse"]
+__all__ = ["Piece", "misread", "parse", "warn"]
+
+log = logging.getLogger("sdcore")
 
 _ROUND, _SQUARE = 1.1, 1 / 1.1
 _SIGNS = re.compile(
-    r"\\[\\()\[\]]|\\|\(|\[|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)|\)|\]|[^\\()\[\]:]+|:"
+    r"\\[\\()\[\]]|\\|\(|\[|:\s*(?P<weight>[+-]?(?:\d{1,4}(?:\.\d*)?|\.\d+))\s*\)|\)|\]|[^\\()\[\]:]+|:"
 )
+# What stands where a weight would, in one word.
+_NO_WEIGHT = re.compile(r":(?!/)\s*([^\s:,()\[\]]+|[+-]?\d*[.,]\d+)?\s*$")
 _BREAK = re.compile(r"\s*\bBREAK\b\s*")
 
 
@@ -64,6 +69,32 @@ def parse(prompt: str) -> list[Piece]:
         for start in starts:
             multiply(start, factor)
     return list(_joined(pieces)) or [Piece("")]
+
+
+def misread(prompt: str) -> list[str]:
+    """What a person may have meant as weights and `parse` takes for words, in words of its own."""
+    found, opened = [], []
+    for match in _SIGNS.finditer(prompt):
+        sign = match[0]
+        if sign == "(":
+            opened.append(match.end())
+        elif sign.endswith(")") and not sign.startswith("\\") and opened:
+            inside = prompt[opened.pop() : match.start()]
+            tail = _NO_WEIGHT.search(inside) if match["weight"] is None else None
+            if tail:
+                group = f"({inside})" if len(inside) < 40 else f"(…{inside[-39:]})"
+                found.append(f"{group}: '{tail[1] or ''}' is no weight, so it is words, times 1.1")
+    if opened:
+        found.append(
+            f"a ( is never closed, and weighs all that follows: {prompt[opened[0] - 1 :]:.40}"
+        )
+    return found
+
+
+def warn(prompt: str) -> None:
+    """Says in warnings what `misread` finds."""
+    for what in misread(prompt):
+        log.warning("[prompt] %s", what)
 
 
 def _joined(pieces: list[Piece]) -> Iterator[Piece]:
