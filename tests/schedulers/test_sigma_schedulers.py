@@ -97,6 +97,9 @@ def test_lcm_agrees_with_diffusers(prediction, original, monkeypatch):
             "clip_sample": clip,
         }
         chain("LCMScheduler", config, steps, monkeypatch)
+        for strength in (0.3, 0.77):
+            if steps <= int(original * strength):
+                chain("LCMScheduler", config, steps, monkeypatch, {"strength": strength})
 
 
 ALGORITHMS = ("dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver")

@@ -31,7 +31,7 @@ Array = NDArray[np.float32]
 def new_scheduler(pipe: DiffusionPipeline, request: Request) -> Scheduler:
     """A scheduler of this call's own, with its table: two calls never meet."""
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = pipe.table_options(request)
     if request.eta is not None:
         if "eta" in inspect.signature(scheduler.make_table).parameters:
             options["eta"] = request.eta

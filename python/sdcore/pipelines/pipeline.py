@@ -341,6 +341,10 @@ class DiffusionPipeline(EmbeddingsMixin):
             return 0
         return request.steps - max(int(request.steps * request.strength), 1)
 
+    def table_options(self, request: Request) -> dict[str, Any]:
+        """What the step table is made with, beside the steps and the first of them."""
+        return {}
+
     def rows(self, scheduler: Scheduler, request: Request) -> Sequence[Row]:
         """Those of the step table that a call runs."""
         return scheduler.table.rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.pipeline import DiffusionPipeline
 from sdcore.pipelines.request import Prompt, Request, finite, whole
 from sdcore.schedulers import Scheduler
+from sdcore.schedulers.lcm import LCMScheduler
 
 __all__ = ["UNET_ARGUMENTS", "UNetPipeline", "unet_inputs"]
 
@@ -75,6 +77,18 @@ class UNetPipeline(DiffusionPipeline):
             (layers,) if isinstance(layers, str) else tuple(layers),
             **self.guidance_options(request),
         )
+
+    def _spreads_steps(self, request: Request) -> bool:
+        """Latent consistency models make all their steps from a picture too, over a part of the
+        schedule, as diffusers' pipeline for them; all others leave out the first ones."""
+        distilled = self.unet.config.time_cond_proj_dim is not None
+        return distilled and request.images is not None and isinstance(self.scheduler, LCMScheduler)
+
+    def first_step(self, request: Request) -> int:
+        return 0 if self._spreads_steps(request) else super().first_step(request)
+
+    def table_options(self, request: Request) -> dict[str, Any]:
+        return {"strength": request.strength} if self._spreads_steps(request) else {}
 
     def keeps_between_steps(self, request: Request) -> DeepFeatures | None:
         interval = whole(request.extra.get("cache_interval", 1), "cache_interval", 1)

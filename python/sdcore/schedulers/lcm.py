@@ -27,10 +27,17 @@ _DEFAULTS = {
 }
 
 
-def lcm_table(config: Config, steps: int, *, original_inference_steps: int | None = None) -> Table:
-    """Each step guesses the image and takes it back to the next level with new noise."""
+def lcm_table(
+    config: Config,
+    steps: int,
+    *,
+    original_inference_steps: int | None = None,
+    strength: float = 1.0,
+) -> Table:
+    """Each step guesses the image and takes it back to the next level with new noise. `strength` is
+    the share of the timesteps, from the cleanest, that the steps are spread over."""
     original = original_inference_steps or config.original_inference_steps
-    timesteps = distilled_timesteps(config, steps, original, "lcm")
+    timesteps = distilled_timesteps(config, steps, original, "lcm", strength)
     alphas, limits = alphas_cumprod(config).astype(float), bounds(config)
     scaling = number(config, "timestep_scaling")
 
@@ -46,8 +53,10 @@ def lcm_table(config: Config, steps: int, *, original_inference_steps: int | Non
     return Table(tuple(rows))
 
 
-def distilled_timesteps(config: Config, steps: int, original: int, place: str) -> list[int]:
-    """Some of the timesteps that the model was distilled on."""
+def distilled_timesteps(
+    config: Config, steps: int, original: int, place: str, strength: float = 1.0
+) -> list[int]:
+    """Some of the timesteps that the model was distilled on, of the share `strength` of them."""
     check_steps(config, steps)
     total = config.num_train_timesteps
     if not steps <= original <= total:
@@ -55,8 +64,14 @@ def distilled_timesteps(config: Config, steps: int, original: int, place: str) -
             f"[{place}] original_inference_steps must be from {steps}, the number of steps, to "
             f"{total}, got {original}"
         )
-    distilled = np.arange(original, 0, -1) * (total // original) - 1
-    chosen = np.floor(np.linspace(0, original, steps, endpoint=False)).astype(int)
+    used = int(original * strength)
+    if steps > used:
+        raise InvalidArgumentError(
+            f"[{place}] a strength of {strength:g} leaves {used} of {original} timesteps for "
+            f"{steps} steps; give more strength or fewer steps"
+        )
+    distilled = np.arange(used, 0, -1) * (total // original) - 1
+    chosen = np.floor(np.linspace(0, used, steps, endpoint=False)).astype(int)
     return [int(t) for t in distilled[chosen]]
 
 
