@@ -72,6 +72,15 @@ def test_ddpm_agrees_with_diffusers(betas, prediction, spacing, monkeypatch):
         chain("DDPMScheduler", {**config, **variant}, steps, monkeypatch)
 
 
+@pytest.mark.parametrize("name", ["DDIMScheduler", "DDPMScheduler", "LCMScheduler"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_thresholding_agrees_with_diffusers(name, prediction, monkeypatch):
+    config = {**SD, "prediction_type": prediction, "clip_sample": False, "thresholding": True}
+    for steps, largest in itertools.product((1, 7, 23), (1.0, 2.5)):
+        variant = {"sample_max_value": largest, "dynamic_thresholding_ratio": 0.9}
+        chain(name, {**config, **variant}, steps, monkeypatch)
+
+
 @pytest.mark.parametrize("name", ["DDIMScheduler", "DDPMScheduler"])
 @pytest.mark.parametrize("shipped", ["sd15", "sd21"])
 def test_every_training_timestep_chained(name, shipped, monkeypatch):

@@ -47,6 +47,17 @@ def dpmpp_2s_ancestral(model, x, sigmas, noises):
         yield x
 
 
+def euler_ancestral(model, x, sigmas, noises):
+    """Karras et al. 2022's Euler step, down to the level that leaves room for noise. diffusers' has
+    no curves."""
+    for i, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
+        slope = (x - model(x, sigma)) / sigma
+        up = min(following, math.sqrt(following**2 * (sigma**2 - following**2) / sigma**2))
+        down = math.sqrt(following**2 - up**2)
+        x = x + slope * (down - sigma) + noises[i] * up
+        yield x
+
+
 def dpmpp_3m_sde(model, x, sigmas, noises):
     """Exponential integrator of third order for the SDE of eta = 1."""
     seen, lengths = [], []
@@ -73,6 +84,7 @@ def dpmpp_3m_sde(model, x, sigmas, noises):
 
 
 REFERENCES = {
+    "EulerAncestralDiscreteScheduler": euler_ancestral,
     "DPMSolver2SAncestralScheduler": dpmpp_2s_ancestral,
     "DPMSolver3MSDEScheduler": dpmpp_3m_sde,
 }
@@ -80,7 +92,15 @@ REFERENCES = {
 
 @pytest.mark.parametrize("name", REFERENCES)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("curve", [{}, {"use_karras_sigmas": True}])
+@pytest.mark.parametrize(
+    "curve",
+    [
+        {},
+        *({f"use_{curve}_sigmas": True} for curve in ("karras", "exponential", "beta")),
+        *({"noise_schedule": name} for name in ("sgm_uniform", "simple", "ays", "kl_optimal")),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 20])
 def test_samplers_agree_with_their_formulas(steps, curve, prediction, name):
     rng = np.random.default_rng(steps)

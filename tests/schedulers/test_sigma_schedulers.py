@@ -226,9 +226,19 @@ def test_other_options_agree_with_diffusers(steps, monkeypatch):
     ],
 )
 @pytest.mark.parametrize("steps", STEPS)
-def test_pure_noise_agrees_with_diffusers(name, steps, monkeypatch):
-    config = {**SD, "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    chain(name, {**config, "prediction_type": "v_prediction"}, steps, monkeypatch)
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_pure_noise_agrees_with_diffusers(name, spacing, steps, monkeypatch):
+    config = {**SD, "rescale_betas_zero_snr": True, "timestep_spacing": spacing}
+    for prediction in ("v_prediction", *(["sample"] if SIGMA_CLASSES[name] == PREDICTIONS else [])):
+        chain(name, {**config, "prediction_type": prediction}, steps, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["LCMScheduler", "TCDScheduler"])
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
+def test_few_steps_from_pure_noise_agree_with_diffusers(name, prediction, monkeypatch):
+    config = {**SD, "rescale_betas_zero_snr": True, "prediction_type": prediction}
+    for steps in (1, 4):
+        chain(name, config, steps, monkeypatch)
 
 
 @pytest.mark.parametrize("name", [*SIGMA_CLASSES, *OTHERS])
