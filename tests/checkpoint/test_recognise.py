@@ -82,6 +82,12 @@ def vae(prefix="first_stage_model."):
     return shapes({prefix + name: value.shape for name, value in state.items()})
 
 
+def without_middle(tensors):
+    """As distillation leaves it out, or its attention."""
+    return {k: t for k, t in tensors.items() if "middle_block.1." not in k and "mid_block" not in k}
+
+
+LABEL = "model.diffusion_model.label_emb.0.0.weight"
 SD1_CLIP = "cond_stage_model.transformer."
 WHOLE = {
     "sd1": lambda: unet(SD15) | vae() | clip(SD1_CLIP),
@@ -168,11 +174,41 @@ OTHERS = {
             {"model.diffusion_model.input_blocks.1.1.time_stack.0.attn1.to_q.weight": (320, 320)}
         ),
     ),
-    "distilled": (
-        "sd1-small",
-        {k: v for k, v in unet(SD15).items() if ".middle_block.1." not in k},
+    "distilled": ("sd1-small", without_middle(unet(SD15))),
+    "distilled sd2": ("sd1-small", without_middle(unet(SD2))),
+    "koala": ("sdxl-small", without_middle(unet(SDXL))),
+    "ssd-1b": ("sdxl-small", without_middle(diffusers_unet(SDXL))),
+    "sd1 of other trainers": ("sd1", unet(SD15, "model.model.")),
+    "sd3 of other trainers": (
+        "sd3",
+        {"net.joint_blocks.0.context_block.adaLN_modulation.1.weight": (9216, 1536)},
+    ),
+    "unclip-l": ("sd2-unclip", unet(SD2) | shapes({LABEL: (1280, 1536)})),
+    "unclip-h": ("sd2-unclip", unet(SD2) | shapes({LABEL: (1280, 2048)})),
+    "diffusers' unclip": (
+        "sd2-unclip",
+        diffusers_unet(SD2) | shapes({"class_embedding.linear_1.weight": (1280, 2048)}),
     ),
 }
+
+
+@pytest.mark.parametrize(
+    "depth, second, title",
+    [(24, False, "medium"), (24, True, "3.5 medium"), (38, False, "3.5 large")],
+)
+@pytest.mark.parametrize("names", ["original", "diffusers"])
+def test_which_stable_diffusion_3(depth, second, title, names):
+    original = names == "original"
+    block = (
+        "joint_blocks.{}.context_block.adaLN_modulation.1"
+        if original
+        else ("transformer_blocks.{}.norm1_context.linear")
+    )
+    more = "joint_blocks.0.x_block.attn2.qkv" if original else "transformer_blocks.0.attn2.to_q"
+    prefix = "model.diffusion_model." if original else "transformer."
+    tensors = [block.format(i) for i in range(depth)] + [more] * second
+    kind = recognise(shapes({f"{prefix}{name}.weight": (8, 8) for name in tensors}))
+    assert (kind.family, kind.title) == ("sd3", f"Stable Diffusion 3, {title}")
 
 
 @pytest.mark.parametrize("family", WHOLE)

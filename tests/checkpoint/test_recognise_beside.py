@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderTiny, ControlNetModel, SD3ControlNetModel, T2IAdapter
 from safetensors.torch import save_file
 from test_recognise import Shape, shapes, unet, vae
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from sdcore import UnsupportedModelError, _core, checkpoint, cli
 from sdcore.checkpoint.detect import FAMILIES, recognise
@@ -96,6 +97,16 @@ ROWS = [
         lora("transformer.transformer_blocks.0.attn2.to_k.", "lora_A", 1152)),
     Row("flux", "lora", "a LoRA for FLUX, in diffusers' names",
         lora("transformer.single_transformer_blocks.0.attn.to_q.", "lora_A", 3072)),
+    Row("flux of two streams", "lora", "a LoRA for FLUX, in diffusers' names",
+        lora("transformer.transformer_blocks.0.attn.add_q_proj.", "lora_A", 3072)
+        | lora("transformer.single_transformer_blocks.0.attn.to_q.", "lora_A", 3072)),
+    Row("OneTrainer's sd3", "lora", f"a LoRA for Stable Diffusion 3, {KOHYA}",
+        lora("lora_transformer_transformer_blocks_0_attn_add_q_proj.", "lora_down", 1536)),
+    Row("SimpleTuner", "lora", f"a LoRA for {XL}, a LoKr, in LyCORIS's names",
+        {"lycoris_down_blocks_2_attentions_0_transformer_blocks_4_attn1_to_q.lokr_w1": (8, 8)}),
+    Row("with its own words", "lora", f"a LoRA for {SD}, {KOHYA}",
+        lora(f"lora_unet_{TO_K}.", "lora_down", 768)
+        | {"bundle_emb.cat.string_to_param.*": (2, 768)}),
     Row("diffusers", "lora", f"a LoRA for {SD}, in diffusers' names",
         lora(f"unet.{PEFT}.", "lora_A", 768)),
     Row("diffusers' first", "lora", f"a LoRA for {SD}, in names of attention processors",
@@ -190,6 +201,9 @@ ROWS = [
     # the rest
     Row("vae", "vae", "a VAE alone, of 4 latent channels",
         {name: t.shape for name, t in vae("").items()}),
+    Row("vae of a trainer", "vae", "a VAE alone, of 4 latent channels",
+        {name: t.shape for name, t in vae("").items()}
+        | {"loss.logvar": (), "loss.discriminator.main.0.weight": (64, 3, 4, 4)}),
     Row("sd3 vae", "vae", "a VAE alone, of 16 latent channels",
         {"decoder.mid.block_1.norm1.weight": (512,), "decoder.conv_in.weight": (512, 16, 3, 3)}),
     Row("taesd", "taesd", "a tiny autoencoder (TAESD), of 4 latent channels", old_tiny(4)),
@@ -256,6 +270,56 @@ def test_metadata_tells_what_tensors_do_not():
     # What tensors say is believed first.
     kind = recognise(shapes(ROWS[0].sizes), {"ss_base_model_version": "sdxl_base_v1-0"})
     assert kind.target == "sd1"
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+@pytest.mark.parametrize(
+    "name, title",
+    [
+        ("pytorch_lora_weights", f"a LoRA for {SD}, in diffusers' names"),
+        ("adapter_model", f"a LoRA for {XL}, in PEFT's names"),
+        ("learned_embeds", f"a textual-inversion embedding for {SD}"),
+    ],
+)
+def test_folders_of_adapters(tmp_path, name, title, ending):
+    (row,) = (row for row in ROWS if row.title == title and row.name in NAMED.values())
+    tensors = {key: torch.zeros(size) for key, size in row.sizes.items()}
+    if ending == "bin":
+        torch.save(tensors, tmp_path / f"{name}.bin")
+    else:
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    opened = checkpoint.open(tmp_path)
+    assert opened.title == title and opened.tensors.keys() == tensors.keys()
+
+
+NAMED = {
+    "pytorch_lora_weights": "diffusers",
+    "adapter_model": "PEFT",
+    "learned_embeds": "one token",
+}
+
+
+@pytest.mark.parametrize(
+    "make, title",
+    [
+        (lambda: ControlNetModel(cross_attention_dim=768, block_out_channels=(32, 32, 32, 32)),
+         f"a ControlNet for {SD}"),
+        (lambda: T2IAdapter(adapter_type="full_adapter", channels=(320, 320, 320, 320)),
+         f"a T2I-Adapter for {SD}"),
+        (AutoencoderTiny, "a tiny autoencoder (TAESD), of 4 latent channels"),
+        (lambda: CLIPVisionModelWithProjection(
+            CLIPVisionConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+                             num_attention_heads=1, image_size=28, patch_size=14)),
+         "a CLIP image encoder"),
+    ],
+)  # fmt: skip
+def test_folders_of_one_network(tmp_path, make, title):
+    """As diffusers and transformers save them."""
+    make().save_pretrained(tmp_path)
+    opened = checkpoint.open(tmp_path)
+    assert opened.title == title and not opened.kind.about.runs
+    with pytest.raises(UnsupportedModelError, match=r"holds a "):
+        checkpoint.open_model(tmp_path)
 
 
 @pytest.mark.parametrize("form", ["dict", "parameters", "diffusers"])

@@ -55,8 +55,9 @@ _TEXT_LAYER = (
 )
 _LORA = Marks(
     targets=(
-        ("sd3", Clue(r"joint_blocks[._]\d+[._](x|context)_block|[._]attn[._]add_[qkv]_proj")),
+        # FLUX has blocks of SD 3's names, too.
         ("flux", Clue(r"double_blocks[._]\d|single_transformer_blocks[._]\d")),
+        ("sd3", Clue(r"joint_blocks[._]\d+[._](x|context)_block|[._]attn[._]add_[qkv]_proj")),
         ("pixart", Clue(_READS_TEXT, (None, 1152))),
         ("pixart", Clue(r"[._]adaln_single[._]|cross_attn[._]kv_linear")),
         ("sdxl", Clue(_READS_TEXT, (None, 2048))),
@@ -170,6 +171,24 @@ _LATENTS = tuple(
         Clue(r"(^|\.)encoder\.conv_out\.weight$", (2 * channels,)),
     )
 )
+# A model itself.
+MODEL = Marks(
+    details=(
+        (("an LCM, distilled with guidance", Clue(r"time_embed(ding)?\.cond_proj\.weight$")),),
+        (
+            ("which predicts v", Clue(r"^v_pred$")),
+            ("which predicts v of EDM (CosXL)", Clue(r"^edm_vpred\.sigma_max$")),
+        ),
+        (("down to no signal (zero SNR)", Clue(r"^ztsnr$")),),
+        (("in scaled float8", Clue(r"(^|\.)scaled_fp8$|\.(scale_weight|weight_scale)$")),),
+    )
+)
+_SD3 = (
+    ("3.5 large", Clue(r"(^|\.)(joint|transformer)_blocks\.37\.")),
+    ("3.5 medium", Clue(r"(^|\.)(joint_blocks\.\d+\.x_block|transformer_blocks\.\d+)\.attn2\.")),
+    ("medium", Clue(r"(^|\.)(joint|transformer)_blocks\.23\.")),
+)
+
 MARKS: Mapping[str, Marks] = {
     "lora": _LORA,
     "lycoris": _LORA,
@@ -184,21 +203,10 @@ MARKS: Mapping[str, Marks] = {
     "embedding": _EMBEDDING,
     "vae": Marks(details=(_LATENTS,)),
     "taesd": Marks(details=(_LATENTS,)),
+    "sd3": Marks(details=(_SD3, *MODEL.details)),
     "esrgan": Marks(
         details=(
             (("the small network (SRVGGNetCompact)", Clue(r"(^|\.)body\.1\.weight$", (64,))),),
         )
     ),
 }
-# A model itself.
-MODEL = Marks(
-    details=(
-        (("an LCM, distilled with guidance", Clue(r"time_embed(ding)?\.cond_proj\.weight$")),),
-        (
-            ("which predicts v", Clue(r"^v_pred$")),
-            ("which predicts v of EDM (CosXL)", Clue(r"^edm_vpred\.sigma_max$")),
-        ),
-        (("down to no signal (zero SNR)", Clue(r"^ztsnr$")),),
-        (("in scaled float8", Clue(r"(^|\.)scaled_fp8$|\.(scale_weight|weight_scale)$")),),
-    )
-)

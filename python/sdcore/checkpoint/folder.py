@@ -20,6 +20,8 @@ FORMATS = (
     (("diffusion_pytorch_model", "model"), "safetensors"),
     (("diffusion_pytorch_model", "pytorch_model"), "bin"),
 )
+# Stems of what diffusers and PEFT save alone: LoRA, and a textual inversion.
+ADAPTERS = ("pytorch_lora_weights", "adapter_model", "learned_embeds")
 # A part's folder given alone: what its config's class is called in a pipeline.
 ROLES = {
     "UNet2DConditionModel": "unet",
@@ -36,25 +38,34 @@ ROLES = {
 
 
 def read_folder(folder: Path, variant: str | None) -> Contents:
-    """Tensors are named after their part: `unet.conv_in.weight`."""
+    """Tensors are named after their part: `unet.conv_in.weight`; those of what is no part of a
+    model have the names of their file."""
     index = folder / "model_index.json"
     metadata = read_json(index) if index.is_file() else {}
     parts = {name: folder / name for name in NETWORKS if (folder / name).is_dir()}
     if not any(name in parts for name in DENOISERS):
+        if adapter := _adapter_file(folder):
+            return read_file(adapter)
         parts = _single_part(folder)
     contents = Contents("diffusers", {}, metadata)
     for name, path in parts.items():
         if metadata.get(name) == [None, None]:  # how a pipeline says that it goes without
             continue
-        if (path / "config.json").is_file():
+        if name and (path / "config.json").is_file():
             contents.configs[name] = read_json(path / "config.json")
         for key, tensor in _read_weights(path, variant).items():
-            contents.tensors[f"{name}.{key}"] = tensor
+            contents.tensors[f"{name}.{key}" if name else key] = tensor
     scheduler = folder / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():
         contents.configs["scheduler"] = read_json(scheduler)
     contents.tokenizers = {name: folder / name for name in TOKENIZERS if (folder / name).is_dir()}
     return contents
+
+
+def _adapter_file(folder: Path) -> Path | None:
+    """What training scripts leave in a folder of its own."""
+    paths = (folder / f"{stem}.{ending}" for stem in ADAPTERS for ending in ("safetensors", "bin"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _single_part(folder: Path) -> dict[str, Path]:
@@ -65,6 +76,8 @@ def _single_part(folder: Path) -> dict[str, Path]:
         for name in classes:
             if name in ROLES:
                 return {ROLES[name]: folder}
+        if any((folder / name).is_file() for name in _weight_files(folder, None)):
+            return {"": folder}  # an adapter or the like, which its tensors tell
         raise UnsupportedModelError(
             f"[checkpoint] folder '{folder}' holds a {classes[-1] or 'network without a class'}, "
             "which sdcore does not know"

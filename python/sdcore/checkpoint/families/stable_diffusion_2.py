@@ -9,6 +9,7 @@ from sdcore.checkpoint.unet_families import (
     CONTEXT,
     CONV_IN,
     DDIM,
+    MIDDLE,
     ONE_CLIP,
     OPEN_CLIP,
     PNDM,
@@ -45,6 +46,7 @@ FAMILIES = {
 RULES: Rules = (
     ("sd2-inpaint", (Clue(CONV_IN, (None, 9)), Clue(CONTEXT, (None, 1024)))),
     ("sd2-depth", (Clue(CONV_IN, (None, 5)), Clue(CONTEXT, (None, 1024)))),
-    ("sd2", (Clue(CONV_IN), Clue(CONTEXT, (None, 1024)))),
-    ("sd2", (Clue(CONV_IN), Clue(OPEN_CLIP))),
+    # What has no middle block is a distilled one, told after these.
+    ("sd2", (Clue(CONV_IN), Clue(CONTEXT, (None, 1024)), Clue(MIDDLE))),
+    ("sd2", (Clue(CONV_IN), Clue(OPEN_CLIP), Clue(MIDDLE))),
 )

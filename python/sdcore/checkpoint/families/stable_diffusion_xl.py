@@ -7,9 +7,11 @@ from sdcore.checkpoint.family import Config, Family, Folder, Layout, Original, R
 from sdcore.checkpoint.names import clip
 from sdcore.checkpoint.unet_families import (
     BANG,
+    CONTEXT,
     CONV_IN,
     EULER,
     LABEL,
+    MIDDLE,
     SDXL,
     TWO_CLIPS,
     UNET,
@@ -69,12 +71,18 @@ FAMILIES = {
     "sdxl-edit": _family(
         "Stable Diffusion XL for editing", "StableDiffusionXLInstructPix2PixPipeline"
     ),
+    # SSD-1B, Segmind-Vega, KOALA-700M: levels of uneven depths, and no attention in the middle.
+    "sdxl-small": Family(
+        "a distilled Stable Diffusion XL without attention in the middle",
+        hint="which sdcore does not run yet",
+    ),
 }
 
 RULES: Rules = (
     ("sdxl-refiner", (Clue(LABEL, (None, 2560)),)),
     ("sdxl-inpaint", (Clue(LABEL, (None, 2816)), Clue(CONV_IN, (None, 9)))),
     ("sdxl-edit", (Clue(LABEL, (None, 2816)), Clue(CONV_IN, (None, 8)))),
-    ("sdxl", (Clue(LABEL, (None, 2816)),)),
+    ("sdxl", (Clue(LABEL, (None, 2816)), Clue(MIDDLE))),
+    ("sdxl-small", (Clue(LABEL, (None, 2816)), Clue(CONTEXT))),
     ("sdxl", (Clue(LABEL), Clue(_SECOND_CLIP))),
 )
