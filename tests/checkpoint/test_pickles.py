@@ -70,7 +70,7 @@ def same(path, want):
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 INTEGERS = [torch.int64, torch.int32, torch.int16, torch.int8]
-FLOAT8 = [torch.float8_e4m3fn, torch.float8_e5m2]
+FLOAT8 = [getattr(torch, f"float8_{name}") for name in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz")]
 NO_WEIGHTS = [torch.uint8, torch.bool, torch.complex64, torch.complex128, torch.uint16]
 
 

@@ -15,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sdcore import CheckpointError, SDCoreError, UnsupportedModelError, _core
+from sdcore import CheckpointError, SDCoreError, UnsupportedModelError, _core, checkpoint, convert
 from sdcore.checkpoint import safetensors as ours
 from sdcore.checkpoint.tensor import ForeignTensor, core_tensor
 
@@ -74,7 +74,10 @@ def test_odd_addresses(tmp_path):
         assert np.array_equal(got["x"].to_float(), values)
 
 
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+FLOAT8 = ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz", "e8m0fnu")
+
+
+@pytest.mark.parametrize("dtype", [getattr(torch, f"float8_{name}") for name in FLOAT8], ids=str)
 def test_float8_widens_exactly(tmp_path, dtype):
     values = torch.arange(256, dtype=torch.uint8).view(dtype).reshape(16, 16)
     safetensors.torch.save_file({"x": values}, tmp_path / "x")
@@ -86,7 +89,40 @@ def test_float8_widens_exactly(tmp_path, dtype):
     assert np.array_equal(core.to_float(), want, equal_nan=True)
 
 
-@pytest.mark.parametrize("dtype", ["U8", "BOOL", "U16", "F8_E8M0"])
+def test_float4(tmp_path):
+    """Two in a byte, the first in the lower half; of rows of an odd length too."""
+    codes = np.arange(256, dtype=np.uint8)
+    values = torch.from_numpy(codes.reshape(16, 16)).view(torch.float4_e2m1fn_x2)
+    safetensors.torch.save_file({"x": values}, tmp_path / "x")
+    got = read(tmp_path / "x")[0]["x"]
+    assert (got.type, got.shape, got.nbytes) == ("f4", (16, 32), 256)
+    sizes = [0, 0.5, 1, 1.5, 2, 3, 4, 6]
+    table = np.float32([*sizes, *(-size for size in sizes)])
+    want = table[np.stack([codes % 16, codes // 16], 1).reshape(-1)]
+    assert np.array_equal(got.to_float(), want.reshape(16, 32))
+    assert np.array_equal(core_tensor(got.reshape((4, 128))).to_float(), want.reshape(4, 128))
+    odd = read(write(tmp_path / "odd", {"x": entry("F4", [2, 3], 0, 3)}, b"\x21\x43\x65"))[0]["x"]
+    assert odd.to_float().tolist() == [[0.5, 1, 1.5], [2, 3, 4]]
+    assert odd.rows(1, 2).to_float().tolist() == [[2, 3, 4]]
+    for target in ("b.gguf", "b.safetensors", "b.pt"):
+        opened = checkpoint.open(convert(tmp_path / "x", tmp_path / target))
+        assert opened.tensors["x"].type == "f16"
+        assert np.array_equal(opened.tensors["x"].to_float(), want.reshape(16, 32))
+
+
+@pytest.mark.parametrize("dtype", ["F6_E2M3", "F6_E3M2"])
+def test_float6_is_told_and_not_read(tmp_path, dtype):
+    path = write(tmp_path / "x", {"odd": entry(dtype, [2, 4], 0, 6)}, bytes(6))
+    opened = checkpoint.open(path)
+    assert opened.summary().types == {dtype.lower(): 1} and opened.summary().bytes == 6
+    with pytest.raises(UnsupportedModelError, match=f"'odd' is stored as {dtype.lower()}"):
+        core_tensor(opened.tensors["odd"])
+    with pytest.raises(UnsupportedModelError, match=f"'odd' is stored as {dtype.lower()}"):
+        convert(path, tmp_path / "b.gguf")
+    assert not (tmp_path / "b.gguf").exists()
+
+
+@pytest.mark.parametrize("dtype", ["U8", "BOOL", "U16", "U32", "U64", "C64"])
 def test_other_types_fail_only_when_wanted(tmp_path, dtype):
     size = ours.DTYPES[dtype][0]
     header = {"odd": entry(dtype, [4], 0, 4 * size)}
@@ -121,6 +157,8 @@ SPOILT = {
     "float size": ({"a": entry("F32", [8.0], 0, 32)}, "no list of sizes"),
     "text size": ({"a": entry("F32", "8", 0, 32)}, "no list of sizes"),
     "three offsets": ({"a": entry("F32", [8], 0, 32) | {"data_offsets": [0, 1, 32]}}, "no range"),
+    "half a byte": ({"a": entry("F4", [3, 3], 0, 5)}, "does not fill its last byte"),
+    "too few of a packed type": ({"a": entry("F6_E2M3", [8], 0, 32)}, "takes 6 bytes"),
     "unknown dtype": ({"a": entry("F33", [8], 0, 32)}, "unknown dtype 'F33'"),
     "list as dtype": ({"a": entry(["F32"], [8], 0, 32)}, "unknown dtype"),
     "no shape": ({"a": {"dtype": "F32", "data_offsets": [0, 32]}}, "needs dtype, shape"),

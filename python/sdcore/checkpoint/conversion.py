@@ -24,7 +24,7 @@ from sdcore.checkpoint.output import Progress as Count
 from sdcore.checkpoint.parts import Part, is_weightless
 from sdcore.checkpoint.sidecars import file_metadata, gguf_metadata
 from sdcore.checkpoint.single_part import single_part
-from sdcore.checkpoint.tensor import SIZES, Tensor
+from sdcore.checkpoint.tensor import FLOAT8, SIZES, Tensor
 from sdcore.errors import FileError, InvalidArgumentError, UnsupportedModelError
 
 __all__ = ["DTYPES", "FORMATS", "PREDICTION_TYPES", "Progress", "convert", "file_tensors"]
@@ -40,7 +40,7 @@ ENDINGS = {
 }  # fmt: skip
 DTYPES = ("f32", "f16", "bf16")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-_FLOATS = frozenset(["f64", "f32", "f16", "bf16", "f8_e4m3", "f8_e5m2"])
+_FLOATS = frozenset(["f64", "f32", "f16", "bf16", *FLOAT8])
 # Tensors that say how a model predicts, by being there.
 _MARKERS = ("v_pred", "ztsnr")
 

@@ -9,12 +9,15 @@ from typing import Any
 
 from sdcore import _core, gguf
 from sdcore.checkpoint.output import Outgoing, Progress, whole_file, write_padding, write_pieces
+from sdcore.checkpoint.tensor import FOREIGN_SIZES
+from sdcore.errors import InvalidArgumentError
 
 ALIGNMENT_KEY = "general.alignment"
 ALIGNMENT = 32
 # Types that the format does not have, and what holds their values.
 HELD_AS = {
     "bool": "i8", "u8": "i16", "u16": "i32", "u32": "i64", "f8_e4m3": "f16", "f8_e5m2": "f16",
+    "f8_e4m3fnuz": "f16", "f8_e5m2fnuz": "f16", "f8_e8m0": "bf16",
 }  # fmt: skip
 # llama.cpp's numbers for general.file_type, which says what most of a file is stored as.
 FILE_TYPES = {
@@ -42,6 +45,11 @@ def write(
 ) -> None:
     """Writes tensors one after another, in this order; the metadata is as `sdcore.gguf.write`
     takes it."""
+    for tensor in tensors:
+        if tensor.type in FOREIGN_SIZES:
+            raise InvalidArgumentError(
+                f"[gguf] the format has no type for {tensor.type} of '{tensor.name}'"
+            )
     keys = gguf.metadata_to_core(metadata or {})
     head = _core.gguf_header(keys, [(t.name, t.type, t.shape) for t in tensors])
     boundary = keys[ALIGNMENT_KEY][1] if ALIGNMENT_KEY in keys else ALIGNMENT

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from sdcore import _core
 from sdcore.checkpoint.output import Outgoing, Progress, whole_file, write_pieces
-from sdcore.checkpoint.tensor import CORE_SIZES, SIZES, ForeignTensor, Tensor
+from sdcore.checkpoint.tensor import CORE_SIZES, SIZES, ForeignTensor, PackedTensor, Tensor
 from sdcore.errors import CheckpointError, InvalidArgumentError
 
 MAX_HEADER = 100_000_000  # the bound of the format's own reader
@@ -37,6 +37,10 @@ DTYPES = {
     }.items()
 }  # fmt: skip
 _NAMES = {name: dtype for dtype, (_, name) in DTYPES.items()}
+# Likewise in bits, with those of which a byte has more than one; these are read and not written.
+_BITS = {dtype: (8 * size, name) for dtype, (size, name) in DTYPES.items()} | {
+    "F4": (4, "f4"), "F6_E2M3": (6, "f6_e2m3"), "F6_E3M2": (6, "f6_e3m2"),
+}  # fmt: skip
 
 
 def read(file: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -59,7 +63,7 @@ def read(file: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
                 f"tensor '{name}' ends at byte {begin + last} of a file of {len(data)}: the file "
                 "is cut short",
             )
-        tensors[name] = _tensor(file, name, DTYPES[dtype][1], shape, begin + first, last - first)
+        tensors[name] = _tensor(file, name, _BITS[dtype][1], shape, begin + first, last - first)
     _check_gapless(ranges, len(data) - begin, file.path)
     return tensors, metadata
 
@@ -166,14 +170,16 @@ def _entry(entry: Any, name: str, where: str) -> tuple[str, tuple[int, ...], int
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         _fail(where, f"tensor '{name}' needs dtype, shape and data_offsets, got {entry!r:.100}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in _BITS:
         _fail(where, f"tensor '{name}' has an unknown dtype {dtype!r:.40}")
     if not _is_sizes(shape):
         _fail(where, f"tensor '{name}' has a shape that is no list of sizes: {shape!r:.100}")
     if not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         _fail(where, f"tensor '{name}' has data_offsets that are no range: {offsets!r:.100}")
-    need, got = math.prod(shape) * DTYPES[dtype][0], offsets[1] - offsets[0]
-    if need != got:
+    bits, got = math.prod(shape) * _BITS[dtype][0], offsets[1] - offsets[0]
+    if bits % 8:
+        _fail(where, f"tensor '{name}' {dtype} {shape} does not fill its last byte")
+    if (need := bits // 8) != got:
         _fail(where, f"tensor '{name}' {dtype} {shape} takes {need} bytes, its offsets span {got}")
     return dtype, tuple(shape), offsets[0], offsets[1]
 
@@ -203,7 +209,8 @@ def _tensor(
     if type in CORE_SIZES:
         tensor: Tensor = _core.Tensor.from_file(file, begin, type, shape)
         return tensor
-    return ForeignTensor(name, type, shape, _core.Tensor.from_file(file, begin, "i8", [nbytes]))
+    kind = ForeignTensor if type in SIZES else PackedTensor
+    return kind(name, type, shape, _core.Tensor.from_file(file, begin, "i8", [nbytes]))
 
 
 def _dtype_of(name: str, array: npt.NDArray[Any]) -> str:

@@ -127,6 +127,25 @@ class ForeignTensor:
         return ForeignTensor(self.name, self.type, (end - begin, *self.shape[1:]), part)
 
 
+class PackedTensor(ForeignTensor):
+    """Of a type of which a byte has more than one. A float4's are two, the first in the lower half
+    (PyTorch's float4_e2m1fn_x2); in which order there are four float6 in three, no format says."""
+
+    def to_core(self) -> Tensor:
+        if self.type != "f4":
+            return super().to_core()
+        data = np.frombuffer(self.data, np.uint8)
+        codes = np.stack([data & 15, data >> 4], axis=1).reshape(self.shape)
+        tensor: Tensor = _core.Tensor.from_array(_FLOAT4[codes])
+        return tensor
+
+    def reshape(self, shape: Sequence[int]) -> Tensor:
+        return PackedTensor(self.name, self.type, tuple(shape), self._carrier)
+
+    def rows(self, begin: int, end: int) -> Tensor:
+        return self.to_core().rows(begin, end)
+
+
 class FoldedTensor:
     """Quantized in rows of another length than its own, as ComfyUI-GGUF stores convolutions: for
     its true shape it must leave its blocks, which is put off until somebody needs it."""
@@ -251,9 +270,18 @@ def core_tensor(tensor: Any) -> Any:
     return tensor.to_core() if hasattr(tensor, "to_core") else tensor
 
 
+# E2M1 of OCP's Microscaling formats 1.0, whose eight codes above have the sign.
+_FLOAT4 = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0] * 2, np.float16)
+_FLOAT4[8:] *= -1
+
 # Exponent and mantissa bits, and exponent bias. E4M3 has no infinity and one NaN (OCP 8-bit
 # floating point specification 1.0, the "fn" type of PyTorch); E5M2 is the upper byte of a float16.
-FLOAT8 = {"f8_e4m3": (4, 3, 7), "f8_e5m2": (5, 2, 15)}
+# Of the "fnuz" types a negative zero is the only NaN, and nothing is infinite. E8M0, of scales, has
+# no sign and no zero (OCP's Microscaling formats 1.0).
+FLOAT8 = {
+    "f8_e4m3": (4, 3, 7), "f8_e5m2": (5, 2, 15), "f8_e8m0": (8, 0, 127),
+    "f8_e4m3fnuz": (4, 3, 8), "f8_e5m2fnuz": (5, 2, 16),
+}  # fmt: skip
 
 
 @lru_cache
@@ -265,11 +293,17 @@ def _as_bf16(type: str) -> npt.NDArray[np.uint16]:
 def _float8_values(type: str) -> Floats:
     exponent_bits, mantissa_bits, bias = FLOAT8[type]
     codes = np.arange(256)
+    if type == "f8_e8m0":
+        values = np.exp2(codes - float(bias))
+        values[0xFF] = np.nan
+        return np.asarray(values, np.float32)
     exponent = (codes >> mantissa_bits) & ((1 << exponent_bits) - 1)
     mantissa = (codes & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
     scale = np.exp2(np.maximum(exponent, 1) - float(bias))
     values = np.where(codes & 0x80, -1.0, 1.0) * scale * (mantissa + (exponent > 0))
-    if type == "f8_e4m3":
+    if type.endswith("fnuz"):
+        values[0x80] = np.nan
+    elif type == "f8_e4m3":
         values[[0x7F, 0xFF]] = np.nan
     else:
         top = exponent == 31
