@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 import sdcore
 import tiny_models
+import tiny_transformers
+import tiny_xl
 from sdcore import _core
 from sdcore.graph import Builder, nn
 from sdcore.pipelines import memory
@@ -64,6 +67,68 @@ def test_only_the_part_that_runs_is_kept_where_memory_is_tight(
     assert pictures[0] == pictures[1]
     assert released == ["text_encoder", "vae", "text_encoder", "unet"]
     assert tight("a cat", **arguments).images[0].tobytes() == pictures[0]
+
+
+def _families() -> dict[str, tuple[Callable[[Path], Any], list[str]]]:
+    """What saves a model, and its parts in the order in which they are given back."""
+
+    def saved(make: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        return lambda path: make(path / "tokenizers").save_pretrained(path)
+
+    return {
+        "sdxl": (saved(tiny_xl.xl), ["text_encoder", "text_encoder_2", "vae", "unet"]),
+        "refiner": (saved(tiny_xl.refiner), ["text_encoder_2", "vae", "unet"]),
+        "sd3": (
+            tiny_transformers.sd3_pipeline,
+            ["text_encoder", "text_encoder_2", "text_encoder_3", "vae", "transformer"],
+        ),
+        "pixart": (
+            lambda path: tiny_transformers.pixart_pipeline(path, False),
+            ["text_encoder", "vae", "transformer"],
+        ),
+    }
+
+
+@pytest.mark.parametrize("family", _families())
+def test_every_family_gives_its_parts_back(
+    family: str, tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T5 before the denoiser and that before the VAE, if memory is tight, and only then."""
+    save, order = _families()[family]
+    save(tmp_path)
+    arguments: dict[str, Any] = {"height": 16, "width": 16, "num_inference_steps": 2, "seed": 1}
+    if family == "refiner":
+        arguments["image"] = np.zeros((16, 16, 3), np.uint8)
+    if family == "pixart":
+        arguments["use_resolution_binning"] = False
+    released: dict[bool, list[str]] = {True: [], False: []}
+    pictures = []
+    caplog.set_level(logging.INFO, "sdcore")
+    for room in (10**10, 1000):
+        monkeypatch.setattr(memory, "available", lambda room=room: room)
+        pipe = sdcore.DiffusionPipeline.open(tmp_path)
+        tight = room == 1000
+        assert pipe.unload == tight
+        pipe.vae_tiling, pipe.guidance_in_turns = False, False
+        for name in pipe.networks:
+            part = getattr(pipe, name)
+
+            def release(part: Any = part, name: str = name, tight: bool = tight) -> None:
+                released[tight].append(name)
+                type(part).release(part)
+
+            monkeypatch.setattr(part, "release", release)
+        caplog.clear()
+        pictures.append(pipe("a cat", **arguments).images[0].tobytes())
+        (line,) = (r.getMessage() for r in caplog.records if "[memory]" in r.getMessage())
+        assert f"{order[-1]} " in line and ("one part at a time" in line) == tight
+    assert pictures[0] == pictures[1]
+    assert released[False] == []
+    denoise, decode = order[:-1], [*order[:-2], order[-1]]  # what is given back before
+    if family == "sd3":  # T5, which runs first, is not held while the CLIPs run
+        assert "text_encoder_3" in released[True][: -len(denoise) - len(decode)]
+    assert released[True][-len(denoise) - len(decode) :] == [*denoise, *decode]
+    assert family == "sd3" or len(released[True]) == len(denoise) + len(decode)
 
 
 def test_what_a_run_holds_is_told_before_it(

@@ -85,10 +85,11 @@ def _size_conditions(pooled: int, ids: int) -> dict[str, Any]:
 
 
 @lru_cache
-def base_unet(in_channels: int = 4) -> UNet2DConditionModel:
+def base_unet(in_channels: int = 4, **more: Any) -> UNet2DConditionModel:
     return _unet(
         500 + in_channels,
         in_channels=in_channels,
+        **more,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=(1, 2),
@@ -215,6 +216,13 @@ def lcm(folder: Path) -> LatentConsistencyModelPipeline:
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+
+
+def xl_lcm(folder: Path) -> StableDiffusionXLPipeline:
+    parts = xl(folder, LCMScheduler(**BETAS)).components
+    return StableDiffusionXLPipeline(
+        **{**parts, "unet": base_unet(time_cond_proj_dim=32)}, add_watermarker=False
     )
 
 

@@ -327,3 +327,55 @@ def test_sd3_from_a_picture(sd3: tuple[Any, Path], strength: float, masked: bool
 def _picture() -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 3), np.uint8)
     return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("strength", [0.4, 1.0])
+def test_pixart_from_a_picture(pixart: tuple[Any, Path], strength: float) -> None:
+    """diffusers has no such pipeline, but the parts of one, in the order of its others."""
+    reference, folder = pixart
+    steps, scale, tokens = 5, 4.5, {"max_sequence_length": 24, "clean_caption": False}
+    states, mask, negative, negative_mask = reference.encode_prompt(
+        PROMPT, True, negative_prompt=NEGATIVE, **tokens
+    )
+    generator = torch.Generator("cpu").manual_seed(5)
+    pixels = torch.from_numpy(np.asarray(_picture(), np.float32) / 127.5 - 1).permute(2, 0, 1)
+    h, w = pixels.shape[1:]
+    told = {
+        "resolution": torch.tensor([[h, w]] * 2).float(),
+        "aspect_ratio": torch.full((2, 1), h / w),
+    }
+    if not reference.transformer.config.use_additional_conditions:
+        told = dict.fromkeys(told)
+    scheduler = reference.scheduler
+    scheduler.set_timesteps(steps)
+    begin = steps - max(int(steps * strength), 1)
+    scheduler.set_begin_index(begin)
+    with torch.no_grad():
+        moments = reference.vae.encode(pixels[None]).latent_dist
+        x = moments.sample(generator) * reference.vae.config.scaling_factor
+        noise = torch.randn(x.shape, generator=generator)
+        x = scheduler.add_noise(x, noise, scheduler.timesteps[begin : begin + 1])
+        for t in scheduler.timesteps[begin:]:
+            both = reference.transformer(
+                torch.cat([x, x]),
+                encoder_hidden_states=torch.cat([negative, states]),
+                encoder_attention_mask=torch.cat([negative_mask, mask]),
+                timestep=t.expand(2),
+                added_cond_kwargs=told,
+            ).sample.chunk(2, dim=1)[0]
+            without, with_prompt = both.chunk(2)
+            x = scheduler.step(without + scale * (with_prompt - without), t, x).prev_sample
+    pipe = sdcore.DiffusionPipeline.from_pretrained(folder, dtype="f32")
+    out = pipe(
+        PROMPT,
+        NEGATIVE,
+        image=_picture(),
+        strength=strength,
+        num_inference_steps=steps,
+        guidance_scale=scale,
+        seed=5,
+        output_type="latent",
+        use_resolution_binning=False,
+        **tokens,
+    ).images
+    assert error(out, x.numpy()) <= SAMPLED_F32

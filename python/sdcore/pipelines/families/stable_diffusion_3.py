@@ -171,6 +171,7 @@ class StableDiffusion3Pipeline(DiffusionPipeline, families=("sd3",)):
         array of arrays."""
         width = self.transformer.config.joint_attention_dim
         t5 = self._t5([prompt.text(2) for prompt in prompts], tokens, width)
+        self.needs_only(self.text_encoder or self.text_encoder_2)  # T5 is the largest part of all
         states, pooled = [], []
         for clips, captions in zip(self._clips(prompts, clip_skip), t5, strict=True):
             both = beside(clips)
