@@ -145,6 +145,23 @@ def test_sd2s_last_layer_is_left_out_of_a_folder(tmp_path):
     assert encoder.config.num_hidden_layers == 23
 
 
+@pytest.mark.parametrize("layers", [2, 24])
+@pytest.mark.parametrize("prefix", ["", "text_model."])
+def test_sd2_under_transformers_names(tmp_path, prefix, layers):
+    """diffusers' script writes them where transformers left out `text_model.`: OpenCLIP's text
+    encoder all the same, whose gelu is exact and whose last layer is not run."""
+    spec = sd2(Tower(1024, layers, True, False))
+    state = tiny_families.original_state(spec)
+    state = {k: v for k, v in state.items() if not k.startswith("cond_stage_model.")}
+    for key, value in tiny_families.text_encoder(spec.towers[0][1]).state_dict().items():
+        plain = key.removeprefix("text_model.")
+        state[f"cond_stage_model.transformer.{prefix}{plain}"] = value.clone()
+    save_file(state, tmp_path / "a.safetensors")
+    config = checkpoint.open(tmp_path / "a.safetensors").component("text_encoder").config
+    assert config["hidden_act"] == "gelu" and config["num_hidden_layers"] == min(layers, 23)
+    assert config["architectures"] == ["CLIPTextModel"]
+
+
 @pytest.mark.parametrize("kind", ["playground", "v", "v to no signal"])
 def test_what_only_markers_say_to_others(tmp_path, kind):
     """A folder says it in configs; of a single file, other programs ask for tensors."""

@@ -105,6 +105,25 @@ def test_original_names(model, tmp_path):
     assert all(torch.equal(ours[name], want[name]) for name in want)
 
 
+@pytest.mark.parametrize("target", ["a.pth", "a.safetensors", "a.gguf"])
+def test_pixarts_transformer_alone(tmp_path, target):
+    """As its makers have it, and diffusers' scripts ask for it: names without a prefix."""
+    pipe = tiny.pixart_pipeline(tmp_path / "folder", False)
+    path = convert(tmp_path / "folder" / "transformer", tmp_path / target)
+    want = tiny.original_pixart(pipe.transformer.state_dict(), 300, None)
+    del want["y_embedder.y_embedding"]
+    opened = checkpoint.open(path)
+    assert opened.tensors.keys() == want.keys()
+    if target == "a.pth":
+        got = torch.load(path, weights_only=True)["state_dict"]
+        assert all(torch.equal(got[key], value) for key, value in want.items())
+    name = "transformer_blocks.0.attn1.to_out.0.weight"
+    folder = checkpoint.open(tmp_path / "folder" / "transformer")
+    assert written_name(folder, "transformer", name) in want
+    back = convert(path, tmp_path / "back")
+    assert stored(back) == stored(tmp_path / "folder" / "transformer")
+
+
 def test_diffusers_opens_a_single_file(tmp_path):
     """SD 3's; of PixArt it opens folders alone."""
     pipe = tiny.sd3_pipeline(tmp_path / "folder")

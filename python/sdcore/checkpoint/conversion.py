@@ -15,7 +15,7 @@ from sdcore import _core
 from sdcore.checkpoint import comfyui, gguf_output, safetensors, torch_output
 from sdcore.checkpoint.ema import averaged
 from sdcore.checkpoint.folder_output import folder_tensors, write_folder
-from sdcore.checkpoint.layouts import ALONE, layout_of, original_names
+from sdcore.checkpoint.layouts import ALONE, layout_of, original_names, place_of
 from sdcore.checkpoint.model import Checkpoint
 from sdcore.checkpoint.model import open as open_checkpoint
 from sdcore.checkpoint.names import t5
@@ -153,7 +153,8 @@ def file_tensors(opened: Checkpoint, format: str) -> dict[str, Tensor]:
         return {name: t for part in components.values() for name, t in part.tensors.items()}
     tensors: dict[str, Tensor] = {}
     for name, part in components.items():
-        tensors |= original_names(name, part.tensors, places[name])
+        place = place_of(name, components, places)
+        tensors |= original_names(name, part.tensors, place)
     return tensors | _markers(opened, tensors)
 
 

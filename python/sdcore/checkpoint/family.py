@@ -55,10 +55,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Original:
-    """Where a part lies in an original file, and the table of its names, found from diffusers'."""
+    """Where a part lies in an original file, and the table of its names, found from diffusers'.
+    `alone` is its prefix in a file of nothing else, where that is another."""
 
     prefix: str
     table: Callable[[Iterable[str]], NameTable]
+    alone: str | None = None
 
 
 @dataclass(frozen=True)

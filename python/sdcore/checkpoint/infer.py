@@ -158,9 +158,11 @@ def _infer_clip(tensors: Tensors, family: str, naming: str) -> Config:
     layers = count(tensors, rf"{layer}\.")
     projection = size(tensors, r"text_projection\.weight", 0)
     vocabulary = size(tensors, rf"{embeddings}\.token_embedding\.weight", 0, 49408)
-    if family.startswith("sd2") and naming == "openclip":
-        # SD 2.x was trained on the output of layer 23 of ViT-H's 24, and does not pool. Converters
-        # leave out the last layer, which is never run.
+    # SD 2.x has OpenCLIP's ViT-H under whichever names: diffusers' own script writes transformers'.
+    is_open_clip = naming == "openclip" or family.startswith("sd2")
+    if family.startswith("sd2"):
+        # It was trained on the output of layer 23 of 24, and does not pool. Converters leave out
+        # the last layer, which is never run.
         layers, projection = min(layers, 23), 0
     return {
         "architectures": ["CLIPTextModelWithProjection" if projection else "CLIPTextModel"],
@@ -174,7 +176,7 @@ def _infer_clip(tensors: Tensors, family: str, naming: str) -> Config:
         "num_hidden_layers": layers,
         "num_attention_heads": max(1, width // 64),
         "projection_dim": projection or width,
-        "hidden_act": "gelu" if naming == "openclip" else "quick_gelu",
+        "hidden_act": "gelu" if is_open_clip else "quick_gelu",
     }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
 from sdcore.checkpoint.families import FAMILIES
 from sdcore.checkpoint.family import Layout, Original, Tensors
 from sdcore.checkpoint.names import vae
@@ -16,6 +19,16 @@ def layout_of(family: str) -> Layout | None:
     """Of a family, or of the one that it is a variant of: "sd1-lcm" lies as "sd1" does."""
     families = (FAMILIES.get(name) for name in (family, family.partition("-")[0]))
     return next((about.layout for about in families if about and about.layout), None)
+
+
+def place_of(
+    component: str, components: Collection[str], places: Mapping[str, Original]
+) -> Original:
+    """Where a component lies in a file of these."""
+    place = places[component]
+    if place.alone is None or len(components) > 1:
+        return place
+    return replace(place, prefix=place.alone)
 
 
 def original_names(component: str, tensors: Tensors, place: Original) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sdcore.checkpoint import comfyui, gguf_output
 from sdcore.checkpoint.conversion import Progress, check_target, counter, file_tensors
 from sdcore.checkpoint.imatrix import ImportanceMatrix
-from sdcore.checkpoint.layouts import layout_of
+from sdcore.checkpoint.layouts import layout_of, place_of
 from sdcore.checkpoint.model import Checkpoint
 from sdcore.checkpoint.model import open as open_checkpoint
 from sdcore.checkpoint.names import t5
@@ -92,7 +92,7 @@ def written_name(source: Checkpoint, component: str, name: str) -> str:
     layout = layout_of(source.kind.family) if source.kind else None
     if layout is None or component not in layout.original:
         return part.source_name(name)
-    place = layout.original[component]
+    place = place_of(component, source.components, layout.original)
     return place.prefix + (place.table(part.tensors).to_original(name) or name)
 
 

@@ -86,7 +86,8 @@ _PLACES = (
     Place("text_encoder", (T5_PREFIX,), T5, alone="text_encoder_3"),
 )
 _ORIGINAL = {
-    "transformer": Original("model.diffusion_model.", pixart.to_original),
+    # Its makers' files hold a transformer alone, and diffusers' scripts ask for their names.
+    "transformer": Original("model.diffusion_model.", pixart.to_original, alone=""),
     "vae": VAE,
     "text_encoder": Original(T5_PREFIX, t5.hugging_face),
 }
