@@ -208,6 +208,20 @@ def test_what_a_model_predicts_may_be_said(
     assert not np.array_equal(draw(models / "sd2", again=False), expected)
 
 
+@pytest.mark.parametrize("sampler", [(), ("--sampler", "dpm++2m")])
+def test_the_levels_of_a_flow_may_be_shifted(models: Path, sampler: tuple[str, ...]) -> None:
+    pipe = sdcore.DiffusionPipeline.open(models / "sd3", dtype="f32")
+    fields = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 5.0}
+    pipe.scheduler = (
+        sdcore.DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, **fields)
+        if sampler
+        else type(pipe.scheduler).from_config(pipe.scheduler.config, shift=5.0)
+    )
+    expected = np.asarray(pipe(PROMPT, **SMALL, seed=5).images[0])
+    assert np.array_equal(draw(models / "sd3", *sampler, "--flow-shift", 5), expected)
+    assert not np.array_equal(draw(models / "sd3", *sampler, again=False), expected)
+
+
 def test_what_flags_cannot_say(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sd1, xl, second = (models / name for name in ("sd1", "xl", "refiner"))
     line = fails(capsys, sd1, "--prompt-2", "x")
@@ -239,6 +253,7 @@ def test_what_flags_cannot_say(models: Path, capsys: pytest.CaptureFixture[str])
     assert "has no prediction_type: --prediction and --zero-snr are for" in fails(
         capsys, models / "sd3", "--prediction", "v"
     )
+    assert "--flow-shift is for models of flow matching" in fails(capsys, xl, "--flow-shift", 3)
     draw(xl, "--refiner", second)
     main(["txt2img", "-m", str(xl), "--from-png", "x.png", "-o", "y.png"])
     assert "drawn with the refiner 'refiner': name its file with --refiner" in (

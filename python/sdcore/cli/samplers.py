@@ -165,8 +165,14 @@ def _on_flow(found: Sampler, scheduler: Scheduler) -> Sampler:
 
 def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
     """Gives the pipeline the scheduler that flags ask for."""
-    schedule = args.schedule
+    schedule, own = args.schedule, pipe.scheduler
     fields: dict[str, Any] = {}
+    if args.flow_shift is not None:
+        if "shift" not in own.defaults:
+            raise InvalidArgumentError(
+                "[txt2img] --flow-shift is for models of flow matching, such as Stable Diffusion 3"
+            )
+        pipe.scheduler = type(own).from_config(own.config, shift=args.flow_shift)
     if args.from_png is not None:
         schedule = of_family(schedule, pipe.family)
     if args.prediction is not None:

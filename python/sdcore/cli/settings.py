@@ -43,6 +43,7 @@ _FLAGS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "Weight type": ("type", str),
     "Dtype": ("dtype", str),
     "Prediction type": ("prediction", str),
+    "Shift": ("flow_shift", float),
     "Refiner switch at": ("refiner_switch", float),
     **{key: (argument, str) for key, argument in family.KEYS.items()},
 }
@@ -90,6 +91,7 @@ def text(out: PipelineOutput, pipe: DiffusionPipeline, args: argparse.Namespace)
         "Refiner switch at": _number(refiner.switch(args)) if args.refiner else None,
         **family.settings(args),
         "Prediction type": args.prediction,
+        "Shift": None if args.flow_shift is None else _number(args.flow_shift),
         _LEVELS: _ZERO_SNR if args.zero_snr else None,
         "Weight type": args.type,
         "Dtype": None if args.dtype == "auto" else args.dtype,

@@ -115,6 +115,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--schedule", choices=samplers.SCHEDULES, help="noise levels (default: the model's own)")
     add("--eta", type=float, metavar="ETA", help="noise that DDIM and TCD add, 0 to 1")
     add(
+        "--flow-shift",
+        type=float,
+        metavar="SHIFT",
+        help="how far the levels of SD 3 lean to noise (default: the model's own, 3)",
+    )
+    add(
         "--prediction",
         choices=samplers.PREDICTIONS,
         help="what the model predicts, where its file does not say so",
