@@ -1,4 +1,4 @@
-"""LoRA on SDXL, SD 3 and PixArt: every naming against diffusers' pipelines with PEFT's layers."""
+"""LoRA on SD 2, SDXL, SD 3 and PixArt: every naming against diffusers' pipelines with PEFT."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import pytest
 import torch
 from diffusers import DDIMScheduler as TorchDDIM
 from diffusers import LCMScheduler as TorchLCM
-from diffusers import StableDiffusion3Pipeline, StableDiffusionXLPipeline
+from diffusers import (
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 
 import sdcore
 import tiny_models
@@ -129,6 +133,34 @@ def test_sdxl(xl: tuple[Path, Path, Any], name: str) -> None:
     pipe.set_adapters(Path(name).stem, mode="side")
     assert error(draw(pipe), ref) <= SAMPLED_F32
     assert error(plain, ref) > 0.01
+
+
+@pytest.mark.parametrize("name", ["diffusers", "kohya.safetensors"])
+def test_sd2(tmp_path: Path, name: str) -> None:
+    """Known by the width of the texts that its attentions read; the model predicts v."""
+    vit_h = 1024
+    pipe = tiny_xl.sd2(tmp_path / "tokenizers")
+    pipe.register_modules(
+        unet=tiny_xl.sd2_unet(4, vit_h), text_encoder=tiny_xl.text_encoder(vit_h, True)
+    )
+    pipe.save_pretrained(tmp_path / "model")
+    parts = adapted(pipe, unet=UNET, text_encoder=TEXT)
+    if name == "diffusers":
+        as_diffusers(StableDiffusionPipeline, parts, tmp_path / name)
+    else:
+        prefixes = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
+        as_kohya(tmp_path / name, prefixes, parts)
+    mine = sdcore.DiffusionPipeline.open(tmp_path / "model", dtype="f32")
+    assert mine.family == "sd2"
+    plain, ref = draw(mine), drawn_by(pipe)
+    mine.load_lora_weights(tmp_path / name)
+    assert error(draw(mine), ref) <= SAMPLED_F32
+    assert error(plain, ref) > 0.01
+    other = sdcore.DiffusionPipeline.open(
+        tiny_models.save_folder(tiny_models.PLAIN, tmp_path / "sd1")
+    )
+    with pytest.raises(sdcore.SDCoreError, match=r"Stable Diffusion 2\.x"):
+        other.load_lora_weights(tmp_path / name)
 
 
 def test_a_lora_draws_sdxl_in_four_steps_of_lcm(xl: tuple[Path, Path, Any]) -> None:
