@@ -222,6 +222,19 @@ def test_the_levels_of_a_flow_may_be_shifted(models: Path, sampler: tuple[str, .
     assert not np.array_equal(draw(models / "sd3", *sampler, again=False), expected)
 
 
+def test_configs_of_a_folder_count(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Playground from a file that has lost what tells it from SDXL."""
+    playground = models / "playground"
+    if not playground.exists():
+        tiny_xl.playground(models / "playground-vocabularies").save_pretrained(playground)
+    pipe = tiny_xl.StableDiffusionXLPipeline.from_pretrained(playground)
+    tiny_xl.save_original(pipe, Path("model.safetensors"))
+    drawn = draw(Path("model.safetensors"), "--config", playground, again=False)
+    assert np.array_equal(drawn, python(playground))
+    line = fails(capsys, Path("model.safetensors"), "--config", "nowhere")
+    assert "no such folder: 'nowhere', which --config names" in line
+
+
 def test_what_flags_cannot_say(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sd1, xl, second = (models / name for name in ("sd1", "xl", "refiner"))
     line = fails(capsys, sd1, "--prompt-2", "x")

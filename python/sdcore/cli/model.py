@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="its vocabulary, where its file has none: tokenizer.json, spiece.model or a folder",
     )
+    add(
+        "--config",
+        metavar="FOLDER",
+        help="a diffusers folder whose configs and scheduler count, where the file says them wrong",
+    )
     add("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:1 (default: cpu)")
     add("--vae-on-cpu", action="store_true", help="keep the VAE on the CPU")
     add("--clip-on-cpu", action="store_true", help="keep the text encoders on the CPU")
@@ -60,11 +65,14 @@ def path(args: argparse.Namespace) -> Path:
 
 def open_pipeline(args: argparse.Namespace) -> DiffusionPipeline:
     """Raises as `DiffusionPipeline.open`, with flags where that names its arguments."""
-    return open_as(args.diffusion_model or args.model, args, **{"vae": None} | parts(args))
+    others = {"vae": None} | parts(args)
+    if args.config is not None:
+        others["config"] = args.config
+    return open_as(args.diffusion_model or args.model, args, **others)
 
 
 def open_as(source: str, args: argparse.Namespace, **others: Any) -> DiffusionPipeline:
-    """A model where and as the flags say that models run; `others` are its parts elsewhere."""
+    """A model where and as the flags say that models run; `others` say what else it is made of."""
     from sdcore.pipelines import DiffusionPipeline  # late, for a quick --help
 
     try:
@@ -151,11 +159,11 @@ def _in_flags(message: str, source: str) -> str:
         t5 = _t5_of(source)
     except SDCoreError:  # which is what the message says
         t5 = _T5
-    flags = {argument: flag for flag, argument in _PARTS.items()}
+    flags = {argument: flag for flag, argument in _PARTS.items()} | {"config": "config"}
     for name in (_T5, t5):
         flags |= {name: "t5xxl", name.replace("text_encoder", "tokenizer"): "t5xxl-tokenizer"}
     return re.sub(
-        r"\b((?:vae|text_encoder|tokenizer)(?:_[23])?)=",
+        r"\b((?:vae|text_encoder|tokenizer|config)(?:_[23])?)=",
         lambda match: f"--{flags[match[1]]}" if match[1] in flags else match[0],
         message,
     )

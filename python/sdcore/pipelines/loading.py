@@ -15,7 +15,12 @@ from typing import Any
 from sdcore import checkpoint
 from sdcore.checkpoint import Checkpoint, Component
 from sdcore.checkpoint.quantized import quantized
-from sdcore.errors import CheckpointError, InvalidArgumentError, UnsupportedModelError
+from sdcore.errors import (
+    CheckpointError,
+    FileError,
+    InvalidArgumentError,
+    UnsupportedModelError,
+)
 from sdcore.models.base import Loadable, RunOptions
 from sdcore.schedulers import Scheduler
 from sdcore.tokenizer import EOS, CLIPTokenizer, T5Tokenizer
@@ -102,6 +107,8 @@ def load_parts(
     do. `quantize` is the storage type that weights get."""
     kind = source.kind
     assert kind is not None  # open_model saw to it
+    if config is not None and not Path(config).is_dir():
+        raise FileError(f"[pipeline] no such folder: '{config}', which config= names")
     reader = _Reader(source, kind.family, wanted, overrides, config)
     for name, path in overrides.items():
         if not isinstance(path, bool | None) and name not in (*wanted.networks, *wanted.tokenizers):
