@@ -55,7 +55,7 @@ class FakeStream:
 
 
 class FakePipeline:
-    default_size, default_steps = (64, 64), 3
+    default_size, default_steps, lora_dir = (64, 64), 3, None
 
     def __init__(self):
         self.raises = None
