@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +121,10 @@ def parts(args: argparse.Namespace) -> dict[str, Any]:
         given |= {t5: args.t5xxl, t5.replace("text_encoder", "tokenizer"): args.t5xxl_tokenizer}
     if args.no_t5xxl:
         given[_t5_of(args.diffusion_model or args.model)] = False
-    return found | {argument: value for argument, value in given.items() if value is not None}
+    given = {argument: value for argument, value in given.items() if value is not None}
+    if args.diffusion_model is not None and args.model is not None:
+        found |= _vocabularies(args.model, given)
+    return found | given
 
 
 def others(denoiser: str, whole: str) -> dict[str, str]:
@@ -137,6 +141,20 @@ def others(denoiser: str, whole: str) -> dict[str, str]:
         for name in _ALL
         if name in wanted and name not in opened.components and name in there
     }
+
+
+def _vocabularies(whole: str, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole model's, for text encoders in files of their own that bring none."""
+    from sdcore import checkpoint
+
+    found: dict[str, Any] = {}
+    for name, path in checkpoint.open(whole).tokenizer_paths.items():
+        file = parts.get(name.replace("tokenizer", "text_encoder"))
+        if file:
+            alone = checkpoint.open(file)
+            if not (alone.tokenizer_paths or "tokenizer.ggml.tokens" in alone.metadata):
+                found[name] = path
+    return found
 
 
 def _t5_of(source: str) -> str:
