@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -72,15 +74,31 @@ def make_corpus(root: Path) -> None:
     (folder / "unet" / f"{stem}.safetensors.index.json").write_text(json.dumps(weights))
 
 
-def test_every_reader(tmp_path: Path) -> None:
-    make_corpus(tmp_path / "corpus")
-    command = [sys.executable, str(Path(__file__).with_name("fuzz.py")), str(tmp_path / "corpus"),
-               "--seconds", str(SECONDS), "--keep", str(tmp_path / "kept")]  # fmt: skip
+def run(script: str, *words: object, folder: Path) -> subprocess.CompletedProcess[str]:
     paths = [str(Path(sdcore.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
+
+
+def test_every_reader(tmp_path: Path) -> None:
+    make_corpus(tmp_path / "corpus")
+    options = ("--seconds", SECONDS, "--keep", tmp_path / "kept")
+    done = run("fuzz.py", tmp_path / "corpus", *options, folder=tmp_path)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\nkept in {tmp_path / 'kept'}"
     lines = dict(line.split(": ") for line in done.stdout.splitlines())
     assert lines.keys() == {"gguf", "safetensors", "torch-zip", "torch-legacy", "folder"}
     for line in lines.values():
         assert int(line.split()[0]) >= 10
+
+
+@pytest.mark.parametrize("reader", ["gguf", "safetensors", "torch-zip", "torch-legacy", "folder"])
+def test_by_coverage(tmp_path: Path, reader: str) -> None:
+    pytest.importorskip("atheris")
+    make_corpus(tmp_path / "corpus")
+    done = run("guided.py", reader, tmp_path / "corpus", f"-max_total_time={SECONDS}", "-seed=1",
+               folder=tmp_path)  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    (runs,) = re.findall(r"^Done (\d+) runs", done.stderr, re.MULTILINE)
+    covered = re.findall(r"cov: (\d+)", done.stderr)
+    assert int(runs) >= 10 and int(covered[-1]) > 50  # sdcore's lines are looked at
