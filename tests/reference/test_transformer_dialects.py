@@ -17,6 +17,9 @@ import tiny_models
 import tiny_transformers as tiny
 from reference.common import SAMPLED_F32, error
 from reference.test_transformer_pipelines import SD3, single_file
+from sdcore import checkpoint
+from sdcore.models.mmdit import SD3Transformer2DModel
+from sdcore.models.pixart import PixArtTransformer2DModel
 from sdcore.tokenizer import T5Tokenizer
 from tiny_models import QuantType
 
@@ -73,6 +76,46 @@ def test_sd3_as_stable_diffusion_cpp_writes_it(tmp_path: Path, kind: str) -> Non
     assert error(drawn, latents(tmp_path / "held.safetensors", **tokenizers)) <= SAMPLED_F32
     plain = latents(folder)
     assert SAMPLED_F32 < error(drawn, plain) < 0.1
+
+
+@pytest.mark.parametrize("family", ["sd3", "pixart-sigma"])
+def test_folded_tensors_of_a_transformer(tmp_path: Path, family: str) -> None:
+    """Convolutions and positions in rows of another length, as comfy.gguf.orig_shape says."""
+    if family == "sd3":
+        module = tiny.sd3()
+        state = tiny.original_sd3(module.state_dict())
+    else:
+        module = tiny.pixart()
+        positions = module.pos_embed.pos_embed
+        state = tiny.original_pixart(module.state_dict(), 300, positions)
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", family)
+    folded = set()
+    for name, value in state.items():
+        array = value.detach().numpy()
+        kind = QuantType.F32
+        if array.ndim > 2 and array.size % 32 == 0:
+            writer.add_array(f"comfy.gguf.orig_shape.{name}", list(array.shape))
+            array, kind = array.reshape(-1, 32), QuantType.Q8_0
+            folded.add(name)
+        data = gguf.quants.quantize(np.ascontiguousarray(array), kind)
+        writer.add_tensor(name, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert {"pos_embed", "x_embedder.proj.weight"} <= folded
+    opened = checkpoint.open(tmp_path / "m.gguf")
+    assert opened.kind is not None and opened.kind.family == family
+    component = opened.component("transformer")
+    wanted = module.state_dict()
+    for name in ("pos_embed.pos_embed", "pos_embed.proj.weight"):
+        if name not in wanted:
+            continue
+        found, want = component.tensors[name], wanted[name]
+        assert tuple(found.shape) == tuple(want.shape)
+        assert 1e-5 < error(found.to_float(), want.numpy()) < 0.01
+    networks = {"sd3": SD3Transformer2DModel, "pixart-sigma": PixArtTransformer2DModel}
+    networks[family].from_component(component)  # which would name a tensor of another shape
 
 
 def test_pixart_in_parts_as_others_write_them(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ examples:
   sdcore txt2img -m model.gguf -p "a cat" -n "blurry" --steps 30 --cfg-scale 7.5 -s 42
   sdcore txt2img -m folder "a cat" -W 768 -H 512 -b 4 -o cats/
   sdcore txt2img -m model.gguf "a cat" -b 4 -o "cat-%03d-{seed}.png"
+  sdcore txt2img -m sdxl.gguf --refiner refiner.gguf "a cat" --steps 40
+  sdcore txt2img --diffusion-model sd3.gguf -m sd3-folder "a cat" --skip-layers 7,8,9
 """
 _ABOUT_POCKET = (
     "no model given: this is pocket, the small one inside sdcore, which knows coloured shapes and "
