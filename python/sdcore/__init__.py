@@ -1,8 +1,15 @@
-"""A native inference runtime for Stable-Diffusion-family models."""
+"""A native inference runtime for Stable-Diffusion-family models.
 
-from sdcore import gguf, ops
+What opens, converts or draws is imported when it is first asked for, so that a program waits only
+for what it uses.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from sdcore._core import __version__, cpu_features, device_names
-from sdcore.checkpoint.conversion import convert
 from sdcore.errors import (
     CancelledError,
     CheckpointError,
@@ -12,36 +19,41 @@ from sdcore.errors import (
     SDCoreError,
     UnsupportedModelError,
 )
-from sdcore.pipelines import DiffusionPipeline, PipelineOutput, outpaint
-from sdcore.quantization import dequantize, quantize
-from sdcore.schedulers.cfg_plus_plus import (
-    DDIMCFGPPScheduler,
-    EulerAncestralCFGPPScheduler,
-    EulerCFGPPScheduler,
-)
-from sdcore.schedulers.consistency_models import CMStochasticIterativeScheduler
-from sdcore.schedulers.ddim import DDIMScheduler
-from sdcore.schedulers.ddpm import DDPMScheduler
-from sdcore.schedulers.deis import DEISMultistepScheduler
-from sdcore.schedulers.dpmsolver_2s_ancestral import DPMSolver2SAncestralScheduler
-from sdcore.schedulers.dpmsolver_3m_sde import DPMSolver3MSDEScheduler
-from sdcore.schedulers.dpmsolver_multistep import DPMSolverMultistepScheduler
-from sdcore.schedulers.dpmsolver_sde import DPMSolverSDEScheduler
-from sdcore.schedulers.edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
-from sdcore.schedulers.edm_euler import EDMEulerScheduler
-from sdcore.schedulers.euler import EulerDiscreteScheduler
-from sdcore.schedulers.euler_ancestral import EulerAncestralDiscreteScheduler
-from sdcore.schedulers.flow_match_euler import FlowMatchEulerDiscreteScheduler
-from sdcore.schedulers.flow_match_heun import FlowMatchHeunDiscreteScheduler
-from sdcore.schedulers.heun import HeunDiscreteScheduler
-from sdcore.schedulers.kdpm2 import KDPM2DiscreteScheduler
-from sdcore.schedulers.kdpm2_ancestral import KDPM2AncestralDiscreteScheduler
-from sdcore.schedulers.lcm import LCMScheduler
-from sdcore.schedulers.lms import LMSDiscreteScheduler
-from sdcore.schedulers.pndm import PNDMScheduler
-from sdcore.schedulers.sasolver import SASolverScheduler
-from sdcore.schedulers.tcd import TCDScheduler
-from sdcore.schedulers.unipc import UniPCMultistepScheduler
+
+if TYPE_CHECKING:
+    from sdcore import gguf, ops
+    from sdcore.checkpoint.conversion import convert
+    from sdcore.pipelines import DiffusionPipeline, PipelineOutput
+    from sdcore.pipelines.outpaint import outpaint
+    from sdcore.quantization import dequantize, quantize
+    from sdcore.schedulers.cfg_plus_plus import (
+        DDIMCFGPPScheduler,
+        EulerAncestralCFGPPScheduler,
+        EulerCFGPPScheduler,
+    )
+    from sdcore.schedulers.consistency_models import CMStochasticIterativeScheduler
+    from sdcore.schedulers.ddim import DDIMScheduler
+    from sdcore.schedulers.ddpm import DDPMScheduler
+    from sdcore.schedulers.deis import DEISMultistepScheduler
+    from sdcore.schedulers.dpmsolver_2s_ancestral import DPMSolver2SAncestralScheduler
+    from sdcore.schedulers.dpmsolver_3m_sde import DPMSolver3MSDEScheduler
+    from sdcore.schedulers.dpmsolver_multistep import DPMSolverMultistepScheduler
+    from sdcore.schedulers.dpmsolver_sde import DPMSolverSDEScheduler
+    from sdcore.schedulers.edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
+    from sdcore.schedulers.edm_euler import EDMEulerScheduler
+    from sdcore.schedulers.euler import EulerDiscreteScheduler
+    from sdcore.schedulers.euler_ancestral import EulerAncestralDiscreteScheduler
+    from sdcore.schedulers.flow_match_euler import FlowMatchEulerDiscreteScheduler
+    from sdcore.schedulers.flow_match_heun import FlowMatchHeunDiscreteScheduler
+    from sdcore.schedulers.heun import HeunDiscreteScheduler
+    from sdcore.schedulers.kdpm2 import KDPM2DiscreteScheduler
+    from sdcore.schedulers.kdpm2_ancestral import KDPM2AncestralDiscreteScheduler
+    from sdcore.schedulers.lcm import LCMScheduler
+    from sdcore.schedulers.lms import LMSDiscreteScheduler
+    from sdcore.schedulers.pndm import PNDMScheduler
+    from sdcore.schedulers.sasolver import SASolverScheduler
+    from sdcore.schedulers.tcd import TCDScheduler
+    from sdcore.schedulers.unipc import UniPCMultistepScheduler
 
 __all__ = [
     "CMStochasticIterativeScheduler",
@@ -94,3 +106,38 @@ __all__ = [
 def backends() -> list[str]:
     """The devices that networks can run on here."""
     return ["cpu", *device_names()]
+
+
+# Where names of TYPE_CHECKING above are that are neither modules nor schedulers.
+_HOMES = {
+    "convert": "checkpoint.conversion",
+    **dict.fromkeys(("DiffusionPipeline", "PipelineOutput"), "pipelines"),
+    "outpaint": "pipelines.outpaint",
+    **dict.fromkeys(("dequantize", "quantize"), "quantization"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A name of `__all__`, or a module of the package."""
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"sdcore.{_HOMES[name]}"), name)
+    elif name in __all__ and name.endswith("Scheduler"):
+        value = importlib.import_module("sdcore.schedulers").get(name)
+    else:
+        value = _module(name)
+    globals()[name] = value
+    return value
+
+
+def _module(name: str) -> Any:
+    try:
+        if not name.startswith("_"):
+            return importlib.import_module(f"sdcore.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"sdcore.{name}":
+            raise
+    raise AttributeError(f"module 'sdcore' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code, or raises SystemExit(2) for bad usage."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a prompt may not fit the terminal
-    args = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = _parser(words).parse_args(words)
     verbose = getattr(args, "verbose", False)
     logger = logging.getLogger("sdcore")
     level = logger.level
@@ -73,7 +74,8 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """Only the command that is asked for has its arguments: they take a while to collect."""
     parser = _Parser(
         prog="sdcore",
         description="Pictures from text with Stable Diffusion models, on the CPU.",
@@ -92,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        module.add_arguments(command)
+        if module.NAME in words[:1]:
+            module.add_arguments(command)
         command.set_defaults(run=module.run, parser=command)
     return parser
 
