@@ -105,7 +105,8 @@ def _mmdit_peer(fields: Mapping[str, Any]) -> Any:
 def _pixart_peer(fields: Mapping[str, Any]) -> Any:
     from diffusers import PixArtTransformer2DModel
 
-    return PixArtTransformer2DModel(**fields)
+    # Compression is not diffusers', and these have none.
+    return PixArtTransformer2DModel(**{k: v for k, v in fields.items() if not k.startswith("kv_")})
 
 
 def _t5_peer(fields: Mapping[str, Any]) -> Any:
