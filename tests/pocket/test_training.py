@@ -127,6 +127,17 @@ def test_training_goes_on_from_the_packed_model(trained, tmp_path, monkeypatch):
     assert (tmp_path / "merges.txt").read_text() == (trained / "merges.txt").read_text()
 
 
+def test_the_decoder_learns_alone(trained, tmp_path, monkeypatch):
+    shutil.copy(trained / "vae.pt", tmp_path)
+    words = ("--decoder", "--out", tmp_path, "--batch", 2, "--device", "cpu")
+    for steps in (3, 4):  # from a run of the whole autoencoder, then from one of its own
+        run("train_vae", monkeypatch, *words, "--steps", steps)
+    before, after = (training.averages(folder, "vae") for folder in (trained, tmp_path))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
+
+
 def test_a_seed_gives_the_same_batches():
     train_vae = importlib.import_module("train_vae")
     args = training.arguments("", steps=1, batch=2, rate=0).parse_args([])

@@ -58,9 +58,18 @@ def psnr(vae: AutoencoderKL, count: int = 32, seed: int = 1) -> tuple[float, flo
 
 
 def main() -> None:
-    args = arguments("Train the pocket VAE.", steps=3000, batch=8, rate=3e-3).parse_args()
-    run = Run("vae", args, {"vae": AutoencoderKL(**config.VAE)})
-    vae = run.nets["vae"]
+    parser = arguments("Train the pocket VAE.", steps=3000, batch=8, rate=3e-3)
+    parser.add_argument(
+        "--decoder",
+        action="store_true",
+        help="the decoder alone, so that latents stay what a UNet was trained on",
+    )
+    args = parser.parse_args()
+    vae = AutoencoderKL(**config.VAE)
+    if args.decoder:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    run = Run("vae", args, {"vae": vae})
     run.optimize(*optimizers([vae], args.rate, ("conv_in", "conv_out", "quant")))
     print(f"{sum(p.numel() for p in vae.parameters()) / 1e6:.2f} M parameters", flush=True)
     source = batches(partial(crops, args.batch), args, run.step)

@@ -97,7 +97,8 @@ class Run:
         whole = bool(saved["optimizers"])
         self.nets.load_state_dict(saved["nets"], strict=whole)
         self.average.load_state_dict(saved["average"], strict=whole)
-        for optimizer, state in zip(optimizers, saved["optimizers"], strict=whole):
+        states = saved["optimizers"] if _sizes(saved["optimizers"]) == _sizes(optimizers) else []
+        for optimizer, state in zip(optimizers, states, strict=False):
             rates = [group["full_rate"] for group in optimizer.param_groups]
             optimizer.load_state_dict(state)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -162,10 +163,16 @@ class Run:
         return value.item(), torch.autograd.grad(value, self.parameters)
 
     def factor(self) -> float:
-        """Of the rate: rises over 100 steps, stays, and falls over the last quarter of the steps,
+        """Of the rate: rises over 100 steps, stays, and falls over the last half of the steps,
         so that a run may be prolonged up to there by a larger --steps."""
-        left = (self.args.steps - self.step) / (0.25 * self.args.steps)
+        left = (self.args.steps - self.step) / (0.5 * self.args.steps)
         return min(1.0, (self.step + 1) / 100, max(left, 0.02))
+
+
+def _sizes(optimizers: Sequence[torch.optim.Optimizer | dict]) -> list[int]:
+    """How many parameters each group has: others than a checkpoint's where a run trains less."""
+    states = [o if isinstance(o, dict) else o.state_dict() for o in optimizers]
+    return [len(group["params"]) for state in states for group in state["param_groups"]]
 
 
 def autocast(device: str) -> torch.autocast:
@@ -213,7 +220,7 @@ def optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside, AdamW for all that is no matrix or has a word of `raw` in its
     name: what meets the outside, where rows and columns are not alike."""
-    named = [pair for net in nets for pair in net.named_parameters()]
+    named = [(name, p) for net in nets for name, p in net.named_parameters() if p.requires_grad]
     inner = [p for name, p in named if p.ndim > 1 and not any(word in name for word in raw)]
     ids = {id(p) for p in inner}
     others = [p for _, p in named if id(p) not in ids]
