@@ -61,6 +61,7 @@ def drawn(files: Path, *words: str) -> bytes:
         ("a cat", "--sampler", "tcd", "--eta", "0"),
         ("a cat", "--pag-scale", "2.5"),
         ("a cat", "--cache-interval", "2"),
+        ("a cat", "--token-merging-ratio", "0.5"),
         ("a cat", "--sampler", "euler", "--cache-threshold", "0.9", "--steps", "6"),
         ("a cat", "--subseed", "9", "--subseed-strength", "0.3"),
         ("a cat", "--hires-scale", "1.5", "--hires-strength", "0.5", "--hires-steps", "4"),

@@ -269,7 +269,8 @@ def test_graphs_share_weights() -> None:
 
 def test_every_op_is_there_for_arrays() -> None:
     views = {"crop_rows", "flatten", "slice_tokens", "unflatten"}  # they move nothing
-    names = {"matmul" if name == "linear" else name for name in _core.op_names()} - views
+    whole = {"token_groups"}  # gives whole numbers, which no graph hands out
+    names = {"matmul" if name == "linear" else name for name in _core.op_names()} - views - whole
     assert names == set(sdcore.ops.__all__)
 
 
@@ -288,6 +289,11 @@ def test_single_ops_are_numpys() -> None:
     assert np.array_equal(sdcore.ops.embedding(ids, w)[0], w.astype(np.float32)[[1, 0, 5]])
     with pytest.raises(sdcore.SDCoreError, match="7"):
         sdcore.ops.embedding(np.array([[7]]), w)
+    groups = np.array([[0, 1, 0, 2], [2, 0, 1, 1]])
+    spread = sdcore.ops.spread_tokens(x, groups)
+    assert np.array_equal(spread, np.stack([x[i][groups[i]] for i in range(2)]))
+    fewer = sdcore.ops.mean_tokens(spread, groups, np.zeros((2, 2, 2, 1), np.float32), 0.25)
+    assert np.allclose(fewer, x[:, :3])
     assert np.array_equal(sdcore.ops.take(x, [4, 1]), np.stack([x[0, 4], x[1, 1]]))
     with pytest.raises(sdcore.SDCoreError, match="index 5 is outside a sequence of 5"):
         sdcore.ops.take(x, [0, 5])

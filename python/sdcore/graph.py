@@ -226,6 +226,22 @@ class nn:
         return x.apply("merge_tokens")
 
     @staticmethod
+    def token_groups(x: Value, image: Value, ratio: float) -> Value:
+        """`[n, t]` whole numbers: which tokens of an image of that size are to be one, so that
+        `ratio` of them are fewer. Tokens that are alike and near each other."""
+        return x.apply("token_groups", image, ratio=float(ratio))
+
+    @staticmethod
+    def mean_tokens(x: Value, groups: Value, image: Value, ratio: float) -> Value:
+        """`[n, t', c]`: the mean of each of the groups that were made for this image and ratio."""
+        return x.apply("mean_tokens", groups, image, ratio=float(ratio))
+
+    @staticmethod
+    def spread_tokens(x: Value, groups: Value) -> Value:
+        """`[n, t', c]` to `[n, t, c]`: to each token what its group has."""
+        return x.apply("spread_tokens", groups)
+
+    @staticmethod
     def depth_to_space(x: Value, size: int) -> Value:
         """`[n, h, w, size * size * c]` to `[n, h * size, w * size, c]`."""
         return x.apply("depth_to_space", size=size)

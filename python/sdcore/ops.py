@@ -32,6 +32,7 @@ __all__ = [
     "group_norm",
     "layer_norm",
     "matmul",
+    "mean_tokens",
     "merge_tokens",
     "mul",
     "relative_bias",
@@ -39,6 +40,7 @@ __all__ = [
     "scale",
     "sincos_embedding",
     "split_channels",
+    "spread_tokens",
     "take",
     "timestep_embedding",
     "upsample",
@@ -230,6 +232,19 @@ def upsample(x: ArrayLike, **options: Any) -> Array:
 def embedding(ids: ArrayLike, table: Weight, **options: Any) -> Array:
     """Rows of `table [rows, c]` for `ids [n, t]`."""
     return _run("embedding", {"ids": ids}, {"table": table}, **options)
+
+
+def mean_tokens(
+    x: ArrayLike, groups: ArrayLike, image: ArrayLike, ratio: float, **options: Any
+) -> Array:
+    """The mean of each of the `groups [n, t]` of tokens, as many as `ratio` leaves of `image`'s."""
+    inputs = {"x": x, "groups": np.asarray(groups, np.int32), "image": image}
+    return _run("mean_tokens", inputs, attrs={"ratio": float(ratio)}, **options)
+
+
+def spread_tokens(x: ArrayLike, groups: ArrayLike, **options: Any) -> Array:
+    """To each token what its group has: token `groups [n, t]` of `x [n, t', c]`."""
+    return _run("spread_tokens", {"x": x, "groups": np.asarray(groups, np.int32)}, **options)
 
 
 def take(x: ArrayLike, index: ArrayLike, **options: Any) -> Array:

@@ -38,7 +38,7 @@ _DEFAULT_SIZE = 512  # pixels a side, for guessing a file's size before the mode
 # Arguments of the pipeline that are its own to fill in.
 _OPTIONS = (
     *("eta", "guidance_rescale", "guidance_start", "guidance_end", "pag_scale"),
-    *("cache_interval", "cache_threshold"),
+    *("cache_interval", "cache_threshold", "token_merging_ratio"),
     *("rng", "subseed", "subseed_strength"),
     *("hires_scale", "hires_strength", "hires_steps"),
 )
@@ -100,6 +100,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--cache-threshold", type=float, metavar="CHANGE", help="spare steps that change less")
     add("--cache-interval", type=int, metavar="N", help="run all of a UNet every N steps only")
+    add(
+        "--token-merging-ratio",
+        type=float,
+        metavar="SHARE",
+        help="merge alike tokens in a UNet's self-attention, 0 to 0.75 (default: 0)",
+    )
     add("--guidance-start", type=float, metavar="SHARE", help="no guidance before (default: 0)")
     add("--guidance-end", type=float, metavar="SHARE", help="and none after (default: 1)")
     add(

@@ -17,7 +17,14 @@ from sdcore.models.base import Model, to_nchw, to_nhwc
 from sdcore.models.blocks import attention, resnet
 from sdcore.models.config import from_json, per_block, require_value
 
-__all__ = ["DeepFeatures", "UNet2DConditionModel", "UNetConfig", "build_unet", "guidance_embedding"]
+__all__ = [
+    "MOST_MERGED",
+    "DeepFeatures",
+    "UNet2DConditionModel",
+    "UNetConfig",
+    "build_unet",
+    "guidance_embedding",
+]
 
 # Fields whose other values change the network in ways that are not built.
 _FIXED = {
@@ -99,16 +106,23 @@ class _Level:
     only_cross: bool
 
 
+# The share of tokens that may be merged: one of each four stays.
+MOST_MERGED = 0.75
+
+
 @dataclass(frozen=True)
 class _Variant:
     """The same weights in another graph. `perturbed` are expressions that the names of attentions
     to replace by the identity match somewhere, as in diffusers. With `keeps` the features that come
     up to skip number `keeps` (0 is that of `conv_in`) are handed out as "deep"; with `reuses` they
-    are taken in, and all that is below them is left out (Ma et al. 2023, DeepCache)."""
+    are taken in, and all that is below them is left out (Ma et al. 2023, DeepCache). `merges` is
+    the share of the tokens that others stand for in the self-attentions of the largest size (Bolya
+    et al. 2023, token merging)."""
 
     perturbed: tuple[str, ...] = ()
     keeps: int | None = None
     reuses: int | None = None
+    merges: float = 0.0
 
     def perturbs(self, name: str) -> bool:
         return any(re.search(layer, name) for layer in self.perturbed)
@@ -158,6 +172,8 @@ class _UNet:
         only_cross = per_block(config.only_cross_attention, n, "unet", "only_cross_attention")
         columns = (config.block_out_channels, layers, heads, depth, context, only_cross)
         self.levels = [_Level(*values) for values in zip(*columns, strict=True)]
+        attending = [i for i, kind in enumerate(config.down_block_types) if "CrossAttn" in kind]
+        self.largest = self.levels[attending[0]] if attending else None
         self.left = _skips(self.levels)  # skips that the way up has yet to read
         self.perturbed = 0  # attentions that are replaced
 
@@ -287,11 +303,11 @@ class _UNet:
         x = nn.group_norm(w.norm, image, c, self.config.norm_num_groups, 1e-6)
         x = nn.linear(w.proj_in, nn.flatten(x), c, c)
         for k in range(level.depth):
-            x = self.transformer_block(w.transformer_blocks[k], x, level)
+            x = self.transformer_block(w.transformer_blocks[k], x, image, level)
         x = nn.linear(w.proj_out, x, c, c) + nn.flatten(image)
         return nn.unflatten(x, image)
 
-    def transformer_block(self, w: Scope, x: Value, level: _Level) -> Value:
+    def transformer_block(self, w: Scope, x: Value, image: Value, level: _Level) -> Value:
         c, heads = level.channels, level.heads
         h = nn.layer_norm(w.norm1, x, c)
         read, width = (self.context, level.context) if level.only_cross else (h, c)
@@ -300,6 +316,12 @@ class _UNet:
             # Each token attends to itself alone (Ahn et al. 2024, perturbed-attention guidance).
             own = nn.linear(w.attn1.to_v, h, c, c, bias=False)
             x = nn.linear(w.attn1.to_out[0], own, c, c) + x
+        elif self.variant.merges and level is self.largest and not level.only_cross:
+            ratio = self.variant.merges
+            groups = nn.token_groups(x, image, ratio)
+            fewer = nn.mean_tokens(h, groups, image, ratio)
+            out = attention(w.attn1, fewer, fewer, c, width, heads, qkv_bias=False)
+            x = nn.spread_tokens(out, groups) + x
         else:
             x = attention(w.attn1, h, read, c, width, heads, qkv_bias=False) + x
         h = nn.layer_norm(w.norm2, x, c)
@@ -386,6 +408,7 @@ class UNet2DConditionModel(Model):
         *,
         perturbed: Sequence[str] = (),
         deep: tuple[DeepFeatures, Hashable] | None = None,
+        merges: float = 0.0,
         **conditions: ArrayLike,
     ) -> NDArray[np.float32]:
         """Noise (or whatever the model predicts) for `sample` [n, c, h, w], float32.
@@ -393,7 +416,8 @@ class UNet2DConditionModel(Model):
         `timestep` is one number or one an image; `encoder_hidden_states` is [n, t, d]. `conditions`
         are the further inputs of the config: `text_embeds`, `time_ids`, `timestep_cond`.
         `perturbed` are self-attentions to do without, by parts of their names (mid). `deep` is
-        what a run keeps between steps, and which part of its batch this is.
+        what a run keeps between steps, and which part of its batch this is. `merges` is the share
+        of tokens that are merged in the self-attentions of the largest size, 0 to 0.75.
         """
         x = to_nhwc(sample, "[unet] sample", self.config.in_channels)
         context = np.asarray(encoder_hidden_states, dtype=np.float32)
@@ -406,15 +430,15 @@ class UNet2DConditionModel(Model):
         inputs = {"sample": x, "timestep": t, "encoder_hidden_states": context, **conditions}
         layers = tuple(perturbed)
         if deep is None:
-            return to_nchw(self._network(_Variant(layers)).run(inputs)["sample"])
+            return to_nchw(self._network(_Variant(layers, merges=merges)).run(inputs)["sample"])
         features, part = deep
         key = (part, layers, x.shape, context.shape)
         found = features.find(key)
         if found is None:
-            out = self._network(_Variant(layers, keeps=features.branch)).run(inputs)
+            out = self._network(_Variant(layers, features.branch, merges=merges)).run(inputs)
             features.keep(key, out["deep"])
         else:
-            network = self._network(_Variant(layers, reuses=features.branch))
+            network = self._network(_Variant(layers, None, features.branch, merges))
             out = network.run({**inputs, "deep": found})
         return to_nchw(out["sample"])
 

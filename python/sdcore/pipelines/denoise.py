@@ -58,7 +58,7 @@ def denoise(
     conditioning = pipe.condition(guidance.asked(request), request)
     pipe.needs_only(pipe.denoiser)
     latents, rows = start.latents, pipe.rows(scheduler, request)
-    deep = pipe.keeps_between_steps(request)
+    deep, options = pipe.keeps_between_steps(request), pipe.denoiser_options(request)
     cache = StepCache(request.cache_threshold) if request.cache_threshold else None
     if cache is not None and scheduler.renoises_negative:
         raise InvalidArgumentError(
@@ -68,7 +68,7 @@ def denoise(
         x = scheduler.scale_model_input(latents, row.timestep)
         if deep is not None:
             deep.begin_step(index)
-        model = partial(_predict, pipe, row.timestep, conditioning, start, deep)
+        model = partial(_predict, pipe, row.timestep, conditioning, start, deep, **options)
         negative = None
         if scheduler.renoises_negative:
             out, negative = guidance.predict_both(model, x, index, len(rows))

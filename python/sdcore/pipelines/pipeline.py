@@ -335,6 +335,10 @@ class DiffusionPipeline(EmbeddingsMixin):
         """What the denoiser's argument `deep` keeps in a run; None: nothing."""
         return None
 
+    def denoiser_options(self, request: Request) -> dict[str, Any]:
+        """What the denoiser is told at every step alike, beside the conditioning."""
+        return {}
+
     def first_step(self, request: Request) -> int:
         """How many steps a picture to begin from makes needless."""
         if request.images is None:

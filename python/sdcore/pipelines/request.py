@@ -63,6 +63,7 @@ class Arguments(TypedDict, total=False):
     pag_applied_layers: str | Sequence[str]  # parts of the names of those attentions, "mid"
     cache_interval: int  # steps between those that run all of a UNet, 1 (off)
     cache_branch_id: int  # the skip connection below which the others run nothing, 0
+    token_merging_ratio: float  # share of tokens that a UNet's attention merges, 0 to 0.75
     clip_skip: int | None  # layers of CLIP to leave out, besides those that the model does
     prompt_embeds: ArrayLike | None  # [n, tokens, channels]: what takes the place of prompt
     negative_prompt_embeds: ArrayLike | None

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sdcore.errors import UnsupportedModelError
+from sdcore.errors import InvalidArgumentError, UnsupportedModelError
 from sdcore.models.unet import (
+    MOST_MERGED,
     DeepFeatures,
     UNet2DConditionModel,
     UNetConfig,
@@ -25,7 +26,10 @@ from sdcore.schedulers.lcm import LCMScheduler
 
 __all__ = ["UNET_ARGUMENTS", "UNetPipeline", "unet_inputs"]
 
-UNET_ARGUMENTS = ("pag_scale", "pag_applied_layers", "cache_interval", "cache_branch_id")
+UNET_ARGUMENTS = (
+    *("pag_scale", "pag_applied_layers"),
+    *("cache_interval", "cache_branch_id", "token_merging_ratio"),
+)
 
 _GUIDED = 2  # images a step: classifier-free guidance asks about the negative prompt as well
 # Steps and guidance of models that were distilled to few steps.
@@ -77,6 +81,15 @@ class UNetPipeline(DiffusionPipeline):
             (layers,) if isinstance(layers, str) else tuple(layers),
             **self.guidance_options(request),
         )
+
+    def denoiser_options(self, request: Request) -> dict[str, Any]:
+        name = "token_merging_ratio"
+        ratio = finite(request.extra.get(name, 0.0), name)
+        if not 0 <= ratio <= MOST_MERGED:
+            raise InvalidArgumentError(
+                f"[pipeline] {name} must be from 0, which is off, to {MOST_MERGED}, got {ratio:g}"
+            )
+        return {"merges": ratio} if ratio else {}
 
     def _spreads_steps(self, request: Request) -> bool:
         """Latent consistency models make all their steps from a picture too, over a part of the
