@@ -4,6 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 import tiny_models
@@ -11,12 +12,13 @@ import tiny_models
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def test_a_grid_of_samplers(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("across", "size"), [(1, (3, 3)), (2, (6, 2))])
+def test_a_grid_of_samplers(tmp_path, monkeypatch, across, size):
     folder = tiny_models.save_folder(tiny_models.PLAIN, tmp_path / "model")
     out = tmp_path / "grid.png"
-    options = ["--samplers", "euler,ddim_cfg_pp", "--steps", "1,2,3"]
+    options = ["--samplers", "euler,ddim_cfg_pp,lcm", "--steps", "1,2,3", "--across", str(across)]
     monkeypatch.setattr(sys, "argv", ["sampler_grid", str(folder), "a cat", str(out), *options])
     runpy.run_path(str(EXAMPLES / "sampler_grid.py"), run_name="__main__")
     with Image.open(out) as grid:
-        assert grid.size == (3 * 32, 2 * (32 + 16))
+        assert grid.size == (size[0] * 32, size[1] * (32 + 16))
         assert len(set(grid.getdata())) > 1000
