@@ -248,21 +248,42 @@ def pieces():
     print("writing", flush=True)
     time.sleep(60)
 
-st.write(sys.argv[1], [Outgoing("x", "f32", (2,), pieces)])
+def write(path):
+    st.write(path, [Outgoing("x", "f32", (2,), pieces)])
+
 """
 
 
-def test_ctrl_c_leaves_nothing(tmp_path):
+COMMAND = """
+from sdcore import cli
+cli.convert.run = lambda args: write(args.target)
+sys.exit(cli.main(["convert", "in", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize(
+    "how, by",
+    [("function", signal.SIGINT), ("command", signal.SIGINT), ("command", signal.SIGTERM)],
+)
+def test_an_end_from_outside_leaves_nothing(tmp_path, how, by):
+    """Ctrl-C; and of a command what `kill` and a machine that is shut down send."""
+    program = INTERRUPTED + (COMMAND if how == "command" else "write(sys.argv[1])")
     child = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, str(tmp_path / "out")],
+        [sys.executable, "-c", program, str(tmp_path / "out")],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         # A test that runs in the background has it ignored, and would hand that down.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert child.stdout.readline() == b"writing\n"
+    assert child.stdout.readline() == "writing\n"
     assert len(listing(tmp_path)) == 1
-    child.send_signal(signal.SIGINT)
-    assert child.wait(30) != 0
+    child.send_signal(by)
+    said = child.communicate(timeout=30)[1]
     assert listing(tmp_path) == []
+    if how == "command":
+        word = "interrupted" if by == signal.SIGINT else "terminated"
+        assert said == f"error: {word}\n" and child.returncode == 128 + by
+    else:
+        assert child.returncode != 0

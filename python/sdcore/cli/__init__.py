@@ -1,17 +1,20 @@
 """The `sdcore` command: sub-commands, and what becomes of errors.
 
-Exit code 0; 1 with one line `error: …` for what failed; 2 for bad usage; 130 after Ctrl-C; 141 when
-nobody reads the output.
+Exit code 0; 1 with one line `error: …` for what failed; 2 for bad usage; 130 after Ctrl-C; 143 when
+it is told to end (SIGTERM); 141 when nobody reads the output.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from sdcore import __version__
@@ -40,11 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = logger.level
     handler = _log_to_stderr(verbose, getattr(args, "quiet", False))
     try:
-        args.run(args)
+        with _terminable():
+            args.run(args)
         sys.stdout.flush()  # here a broken pipe can still be told apart
         return 0
     except SDCoreError as error:
         return _fail(str(error))
+    except _TerminatedError:
+        return _fail("terminated", 143)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
@@ -64,6 +70,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)  # a program may go on after its command
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """Ends a command as Ctrl-C does, so that what it was writing is cleared away."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    def end(*_: object) -> NoReturn:
+        raise _TerminatedError
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is told of signals
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 class _Parser(argparse.ArgumentParser):
