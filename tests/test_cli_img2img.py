@@ -31,6 +31,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    Image.new("L", (16, 8), 255).save("low.png")
 
 
 def drawn(files: Path, model: str, *words: str) -> np.ndarray:
@@ -71,6 +72,12 @@ def test_a_model_for_editing_keeps_to_its_picture_as_told(files: Path) -> None:
         (("--outpaint", "left=0"), "outpaint: give left, top, right or bottom"),
         (("--outpaint", "left=8", "--mask", "m.png"), "a mask of its own: leave out --mask"),
         (("--outpaint", "left=8", "-i", "none.png"), "cannot read image 'none.png'"),
+        (("--mask", "low.png"), "mask_image must have the size of image, (16, 24), got (16, 8)"),
+        (("--strength", "1.5"), "strength must be above 0 and at most 1, got 1.5"),
+        (("--token-merging-ratio", "0.9"), "from 0, which is off, to 0.75, got 0.9"),
+        (("--cache-interval", "0"), "cache_interval must be a whole number >= 1, got 0"),
+        (("--sampler", "quantum"), "there is no sampler 'quantum'; use one of ddim"),
+        (("--lora", "none.safetensors"), "no such file or folder: 'none.safetensors'"),
         (("--img-cfg-scale", "2"), "--img-cfg-scale is not for Stable Diffusion 1"),
     ],
 )
@@ -82,3 +89,18 @@ def test_what_cannot_be_done_is_said(
     said = capsys.readouterr().err
     assert said.startswith("error: [") and said.count("\n") == 1
     assert message in said
+
+
+def test_what_users_expect_leniency_for_is_a_warning(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the rest is done: the picture is that without it."""
+    model = ("-m", str(files / "model"), "-i", str(files / "photo.png"))
+    loud = [word for word in SMALL if word != "--quiet"]
+    assert main(["img2img", *model, "(cat:1,3) <lora:missing:1>", *loud]) == 0
+    said = capsys.readouterr().err
+    assert "warning: [prompt] (cat:1,3): '1,3' is no weight, so it is words, times 1.1" in said
+    assert "warning: [lora] no LoRA 'missing'" in said
+    odd = np.asarray(Image.open("x.png"))
+    assert main(["img2img", *model, "(cat:1,3) ", *SMALL]) == 0
+    assert np.array_equal(odd, np.asarray(Image.open("x.png")))

@@ -400,6 +400,9 @@ class DiffusionPipeline(EmbeddingsMixin):
         """
         request = make_request(self, prompt, negative_prompt, arguments)
         call = self._for_call(request.lora_tags())
+        # Asked again at the first step; what is wrong is said now.
+        call.denoiser_options(request)
+        call.keeps_between_steps(request)
         scheduler = new_scheduler(call, request)
         noise = Noise(request.seeds, request.rng)
         start = call.start(request, scheduler, noise)
