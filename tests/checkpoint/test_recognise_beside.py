@@ -322,6 +322,32 @@ def test_folders_of_one_network(tmp_path, make, title):
         checkpoint.open_model(tmp_path)
 
 
+UPSCALER = {"body.0.rdb1.conv1.weight": torch.ones(32, 64, 3, 3)}
+ALONE = {"decoder.mid.block_1.norm1.weight": torch.ones(8)}
+PIXART = {"t_block.1.weight": torch.ones(12, 2), "y_embedder.y_embedding": torch.ones(120, 4)}
+NESTED = {
+    "Real-ESRGAN": ({"params_ema": UPSCALER}, "esrgan"),
+    "both of Real-ESRGAN": ({"params": {k: t * 2 for k, t in UPSCALER.items()},
+                             "params_ema": UPSCALER}, "esrgan"),
+    "some trainer": ({"model": ALONE}, "vae"),
+    "another": ({"net": ALONE}, "vae"),
+    "twice": ({"state_dict": {"state_dict": ALONE}, "epoch": 1}, "vae"),
+    "PixArt": ({"state_dict": PIXART, "epoch": 3,
+                "state_dict_ema": {k: t * 2 for k, t in PIXART.items()}}, "pixart-alpha"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_what_lies_inside(tmp_path, name):
+    """Of two sets of weights, the averages of an upscaler and the last ones of a model."""
+    made, family = NESTED[name]
+    torch.save(made, tmp_path / "x.pth")
+    opened = checkpoint.open(tmp_path / "x.pth")
+    assert opened.kind.family == family
+    assert all((tensor.to_float() == 1).all() for tensor in opened.tensors.values())
+    assert all("param" not in key and "state_dict" not in key for key in opened.tensors)
+
+
 @pytest.mark.parametrize("form", ["dict", "parameters", "diffusers"])
 def test_embeddings_of_torch(tmp_path, form):
     """As A1111's web UI saves them, old and new, and as diffusers' training script does."""
