@@ -1,11 +1,11 @@
 """LoRAs of the pocket UNet, in diffusers' layout.
 
     python tools/pocket/train_lora.py lcm      # pictures in 4 steps, without guidance
-    python tools/pocket/train_lora.py style    # pictures in pastel colours
+    python tools/pocket/train_lora.py style    # black silhouettes
 
 `lcm` distils guidance and many steps into few (Luo et al. 2023, "LCM-LoRA"): where a step of the
 guided teacher leads, the student must see the same clean picture as where it began. `style` is
-trained as the UNet was, on pictures whose colours are half white.
+trained as the UNet was, on silhouettes: the autoencoder shows no colours but the world's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
+import world
 from frozen import Frozen, Noise
 from train_unet import Batch, Cache
 from training import Run, arguments
@@ -32,8 +33,11 @@ STRIDE = 5  # of them in one step of the teacher: what is learned at the end has
 SIGMA_DATA, TIMESTEP_SCALING = 0.5, 10.0
 
 
-def pastel(picture: np.ndarray) -> np.ndarray:
-    return (picture // 2 + 127).astype(np.uint8)
+def silhouette(picture: np.ndarray) -> np.ndarray:
+    """Black where a picture is not as in its upper left corner, else white."""
+    apart = np.abs(picture.astype(int) - picture[0, 0]).sum(-1, keepdims=True)
+    paper, ink = np.array(world.BACKGROUNDS["white"]), np.array(world.COLORS["black"])
+    return np.where(apart > 60, ink, paper).astype(np.uint8)
 
 
 class Consistency:
@@ -96,7 +100,7 @@ def main() -> None:
         loss = Consistency(student, frozen.unet(), noise, empty)
         source = Cache(args.out / "cache").batches(args.batch, empty.cpu(), random)
     else:
-        source = (batch for _, *batch in frozen.examples(random, change=pastel))
+        source = (batch for _, *batch in frozen.examples(random, change=silhouette))
 
         def loss(
             x: torch.Tensor, c: torch.Tensor, eps: torch.Tensor, t: torch.Tensor
