@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 import evaluator
 import score
@@ -44,6 +45,13 @@ def test_it_withstands_what_a_decoder_does_to_pictures():
     assert result.color >= 0.95
     assert result.shape >= 0.95
     assert result.relation >= 0.95
+
+
+def test_it_knows_shapes_without_their_points():
+    drawn = scenes(60, "two", seed=12)
+    pictures = [Image.fromarray(world.render(scene)) for scene in drawn]
+    blurred = [np.asarray(p.filter(ImageFilter.GaussianBlur(1.5))) for p in pictures]
+    assert score.score(blurred, drawn).shape >= 0.98
 
 
 @pytest.mark.parametrize("wrong", ["color", "shape", "relation"])

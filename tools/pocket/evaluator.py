@@ -1,7 +1,8 @@
 """Finds what is in a picture by plain image processing: objects by colour, shape and place.
 
-No part of it is learned. Pixels take the name of the nearest colour of the world, regions of one
-name are objects, and an object is the shape whose mask, stretched to the same box, covers it best.
+No part of it is learned. Pixels take the name of the nearest colour of the world, and regions of
+one name are objects. An object is the shape that covers it best with the same centre and area,
+which blur leaves, while it wears off the points that a bounding box hangs on.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image
 
 import shapes
 import world
 
 SMALLEST = 60  # pixels of a picture of 128 x 128 that make an object
-GRID = 28  # cells a side on which masks are compared
+BLUR = 3  # pixels about an object in which its colour may fade
 BACKDROP = len(world.COLORS)  # the index that pixels of the background get
 
 
@@ -130,6 +130,12 @@ def _around(mask: np.ndarray) -> np.ndarray:
     return np.stack([padded[y : y + h, x : x + w] for y in range(3) for x in range(3)])
 
 
+def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
+    for _ in range(pixels):
+        mask = _around(mask).any(0)
+    return mask
+
+
 def _opened(mask: np.ndarray) -> np.ndarray:
     """Without what is thinner than three pixels: the mixed colours along edges."""
     return _around(_around(mask).all(0)).any(0)
@@ -137,17 +143,28 @@ def _opened(mask: np.ndarray) -> np.ndarray:
 
 def _filled(region: np.ndarray, names: np.ndarray) -> np.ndarray:
     """With its holes, but for those that show what is around the region: a ring keeps its own."""
-    around = _around(region).any(0) & ~region
     outer, *holes = sorted(regions(~np.pad(region, 1)), key=lambda r: not r[0, 0])
-    beyond = names[around & outer[1:-1, 1:-1]]
+    beyond = names[_rim(region) & outer[1:-1, 1:-1]]
     if not beyond.size:  # it reaches every edge of the picture
         return np.ones_like(region)
     outside = _most(beyond)
     out = region.copy()
     for hole in (h[1:-1, 1:-1] for h in holes):
-        if _most(names[hole]) != outside:
+        if _most(names[_depth(hole)]) != outside:
             out |= hole
     return out
+
+
+def _rim(mask: np.ndarray) -> np.ndarray:
+    """What is around a mask, as near as its colour no longer mixes with it."""
+    return _grown(mask, BLUR) & ~_grown(mask, BLUR - 1)
+
+
+def _depth(mask: np.ndarray) -> np.ndarray:
+    """What of a mask lies furthest from its edge."""
+    while (inner := _around(mask).all(0)).any():
+        mask = inner
+    return mask
 
 
 def _most(names: np.ndarray) -> int:
@@ -163,29 +180,49 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _on_grid(mask: np.ndarray) -> np.ndarray:
-    left, top, right, bottom = _box(mask)
-    image = Image.fromarray(mask[top:bottom, left:right].astype(np.float32))
-    return np.asarray(image.resize((GRID, GRID), Image.Resampling.BOX))
+def _cover(picture: np.ndarray, color: str, region: np.ndarray, filled: np.ndarray) -> np.ndarray:
+    """The share of the object's colour in each pixel, by how near that is to the object's colours
+    and to what is around; whole where something else lies on the object: [h, w]."""
+    around = _rim(filled)
+    if not around.any():  # it reaches every edge of the picture
+        return filled.astype(np.float32)
+    pixels = picture.astype(np.float32)
+    first = np.asarray(world.COLORS[color], np.float32)
+    other = world.shade(world.COLORS[color]) - first
+    along = np.clip((pixels - first) @ other / (other @ other), 0, 1)[..., None]
+    to_object = np.linalg.norm(pixels - first - along * other, axis=-1)
+    to_around = np.linalg.norm(pixels - np.median(pixels[around], axis=0), axis=-1)
+    share = to_around / (to_around + to_object + 1e-6)
+    share[_grown(filled & ~region, 2) & filled] = 1
+    return share * _grown(filled, BLUR)
 
 
 @lru_cache
-def _templates() -> dict[str, np.ndarray]:
-    at = np.arange(-150, 151, dtype=np.float32)
-    return {
-        name: _on_grid(distance(at[None, :], at[:, None], 100.0) < 0)
-        for name, distance in shapes.SHAPES.items()
-    }
+def _moments() -> dict[str, tuple[float, float, float]]:
+    """Of each shape with radius 1 about (0, 0): its area and the middle of its mass, x and y."""
+    at = np.arange(-1.5, 1.5, 0.01, dtype=np.float32)
+    masks = {name: d(at[None, :], at[:, None], 1.0) < 0 for name, d in shapes.SHAPES.items()}
+    return {name: (m.sum() * 1e-4, *_middle(m, at, at)) for name, m in masks.items()}
 
 
-def shape_of(mask: np.ndarray) -> str:
-    """The shape that shares the most with the mask, of what either of them covers."""
-    seen = _on_grid(mask)
+def _middle(cover: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    return float(cover.sum(0) @ x / cover.sum()), float(cover.sum(1) @ y / cover.sum())
 
-    def share(template: np.ndarray) -> float:
-        return float(np.minimum(seen, template).sum() / np.maximum(seen, template).sum())
 
-    return max(_templates(), key=lambda name: share(_templates()[name]))
+def shape_of(cover: np.ndarray) -> str:
+    """The shape that shares the most with a cover [h, w] of 0..1, of what either of them covers."""
+    y, x = (np.arange(size, dtype=np.float32) + 0.5 for size in cover.shape)
+    middle = _middle(cover, x, y)
+
+    def share(name: str) -> float:
+        area, *offset = _moments()[name]
+        r = float(np.sqrt(cover.sum() / area))
+        left, top = (m - o * r for m, o in zip(middle, offset, strict=True))
+        distance = shapes.SHAPES[name]((x - left)[None, :], (y - top)[:, None], r)
+        drawn = np.clip(0.5 - distance, 0, 1)
+        return float(np.minimum(cover, drawn).sum() / np.maximum(cover, drawn).sum())
+
+    return max(shapes.SHAPES, key=share)
 
 
 # ---- pictures ------------------------------------------------------------------------------------
@@ -204,7 +241,8 @@ def find(picture: np.ndarray) -> list[Found]:
             if area < SMALLEST:
                 continue
             box = (edge * scale for edge in _box(region))
-            found.append(Found(color, shape_of(_filled(region, names)), *box, area))
+            shape = shape_of(_cover(picture, color, region, _filled(region, names)))
+            found.append(Found(color, shape, *box, area))
     return sorted(found, key=lambda f: -f.area)
 
 
