@@ -304,12 +304,12 @@ def test_the_ip_adapter_is_one_that_diffusers_opens(trained, monkeypatch):
     assert (plain - adapted).norm() > 0
 
 
-def test_a_consistency_model_knows_a_clean_picture(trained):
-    """At timestep 0 the answer is the input, and of a perfect teacher's steps all answers agree."""
+def test_a_consistency_model_sees_where_the_teacher_s_path_ends(trained):
+    """A perfect teacher's paths keep their noise and end in the clean picture, which a perfect
+    student sees in every point; at timestep 0 its answer is the input."""
     train_lora = importlib.import_module("train_lora")
     noise = train_lora.Noise("cpu")
     x0, eps = torch.randn(2, 3, 4, 16, 16).unbind(0)
-    t = torch.tensor([999, 499, 19])
 
     def perfect(x, at, _context):
         copies = len(x) // 3
@@ -317,9 +317,20 @@ def test_a_consistency_model_knows_a_clean_picture(trained):
         v = a * eps.repeat(copies, 1, 1, 1) - s * x0.repeat(copies, 1, 1, 1)
         return SimpleNamespace(sample=v)
 
-    loss = train_lora.Consistency(perfect, perfect, noise, torch.zeros(77, 128))
-    c = torch.zeros(3, 77, 128)
-    torch.testing.assert_close(loss.answer(x0, c, torch.zeros(3, dtype=torch.long)), x0)
-    x = noise.add(x0, eps, t)
-    torch.testing.assert_close(loss.step(x, c, t, t - 19), noise.add(x0, eps, t - 19))
-    torch.testing.assert_close(loss.answer(x, c, t), x0, rtol=1e-3, atol=1e-3)
+    teacher = train_lora.Teacher(perfect, noise, torch.zeros(77, 128))
+    start = noise.add(x0, eps, torch.full((3,), 999))
+    random = np.random.default_rng(0)
+    x, c, t, end = teacher.walk(start, torch.zeros(3, 77, 128), random)
+    assert len(x) == len(c) == len(t) == len(end)
+    assert set((t % 20).tolist()) == {19}
+    assert {999, 19} <= set(t.tolist())
+    copies = len(x) // 3
+    close = {"rtol": 1e-3, "atol": 1e-3}
+    again = noise.add(x0.repeat(copies, 1, 1, 1), eps.repeat(copies, 1, 1, 1), t)
+    torch.testing.assert_close(x, again, **close)
+    torch.testing.assert_close(end, x0.repeat(copies, 1, 1, 1), **close)
+    student = train_lora.Consistency(perfect, noise)
+    assert student(x, c, t, end) < 1e-5
+    assert student(x, c, t, end + 1) > 1
+    begun = student.answer(x0, c[:3], torch.zeros(3, dtype=torch.long))
+    torch.testing.assert_close(begun, x0)

@@ -3,9 +3,11 @@
     python tools/pocket/train_lora.py lcm      # pictures in 4 steps, without guidance
     python tools/pocket/train_lora.py style    # black silhouettes
 
-`lcm` distils guidance and many steps into few (Luo et al. 2023, "LCM-LoRA"): where a step of the
-guided teacher leads, the student must see the same clean picture as where it began. `style` is
-trained as the UNet was, on silhouettes: the autoencoder shows no colours but the world's.
+`lcm` makes a consistency model (Song et al. 2023; Luo et al. 2023, "LCM-LoRA"): from every point of
+the guided teacher's path the student sees the clean picture where that path ends. LCM learns it
+from single steps and its own answers; so small a teacher walks whole paths, and the targets are
+right from the first step (Luhman and Luhman 2021). `style` is trained as the UNet was, on
+silhouettes: the autoencoder shows no colours but the world's.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ from frozen import Frozen, Noise
 from train_unet import Batch, Cache
 from training import Run, arguments
 
-RANK = 8
+RANK = {"lcm": 32, "style": 8}
 TARGETS = r".*(attn\d\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out|conv1|conv2)"
 GUIDANCE = 3.0  # of the teacher
-GRID = 50  # timesteps that a consistency model knows: LCMScheduler's original_inference_steps
-STRIDE = 5  # of them in one step of the teacher: what is learned at the end has 10 steps to travel
+PATHS = 16  # walked at once; their points are shuffled
+GRID = 20  # LCMScheduler asks for timesteps 19, 39 .. 999
+STRIDE = 4  # of the grid in one step of the teacher
 # Where a consistency model answers with its input (Song et al. 2023, appendix C, as LCM has it).
 SIGMA_DATA, TIMESTEP_SCALING = 0.5, 10.0
 
@@ -40,30 +43,65 @@ def silhouette(picture: np.ndarray) -> np.ndarray:
     return np.where(apart > 60, ink, paper).astype(np.uint8)
 
 
-class Consistency:
-    """LCM's loss. `empty` are the hidden states of no caption."""
+class Teacher:
+    """Walks from noise to pictures, with guidance. `empty` are the hidden states of no caption."""
 
-    def __init__(
-        self,
-        student: UNet2DConditionModel,
-        teacher: UNet2DConditionModel,
-        noise: Noise,
-        empty: torch.Tensor,
-    ) -> None:
-        self.student, self.teacher, self.noise, self.empty = student, teacher, noise, empty
+    def __init__(self, unet: UNet2DConditionModel, noise: Noise, empty: torch.Tensor) -> None:
+        self.unet, self.noise, self.empty = unet, noise, empty
+
+    @torch.no_grad()
+    def walk(self, x: torch.Tensor, c: torch.Tensor, random: np.random.Generator) -> Batch:
+        """Of the paths from noise x [n, 4, h, w]: all points x, their captions c, timesteps t and
+        the pictures where they end."""
+        first = torch.from_numpy(random.integers(1, STRIDE + 1, len(x))).to(x.device)
+        t = torch.full_like(first, 999)
+        points, times = [x], [t]
+        for i in range(1000 // (GRID * STRIDE) + 1):
+            to = (999 - GRID * (first + STRIDE * i)).clamp(min=GRID - 1)
+            clean, noise = self.look(points[-1], c, times[-1])
+            points.append(self.noise.add(clean, noise, to))
+            times.append(to)
+        end, _ = self.look(points[-1], c, times[-1])
+        count = len(points)
+        return (
+            torch.cat(points),
+            c.repeat(count, 1, 1),
+            torch.cat(times),
+            end.repeat(count, 1, 1, 1),
+        )
+
+    def look(
+        self, x: torch.Tensor, c: torch.Tensor, t: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is seen in x with guidance: the clean picture and the noise, as DDIM uses them."""
+        both = torch.cat([self.empty.expand_as(c), c])
+        v = self.unet(torch.cat([x, x]), torch.cat([t, t]), both).sample.float()
+        without, with_text = v.chunk(2)
+        v = without + GUIDANCE * (with_text - without)
+        return self.noise.clean(x, v, t), self.noise.noise(x, v, t)
+
+    def batches(
+        self, size: int, source: Iterator[Batch], random: np.random.Generator
+    ) -> Iterator[Batch]:
+        """Points of paths with the captions of `source`, shuffled."""
+        while True:
+            _, c, noise, _ = next(source)
+            walked = self.walk(noise, c, random)
+            for rows in torch.randperm(len(walked[0])).split(size):
+                yield tuple(part[rows] for part in walked)
+
+
+class Consistency:
+    """The loss of a consistency model whose targets are known."""
+
+    def __init__(self, student: UNet2DConditionModel, noise: Noise) -> None:
+        self.student, self.noise = student, noise
 
     def __call__(
-        self, x0: torch.Tensor, c: torch.Tensor, noise: torch.Tensor, t: torch.Tensor
+        self, x: torch.Tensor, c: torch.Tensor, t: torch.Tensor, end: torch.Tensor
     ) -> torch.Tensor:
-        skip = 1000 // GRID
-        t = t // skip * skip + skip - 1  # the grid's timestep
-        earlier = (t - STRIDE * skip).clamp(min=0)
-        x = self.noise.add(x0, noise, t)
-        out = self.answer(x, c, t)
-        with torch.no_grad():
-            target = self.answer(self.step(x, c, t, earlier), c, earlier)
-        difference = (out - target).flatten(1).square().sum(1)
-        scale = 0.03 * out[0].numel() ** 0.5  # pseudo-Huber (Song and Dhariwal 2024)
+        difference = (self.answer(x, c, t) - end).flatten(1).square().sum(1)
+        scale = 0.03 * end[0].numel() ** 0.5  # pseudo-Huber (Song and Dhariwal 2024)
         return ((difference + scale**2).sqrt() - scale).mean()
 
     def answer(self, x: torch.Tensor, c: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -73,32 +111,24 @@ class Consistency:
         keep = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
         return keep * x + (1 - keep).sqrt() * x0
 
-    def step(
-        self, x: torch.Tensor, c: torch.Tensor, t: torch.Tensor, to: torch.Tensor
-    ) -> torch.Tensor:
-        """DDIM's step of the guided teacher."""
-        both = torch.cat([self.empty.expand_as(c), c])
-        v = self.teacher(torch.cat([x, x]), torch.cat([t, t]), both).sample.float()
-        without, with_text = v.chunk(2)
-        v = without + GUIDANCE * (with_text - without)
-        return self.noise.add(self.noise.clean(x, v, t), self.noise.noise(x, v, t), to)
-
 
 def main() -> None:
-    parser = arguments("Train a LoRA.", steps=1000, batch=16, rate=1e-3)
-    parser.add_argument("kind", choices=("lcm", "style"))
+    parser = arguments("Train a LoRA.", steps=4000, batch=16, rate=1e-3)
+    parser.add_argument("kind", choices=tuple(RANK))
     args = parser.parse_args()
     frozen = Frozen(args)
     student, noise = frozen.unet(), frozen.noise
-    student.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS))
+    rank = RANK[args.kind]
+    student.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS))
     run = Run(args.kind, args, {args.kind: student})
     run.optimize(torch.optim.AdamW(run.parameters, args.rate, weight_decay=0.0))
     random = np.random.default_rng([args.seed, run.step])
     source: Iterator[Batch]
     if args.kind == "lcm":
         empty = frozen.hidden([""])[0]
-        loss = Consistency(student, frozen.unet(), noise, empty)
-        source = Cache(args.out / "cache").batches(args.batch, empty.cpu(), random)
+        loss = Consistency(student, noise)
+        captions = Cache(args.out / "cache").batches(PATHS, empty.cpu(), random)
+        source = Teacher(frozen.unet(), noise, empty).batches(args.batch, captions, random)
     else:
         source = (batch for _, *batch in frozen.examples(random, change=silhouette))
 
