@@ -55,9 +55,9 @@ def quantized(path: Path, to: Path, type: str) -> Path:
     return to
 
 
-def with_lcm(path: Path, lora: Path) -> sdcore.DiffusionPipeline:
+def with_lcm(path: Path, lora: Path, dtype: str = "auto") -> sdcore.DiffusionPipeline:
     """The model with an LCM-LoRA and LCM's scheduler."""
-    pipe = sdcore.DiffusionPipeline.open(path)
+    pipe = sdcore.DiffusionPipeline.open(path, dtype=dtype)
     pipe.load_lora_weights(lora)
     pipe.scheduler = sdcore.LCMScheduler.from_config(pipe.scheduler.config)
     return pipe
