@@ -102,6 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", default="bf16", choices=["f32", "bf16"])
     parser.add_argument("--weights", default="f16", help="type of the weights before packing")
+    parser.add_argument("--int8-activations", action="store_true", help="of linear layers")
     parser.add_argument("--isa", default=None)
     parser.add_argument("--threads", type=int, default=_core.available_cpus())
     parser.add_argument("--repeats", type=int, default=10)
@@ -124,7 +125,9 @@ def main() -> None:
         report(name, flops, own, torch_conv(conv, args) if torch else None)
     for linear in LINEARS:
         rows, inputs, outputs = linear
-        own = kernels.bench_linear(rows, inputs, outputs, **common)
+        own = kernels.bench_linear(
+            rows, inputs, outputs, int8_activations=args.int8_activations, **common
+        )
         name = f"linear {rows} x {inputs}->{outputs}"
         report(
             name, 2 * rows * inputs * outputs, own, torch_linear(linear, args) if torch else None

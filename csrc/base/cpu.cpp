@@ -19,8 +19,8 @@
 namespace sdcore {
 namespace {
 
-constexpr std::array<const char*, 5> kIsaNames = {"generic", "avx2", "avx512", "avx512_bf16",
-                                                  "amx"};
+constexpr std::array<const char*, 6> kIsaNames = {"generic",     "avx2",        "avx512",
+                                                  "avx512_vnni", "avx512_bf16", "amx"};
 
 struct Features {
   bool avx2 = false, fma = false, f16c = false;
@@ -99,7 +99,7 @@ Isa parse_isa(std::string_view name) {
     if (name == kIsaNames[i]) return static_cast<Isa>(i);
   }
   fail(ErrorKind::invalid_argument, "[isa] unknown level '", name,
-       "'; use generic, avx2, avx512, avx512_bf16 or amx");
+       "'; use generic, avx2, avx512, avx512_vnni, avx512_bf16 or amx");
 }
 
 Isa hardware_isa() {
@@ -110,7 +110,9 @@ Isa hardware_isa() {
   best = Isa::avx2;
   if (!(f.avx512f && f.avx512bw && f.avx512dq && f.avx512vl)) return best;
   best = Isa::avx512;
-  if (!(f.avx512_vnni && f.avx512_bf16)) return best;
+  if (!f.avx512_vnni) return best;
+  best = Isa::avx512_vnni;
+  if (!f.avx512_bf16) return best;
   best = Isa::avx512_bf16;
   if (f.amx_tile && f.amx_bf16 && f.amx_int8) best = Isa::amx;
 #else
@@ -128,6 +130,8 @@ Isa default_isa() {
           " is more than this processor has (", isa_name(hardware), ")");
   return wanted;
 }
+
+bool has_avx_vnni() { return features().avx_vnni; }
 
 std::vector<Isa> supported_isas() {
   std::vector<Isa> levels;

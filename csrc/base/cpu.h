@@ -8,14 +8,15 @@
 namespace sdcore {
 
 // Instruction-set levels, each containing those before it. A kernel variant is written for one
-// level and lives in a file named after it (…_avx2.cpp, …_avx512.cpp, …_avx512_bf16.cpp,
-// …_amx.cpp).
+// level and lives in a file named after it (…_avx2.cpp, …_avx512.cpp, …_avx512_vnni.cpp,
+// …_avx512_bf16.cpp, …_amx.cpp).
 enum class Isa : int {
   generic = 0,      // portable C++
   avx2 = 1,         // AVX2, FMA, F16C
   avx512 = 2,       // AVX-512 F, BW, DQ, VL
-  avx512_bf16 = 3,  // + AVX-512 VNNI and BF16
-  amx = 4,          // + AMX tiles with bf16 and int8
+  avx512_vnni = 3,  // + AVX-512 VNNI
+  avx512_bf16 = 4,  // + AVX-512 BF16
+  amx = 5,          // + AMX tiles with bf16 and int8
 };
 
 const char* isa_name(Isa isa);
@@ -28,6 +29,10 @@ Isa hardware_isa();
 // hardware_isa(), lowered to SDCORE_ISA where that is set. Throws if SDCORE_ISA asks for more than
 // the hardware has.
 Isa default_isa();
+
+// Whether 256-bit vectors multiply 8-bit integers without AVX-512: beside the levels, for
+// processors of any level above generic may have it or not.
+bool has_avx_vnni();
 
 // Every level from generic to hardware_isa(): what a test should try.
 std::vector<Isa> supported_isas();

@@ -35,8 +35,10 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-std::unique_lock<std::recursive_mutex> ThreadPool::reserve_scratch(size_t bytes_per_thread) {
+std::unique_lock<std::recursive_mutex> ThreadPool::reserve_scratch(size_t bytes_per_thread,
+                                                                   size_t shared_bytes) {
   std::unique_lock lock(owner_);
+  if (shared_scratch_.size() < shared_bytes) shared_scratch_ = Buffer(shared_bytes);
   for (Buffer& buffer : scratch_) {
     if (buffer.size() < bytes_per_thread) buffer = Buffer(bytes_per_thread);
   }

@@ -41,9 +41,13 @@ class ThreadPool {
   // reserve_scratch.
   std::byte* scratch(int thread) { return scratch_[static_cast<size_t>(thread)].data(); }
 
+  // The same for all threads together.
+  std::byte* shared_scratch() { return shared_scratch_.data(); }
+
   // The lock that parallel_for takes; hold it across reserve_scratch and the parallel_for that uses
   // it.
-  std::unique_lock<std::recursive_mutex> reserve_scratch(size_t bytes_per_thread);
+  std::unique_lock<std::recursive_mutex> reserve_scratch(size_t bytes_per_thread,
+                                                         size_t shared_bytes = 0);
 
  private:
   using Task = void (*)(void* context, int64_t task, int thread);
@@ -54,6 +58,7 @@ class ThreadPool {
 
   std::recursive_mutex owner_;
   std::vector<Buffer> scratch_;
+  Buffer shared_scratch_;
   std::vector<std::thread> workers_;
   Task task_ = nullptr;
   void* context_ = nullptr;

@@ -167,7 +167,7 @@ Array run_linear(const Array& x, const py::object& w, const std::optional<Array>
                  const std::optional<Array>& image_bias, const std::optional<Array>& residual,
                  const std::string& activation, const std::string& dtype,
                  const std::optional<std::string>& out_dtype, const std::optional<std::string>& isa,
-                 std::optional<int> threads, int64_t slack) {
+                 std::optional<int> threads, int64_t slack, bool int8_activations) {
   require(x.ndim() == 2 || x.ndim() == 3, ErrorKind::invalid_argument,
           "[linear] x must be [tokens, c] or [n, tokens, c]");
   const Machine machine(isa, threads);
@@ -176,7 +176,7 @@ Array run_linear(const Array& x, const py::object& w, const std::optional<Array>
   const int64_t tokens = x.shape(x.ndim() - 2), c = x.shape(x.ndim() - 1);
   Array keep;
   const Tensor weight = as_tensor(w, keep);
-  const PackedWeightPtr packed = pack_weight(weight, type, machine.context);
+  const PackedWeightPtr packed = pack_weight(weight, type, machine.context, int8_activations);
   GuardedImage in(type, {n, 1, tokens, c}, 0, slack, std::nanf(""));
   in.fill(x.data());
   GuardedImage out(to, {n, 1, tokens, packed->outputs}, 0, slack, kSentinel);
@@ -243,7 +243,8 @@ Buffer random_values(DType dtype, int64_t count) {
 
 // `copies` weights take turns, so that each is read from memory again as in a real network.
 std::vector<PackedWeightPtr> bench_weights(const Shape& shape, const std::string& type, DType dtype,
-                                           int copies, const KernelContext& context) {
+                                           int copies, const KernelContext& context,
+                                           bool int8_activations = false) {
   const Buffer values = random_values(DType::f32, element_count(shape));
   const Tensor plain{values.data(), Type::f32, shape, nullptr};
   const TypeInfo* info = find_type(type);
@@ -252,7 +253,7 @@ std::vector<PackedWeightPtr> bench_weights(const Shape& shape, const std::string
   for (int i = 0; i < copies; ++i) {
     const Tensor stored =
         info->type == Type::f32 ? plain : convert(plain, info->type, context.pool);
-    weights.push_back(pack_weight(stored, dtype, context));
+    weights.push_back(pack_weight(stored, dtype, context, int8_activations));
   }
   return weights;
 }
@@ -318,14 +319,15 @@ double bench_conv2d(std::array<int64_t, 4> shape, int64_t outputs, int kernel, i
 
 double bench_linear(int64_t tokens, int64_t inputs, int64_t outputs, const std::string& dtype,
                     const std::string& weight_type, const std::optional<std::string>& isa,
-                    std::optional<int> threads, int copies, int repeats) {
+                    std::optional<int> threads, int copies, int repeats, bool int8_activations) {
   const py::gil_scoped_release unlocked;
   const Machine machine(isa, threads);
   const DType type = parse_dtype(dtype);
   const Buffer input = random_values(type, tokens * inputs);
   const Buffer output(static_cast<size_t>(tokens * outputs * dtype_size(type)));
   const Buffer bias = random_values(DType::f32, outputs);
-  const auto weights = bench_weights({outputs, inputs}, weight_type, type, copies, machine.context);
+  const auto weights = bench_weights({outputs, inputs}, weight_type, type, copies, machine.context,
+                                     int8_activations);
   LinearArgs args{dense_view(input.data(), type, 1, 1, tokens, inputs),
                   dense_view(output.data(), type, 1, 1, tokens, outputs),
                   {},
@@ -354,9 +356,19 @@ py::list list_variants() {
     row["name"] = variant->name;
     row["isa"] = isa_name(variant->isa);
     row["dtype"] = dtype_name(variant->dtype);
+    row["integers"] = variant->integers;
     rows.append(row);
   }
   return rows;
+}
+
+// The name of the variant that multiplies a weight.
+std::string variant_of(const py::object& w, const std::string& dtype,
+                       const std::optional<std::string>& isa, bool int8_activations) {
+  const Machine machine(isa, 1);
+  Array keep;
+  return pack_weight(as_tensor(w, keep), parse_dtype(dtype), machine.context, int8_activations)
+      ->variant->name;
 }
 
 }  // namespace
@@ -364,10 +376,12 @@ py::list list_variants() {
 void init_kernels_matmul(py::module_& m) {
   const auto none = py::none();
   m.def("gemm_variants", &list_variants);
+  m.def("gemm_variant", &variant_of, py::arg("w"), py::arg("dtype") = "f32", py::arg("isa") = none,
+        py::arg("int8_activations") = false);
   m.def("linear", &run_linear, py::arg("x"), py::arg("w"), py::arg("bias") = none,
         py::arg("image_bias") = none, py::arg("residual") = none, py::arg("activation") = "none",
         py::arg("dtype") = "f32", py::arg("out_dtype") = none, py::arg("isa") = none,
-        py::arg("threads") = none, py::arg("slack") = 3);
+        py::arg("threads") = none, py::arg("slack") = 3, py::arg("int8_activations") = false);
   m.def("conv2d", &run_conv2d, py::arg("x"), py::arg("w"), py::arg("bias") = none,
         py::arg("image_bias") = none, py::arg("residual") = none, py::arg("activation") = "none",
         py::arg("stride") = 1, py::arg("padding") = std::array<int, 4>{0, 0, 0, 0},
@@ -379,7 +393,8 @@ void init_kernels_matmul(py::module_& m) {
         py::arg("repeats") = 10);
   m.def("bench_linear", &bench_linear, py::arg("tokens"), py::arg("inputs"), py::arg("outputs"),
         py::arg("dtype") = "bf16", py::arg("weight_type") = "f32", py::arg("isa") = none,
-        py::arg("threads") = none, py::arg("copies") = 1, py::arg("repeats") = 10);
+        py::arg("threads") = none, py::arg("copies") = 1, py::arg("repeats") = 10,
+        py::arg("int8_activations") = false);
   m.def("bench_pack", &bench_pack, py::arg("shape"), py::arg("dtype") = "bf16",
         py::arg("weight_type") = "f16", py::arg("isa") = none, py::arg("threads") = none,
         py::arg("repeats") = 3);

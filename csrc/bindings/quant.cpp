@@ -142,6 +142,7 @@ py::list types() {
     row["block_size"] = info.block_size;
     row["block_bytes"] = info.block_bytes;
     row["can_quantize"] = info.from_float != nullptr;
+    row["integers"] = info.integers;
     row["weighs"] = info.weighs;
     rows.append(row);
   }

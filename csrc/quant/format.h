@@ -8,6 +8,11 @@
 //   static void quantize(const float* values, const float* importance, Block&);
 //                                                        where `importance` weighs the squared
 //                                                        errors of the numbers; null: all alike
+//   static void integers(const Block&, int8_t* quants, float* scales);
+//                                                        where each 32 numbers are integers
+//                                                        times a scale, or
+//   static void integers(const Block&, int8_t* quants, float* scales, float* offsets);
+//                                                        that plus an offset
 //
 // All of it is always inlined, so that translation units for different instruction sets never share
 // a copy, and each gets its own vectorized code.
@@ -45,6 +50,17 @@ template <class Format>
 concept Weighs = requires(const float* values, typename Format::Block& block) {
   Format::quantize(values, values, block);
 };
+
+template <class Format>
+concept Scales = requires(const typename Format::Block& block, int8_t* quants, float* floats) {
+  Format::integers(block, quants, floats);
+};
+
+template <class Format>
+concept ScalesAndShifts =
+    requires(const typename Format::Block& block, int8_t* quants, float* floats) {
+      Format::integers(block, quants, floats, floats);
+    };
 
 // A field of a block in the other byte order.
 template <class Field>

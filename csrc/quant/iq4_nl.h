@@ -31,6 +31,15 @@ struct IQ4_NL {
     }
   }
 
+  SDCORE_FORMAT void integers(const Block& __restrict block, int8_t* __restrict quants,
+                              float* scales) {
+    scales[0] = to_float(block.scale);
+    for (int i = 0; i < 16; ++i) {
+      quants[i] = kIq4Levels[block.quants[i] & 15];
+      quants[i + 16] = kIq4Levels[block.quants[i] >> 4];
+    }
+  }
+
   SDCORE_FORMAT void quantize(const float* values, const float* importance, Block& block) {
     const Iq4Group fit = fit_iq4_nl(values, importance);
     block.scale = fit.scale;

@@ -32,6 +32,15 @@ struct Q4_0 {
       out[i + 16] = scale * static_cast<float>((block.quants[i] >> 4) - 8);
   }
 
+  SDCORE_FORMAT void integers(const Block& __restrict block, int8_t* __restrict quants,
+                              float* scales) {
+    scales[0] = to_float(block.scale);
+    SDCORE_KEEP_LOOP
+    for (int i = 0; i < 16; ++i) quants[i] = static_cast<int8_t>((block.quants[i] & 15) - 8);
+    SDCORE_KEEP_LOOP
+    for (int i = 0; i < 16; ++i) quants[i + 16] = static_cast<int8_t>((block.quants[i] >> 4) - 8);
+  }
+
   SDCORE_FORMAT void quantize(const float* __restrict values, Block& __restrict block) {
     // The number furthest from zero becomes -8, the end of the range that +7 does not reach.
     float furthest = values[0];

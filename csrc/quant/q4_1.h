@@ -37,6 +37,16 @@ struct Q4_1 {
     }
   }
 
+  SDCORE_FORMAT void integers(const Block& __restrict block, int8_t* __restrict quants,
+                              float* scales, float* offsets) {
+    scales[0] = to_float(block.scale);
+    offsets[0] = to_float(block.minimum);
+    SDCORE_KEEP_LOOP
+    for (int i = 0; i < 16; ++i) quants[i] = static_cast<int8_t>(block.quants[i] & 15);
+    SDCORE_KEEP_LOOP
+    for (int i = 0; i < 16; ++i) quants[i + 16] = static_cast<int8_t>(block.quants[i] >> 4);
+  }
+
   SDCORE_FORMAT void quantize(const float* __restrict values, Block& __restrict block) {
     const auto [low, high] = std::minmax_element(values, values + 32);
     const float minimum = *low, scale = (*high - minimum) / 15.0f;

@@ -44,6 +44,21 @@ struct Q4_K {
     }
   }
 
+  SDCORE_FORMAT void integers(const Block& __restrict block, int8_t* __restrict quants,
+                              float* scales, float* offsets) {
+    const float scale = to_float(block.scale), minimum = to_float(block.minimum);
+    for (int group = 0; group < 8; ++group) {
+      scales[group] = scale * static_cast<float>(block.scales.scale(group));
+      offsets[group] = -(minimum * static_cast<float>(block.scales.minimum(group)));
+    }
+    for (int pair = 0; pair < 4; ++pair) {
+      const uint8_t* from = block.quants + pair * 32;
+      int8_t* to = quants + pair * 64;
+      for (int i = 0; i < 32; ++i) to[i] = static_cast<int8_t>(from[i] & 15);
+      for (int i = 0; i < 32; ++i) to[i + 32] = static_cast<int8_t>(from[i] >> 4);
+    }
+  }
+
   SDCORE_FORMAT void quantize(const float* values, const float* importance, Block& block) {
     const AffineBlock fit = fit_affine(values, importance, {32, 15, 63});
     block.scale = fit.scale;

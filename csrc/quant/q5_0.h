@@ -30,6 +30,14 @@ struct Q5_0 {
     for (int i = 0; i < 32; ++i) out[i] = scale * static_cast<float>(quants[i] - 16);
   }
 
+  SDCORE_FORMAT void integers(const Block& __restrict block, int8_t* __restrict quants,
+                              float* scales) {
+    uint8_t unsigned_quants[32];
+    block.quants.unpack(unsigned_quants);
+    scales[0] = to_float(block.scale);
+    for (int i = 0; i < 32; ++i) quants[i] = static_cast<int8_t>(unsigned_quants[i] - 16);
+  }
+
   SDCORE_FORMAT void quantize(const float* __restrict values, Block& __restrict block) {
     // The number furthest from zero becomes -16, the end of the range that +15 does not reach.
     float furthest = values[0];

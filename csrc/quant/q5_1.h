@@ -32,6 +32,15 @@ struct Q5_1 {
     for (int i = 0; i < 32; ++i) out[i] = scale * static_cast<float>(quants[i]) + minimum;
   }
 
+  SDCORE_FORMAT void integers(const Block& __restrict block, int8_t* __restrict quants,
+                              float* scales, float* offsets) {
+    uint8_t unsigned_quants[32];
+    block.quants.unpack(unsigned_quants);
+    scales[0] = to_float(block.scale);
+    offsets[0] = to_float(block.minimum);
+    for (int i = 0; i < 32; ++i) quants[i] = static_cast<int8_t>(unsigned_quants[i]);
+  }
+
   SDCORE_FORMAT void quantize(const float* __restrict values, Block& __restrict block) {
     const auto [low, high] = std::minmax_element(values, values + 32);
     const float minimum = *low, scale = (*high - minimum) / 31.0f;

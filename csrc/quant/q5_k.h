@@ -47,6 +47,21 @@ struct Q5_K {
     }
   }
 
+  SDCORE_FORMAT void integers(const Block& __restrict block, int8_t* __restrict quants,
+                              float* scales, float* offsets) {
+    const float scale = to_float(block.scale), minimum = to_float(block.minimum);
+    for (int group = 0; group < 8; ++group) {
+      scales[group] = scale * static_cast<float>(block.scales.scale(group));
+      offsets[group] = -(minimum * static_cast<float>(block.scales.minimum(group)));
+      const uint8_t* low = block.low + group / 2 * 32;
+      int8_t* to = quants + group * 32;
+      for (int i = 0; i < 32; ++i) {
+        const int nibble = group % 2 == 0 ? low[i] & 15 : low[i] >> 4;
+        to[i] = static_cast<int8_t>(nibble + ((block.high[i] >> group) & 1) * 16);
+      }
+    }
+  }
+
   SDCORE_FORMAT void quantize(const float* values, const float* importance, Block& block) {
     const AffineBlock fit = fit_affine(values, importance, {32, 31, 63});
     block.scale = fit.scale;

@@ -28,6 +28,12 @@ struct Q8_0 {
     for (int i = 0; i < 32; ++i) out[i] = scale * static_cast<float>(block.quants[i]);
   }
 
+  SDCORE_FORMAT void integers(const Block& __restrict block, int8_t* __restrict quants,
+                              float* scales) {
+    scales[0] = to_float(block.scale);
+    for (int i = 0; i < 32; ++i) quants[i] = block.quants[i];
+  }
+
   SDCORE_FORMAT void quantize(const float* __restrict values, Block& __restrict block) {
     float furthest = 0.0f;
     for (int i = 0; i < 32; ++i) {

@@ -37,6 +37,8 @@ constexpr TypeInfo describe(Type type, const char* name) {
       }
     };
   }
+  info.offsets = quant::ScalesAndShifts<Format>;
+  info.integers = quant::Scales<Format> || info.offsets;
   info.swap_bytes = [](void* blocks, int64_t n) {
     auto* block = static_cast<Block*>(blocks);
     for (int64_t i = 0; i < n; i += Format::block_size) Format::swap(*block++);

@@ -31,6 +31,9 @@ struct TypeInfo {
   void (*to_float)(const void* blocks, float* out, int64_t n);
   void (*from_float)(const float* values, const float* importance, void* blocks, int64_t n);
   bool weighs;
+  // Each 32 numbers are 8-bit integers times a scale, plus an offset where it has `offsets`, so
+  // that they can be multiplied as integers.
+  bool integers, offsets;
   // Turns n elements from one byte order into the other, in place.
   void (*swap_bytes)(void* blocks, int64_t n);
 };

@@ -39,6 +39,28 @@ def rounded(x: Array, dtype: str) -> Array:
     return (tensor.bfloat16() if dtype == "bf16" else tensor).double().numpy()
 
 
+def in_blocks(x: Array) -> Array:
+    """bf16 activations as kernels of integers see them: 32 of a row at a time, as 8 bits between
+    their lowest and highest."""
+    blocks = torch.from_numpy(x).bfloat16().float().numpy().reshape(*x.shape[:-1], -1, 32)
+    low = blocks.min(-1, keepdims=True)
+    span = blocks.max(-1, keepdims=True) - low
+    apart = span > np.finfo(np.float32).tiny * 256
+    inverse = np.divide(np.float32(255), span, where=apart, out=np.zeros_like(span))
+    scale = (span * np.float32(1 / 255)).astype(np.float64)
+    values: Array = low + scale * np.rint((blocks - low) * inverse)
+    return values.reshape(x.shape)
+
+
+def with_int8(x: Array, weight: _core.Tensor, isa: str) -> Array:
+    """What a linear layer that may have 8-bit activations gives for a stored weight, with the
+    roundings that its kernel makes."""
+    values = weight.to_float()
+    if kernels.gemm_variant(weight, "bf16", isa, int8_activations=True).endswith("integers"):
+        return in_blocks(x) @ values.astype(np.float64).T
+    return rounded(x, "bf16") @ rounded(values, "bf16").T
+
+
 def error(out: Array, ref: Array) -> float:
     return float(np.linalg.norm(out - ref) / max(np.linalg.norm(ref), 1e-30))
 
@@ -238,6 +260,7 @@ def test_weights_of_16_bits(isa: str, dtype: str, type_name: str) -> None:
     assert error(out, ref) < bound(48 * 9, "f32")
 
 
+INTEGERS = [t["name"] for t in _core.types() if t["integers"]]
 QUANTIZED = [t["name"] for t in _core.types() if t["block_size"] > 1 and t["can_quantize"]]
 
 
@@ -255,6 +278,74 @@ def test_quantized_weights(isa: str, dtype: str, type_name: str, rows: int) -> N
     assert error(out, ref) < bound(768, "f32")
 
 
+@pytest.mark.parametrize("rows", [1, 37])
+@pytest.mark.parametrize("type_name", QUANTIZED)
+def test_quantized_weights_and_int8_activations(isa: str, type_name: str, rows: int) -> None:
+    x, stored = normal(rng(11), rows, 768), quantized(type_name)
+    out = kernels.linear(x, stored, dtype="bf16", out_dtype="f32", isa=isa, int8_activations=True)
+    assert error(out, with_int8(x, stored, isa)) < bound(768, "f32")
+
+
+@pytest.mark.parametrize("type_name", INTEGERS)
+def test_integers_are_multiplied_in_bf16_alone_and_where_it_is_allowed(
+    isa: str, type_name: str
+) -> None:
+    stored = quantized(type_name)
+    avx_vnni = _core.cpu_features()["avx_vnni"]
+    able = {"generic": True, "avx2": avx_vnni, "avx512": avx_vnni}
+    name = kernels.gemm_variant(stored, "bf16", isa, int8_activations=True)
+    assert name.endswith("integers") == able.get(isa, isa != "amx")
+    assert kernels.gemm_variant(stored, "f32", isa, int8_activations=True).endswith("f32")
+    assert not kernels.gemm_variant(stored, "bf16", isa).endswith("integers")
+
+
+INTEGER_SIZES = [(1, 32, 1), (2, 1280, 40), (14, 64, 31), (15, 96, 33), (17, 352, 16), (33, 608, 7)]
+
+
+@pytest.mark.parametrize("out_dtype", DTYPES)
+@pytest.mark.parametrize("size", INTEGER_SIZES, ids=str)
+@pytest.mark.parametrize("type_name", ["q8_0", "q4_1"])
+def test_integers_at_awkward_sizes(
+    isa: str, type_name: str, size: tuple[int, int, int], out_dtype: str
+) -> None:
+    m, k, n = size
+    g = rng(m, k, n, 1)
+    x, stored = normal(g, m, k), _core.quantize(normal(g, n, k), type_name)
+    options = {"dtype": "bf16", "out_dtype": out_dtype, "isa": isa, "int8_activations": True}
+    out = kernels.linear(x, stored, **options)
+    assert error(out, with_int8(x, stored, isa)) < bound(k, out_dtype)
+    for rows in (slice(0, 1), slice(m // 2, m)):
+        alone = kernels.linear(x[rows], stored, threads=2, **options)
+        np.testing.assert_array_equal(alone, out[rows])
+
+
+def test_integers_of_blocks_without_a_middle(isa: str) -> None:
+    """Rows of zeros, of one number, of numbers too small to divide, of outliers; after SiLU."""
+    g = rng(21)
+    x = np.zeros((7, 64), np.float32)
+    x[1] = -3
+    x[2] = np.arange(64) * 1e-40
+    x[3, 5] = 1e30
+    x[4] = np.abs(normal(g, 64)) + 100
+    x[5] = F.silu(torch.from_numpy(normal(g, 64))).numpy()
+    x[6, :32] = 2
+    stored = _core.quantize(normal(g, 20, 64), "q8_0")
+    out = kernels.linear(x, stored, dtype="bf16", out_dtype="f32", isa=isa, int8_activations=True)
+    ref = with_int8(x, stored, isa)
+    for row in range(7):
+        assert np.abs(out[row] - ref[row]).max() <= bound(64, "f32") * np.abs(ref[row]).max() + 1e-35
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_integers_carry_what_is_not_finite(isa: str, value: float) -> None:
+    x = normal(rng(22), 3, 96)
+    x[1, 40] = value
+    stored = _core.quantize(normal(rng(23), 5, 96), "q8_0")
+    out = kernels.linear(x, stored, dtype="bf16", out_dtype="f32", isa=isa, int8_activations=True)
+    assert not np.isfinite(out[1]).any()
+    assert np.isfinite(out[[0, 2]]).all()
+
+
 def test_quantized_convolution(isa: str, dtype: str) -> None:
     g = rng(13)
     x, w = normal(g, 1, 3, 40, 32), normal(g, 12, 32, 1, 32)
@@ -265,11 +356,12 @@ def test_quantized_convolution(isa: str, dtype: str) -> None:
 
 
 def test_every_level_has_its_variants() -> None:
-    listed = [(v["isa"], v["dtype"]) for v in kernels.gemm_variants()]
-    assert listed[-2:] == [("generic", "bf16"), ("generic", "f32")]
+    rows = kernels.gemm_variants()
+    listed = [(v["isa"], v["dtype"], v["integers"]) for v in rows]
+    assert listed[-2:] == [("generic", "bf16", False), ("generic", "f32", False)]
     for level in ISAS:
-        # avx512_bf16 and amx add nothing for float32.
-        assert (level, "bf16") in listed
+        # Levels above avx512 add nothing for float32, and avx512_vnni integers alone.
+        assert (level, "bf16", level == "avx512_vnni") in listed
     assert len(set(listed)) == len(listed)
 
 

@@ -4,7 +4,9 @@
 // A kernel class has
 //   V, rows, panel, group      vector class; rows of a tile, outputs of a panel, tiles a call
 //   pairs                      panels hold bf16 pairs, else floats
-//   Kernel(tile_rows)          takes hold of what it needs on this thread
+//   integers                   blocks are unpacked to integers (integer_tile.h)
+//   Kernel(tile_rows)          takes hold of what it needs on this thread; of integers
+//                              Kernel(offsets), whether the weight's type has them
 //   multiply(...)              adds the steps to sums[tile][rows][panel], or begins them
 #pragma once
 
@@ -12,6 +14,7 @@
 
 #include "kernels/gemm/engine.h"
 #include "kernels/gemm/epilogue.h"
+#include "kernels/gemm/integer_tile.h"
 #include "quant/formats.h"
 
 namespace sdcore::gemm {
@@ -141,10 +144,35 @@ struct Driver {
 
   // ---- the loops ----
 
+  template <class Format>
+  static void unpack_integers(const Product& p, int64_t panel, int64_t begin, int64_t count,
+                              float* out) {
+    if constexpr (quant::Scales<Format> || quant::ScalesAndShifts<Format>) {
+      const int64_t first = panel * Kernel::panel;
+      Kernel::template unpack<Format>(p.blocks + first * p.row_blocks_bytes, p.row_blocks_bytes,
+                                      p.outputs - first, begin, count, out);
+    }
+  }
+
+  static void unpack_integers(const Product& p, int64_t panel, int64_t begin, int64_t count,
+                              float* out) {
+    switch (p.stored) {
+#define SDCORE_TYPE(id, name, Format) \
+  case Type::name:                    \
+    return unpack_integers<quant::Format>(p, panel, begin, count, out);
+#include "quant/quant_types.inc"
+#undef SDCORE_TYPE
+    }
+  }
+
   // Steps [begin, begin + count) of a panel in the form that the kernel reads.
   static const std::byte* block(const Product& p, int64_t panel, int64_t begin, int64_t count,
                                 std::byte* scratch) {
     auto* out = reinterpret_cast<Element*>(scratch + p.scratch.block);
+    if constexpr (Kernel::integers) {
+      unpack_integers(p, panel, begin, count, reinterpret_cast<float*>(out));
+      return scratch + p.scratch.block;
+    }
     if (p.unpack) {
       unpack(p, panel, begin, count, out, reinterpret_cast<float*>(scratch + p.scratch.values));
       return scratch + p.scratch.block;
@@ -242,6 +270,14 @@ struct Driver {
     }
   }
 
+  static Kernel hold(const Product& p, const Tile& tile) {
+    if constexpr (Kernel::integers) {
+      return Kernel(p.unpack->offsets);
+    } else {
+      return Kernel(tile.rows);
+    }
+  }
+
   static void run(const Product& p, int64_t task, std::byte* scratch) {
     const Range range = tiles_of(p, task);
     const Range panels = panels_of(p, task);
@@ -256,7 +292,7 @@ struct Driver {
              reinterpret_cast<char*>(scratch + p.scratch.line));
       row_bytes = kStep * 2;
     }
-    Kernel kernel(tiles[0].rows);
+    const Kernel kernel = hold(p, tiles[0]);
     constexpr int64_t tile_sums = Kernel::rows * Kernel::panel;
     Pending<V, Kernel::panel> pending(p);
     const bool single = p.block_steps >= p.step_count;
@@ -287,7 +323,13 @@ struct Driver {
 };
 
 template <class Kernel>
-constexpr Variant variant(const char* name, Isa isa, DType dtype) {
+constexpr auto quantizer() -> decltype(Variant::quantize) {
+  if constexpr (Kernel::integers) return &quantize_rows<typename Kernel::V>;
+  return nullptr;
+}
+
+template <class Kernel>
+constexpr Variant variant(const char* name, Isa isa, DType dtype, bool avx_vnni = false) {
   return {name,
           isa,
           dtype,
@@ -296,9 +338,12 @@ constexpr Variant variant(const char* name, Isa isa, DType dtype) {
           Kernel::equal_tiles,
           Kernel::pairs,
           Kernel::whole_steps,
+          Kernel::integers,
+          avx_vnni,
           Kernel::block_steps,
           Kernel::long_block_steps,
           &Driver<Kernel>::pack,
+          quantizer<Kernel>(),
           &Driver<Kernel>::run};
 }
 

@@ -99,6 +99,44 @@ std::vector<Step> make_steps(const PackedWeight& weight, const std::vector<int64
   return steps;
 }
 
+// A kernel of integers reads the input quantized, in memory that all threads share: every panel
+// reads every row.
+View quantized_view(const View& out, int64_t channels) {
+  constexpr auto halves = static_cast<int64_t>(sizeof(ActivationBlock)) / 2;
+  return dense_view(nullptr, DType::bf16, out.n, out.h, out.w, channels / kStep * halves);
+}
+
+std::vector<Step> make_integer_steps(int64_t channels) {
+  std::vector<Step> steps;
+  for (int64_t i = 0; i < channels / kStep; ++i) {
+    steps.push_back({i * static_cast<int64_t>(sizeof(ActivationBlock)), kStep, 1});
+  }
+  return steps;
+}
+
+// The pixels that a kernel of one tap reads for `out`, in its order.
+View pixels_of(const View& in, const View& out, int stride) {
+  View pixels = in;
+  pixels.h = out.h;
+  pixels.w = out.w;
+  pixels.stride_h *= stride;
+  pixels.stride_w *= stride;
+  return pixels;
+}
+
+// Pixels that are quantized together.
+constexpr int64_t kQuantizedPixels = 16;
+
+char* quantize(const View& pixels, const Variant& variant, ThreadPool& pool) {
+  std::byte* rows = pool.shared_scratch();
+  const int64_t count = pixels.pixels();
+  pool.parallel_for(ceil_div(count, kQuantizedPixels), [&](int64_t task, int) {
+    const int64_t begin = task * kQuantizedPixels;
+    variant.quantize(pixels, begin, std::min(begin + kQuantizedPixels, count), rows);
+  });
+  return reinterpret_cast<char*>(rows);
+}
+
 void set_chunks(int64_t channel_bytes, int stride, int threads, const Variant& variant,
                 Product& p) {
   const int64_t tiles = p.segments * p.tiles_per_segment;
@@ -200,10 +238,14 @@ void multiply(const View& in, const View& out, const PackedWeight& weight, const
   p.epilogue = epilogue;
   p.past_caches = out.pixels() * out.c * dtype_size(out.dtype) > kLargeOutput;
   set_weight(weight, p);
-  set_geometry(in, window, variant, p);
-  const std::vector<int64_t> taps = tap_offsets(in, window);
+  const View read = variant.integers ? quantized_view(out, weight.inputs) : in;
+  const Window taken = variant.integers ? Window{} : window;
+  set_geometry(read, taken, variant, p);
+  const std::vector<int64_t> taps = tap_offsets(read, window);
   const bool gathered = weight.gathered;
-  const std::vector<Step> steps = make_steps(weight, taps, window, gathered, dtype_size(in.dtype));
+  const std::vector<Step> steps =
+      variant.integers ? make_integer_steps(weight.inputs)
+                       : make_steps(weight, taps, window, gathered, dtype_size(in.dtype));
   p.steps = steps.data();
   p.step_count = static_cast<int64_t>(steps.size());
   p.block_steps =
@@ -213,9 +255,14 @@ void multiply(const View& in, const View& out, const PackedWeight& weight, const
     p.gather_count = static_cast<int64_t>(taps.size());
     p.gather_bytes = weight.inputs * dtype_size(in.dtype);
   }
-  set_chunks(weight.inputs * dtype_size(in.dtype), window.stride, context.pool.size(), variant, p);
+  const int64_t channels = variant.integers ? read.c : weight.inputs;
+  set_chunks(channels * dtype_size(in.dtype), taken.stride, context.pool.size(), variant, p);
   set_scratch(variant, p);
-  const auto lock = context.pool.reserve_scratch(p.scratch.bytes);
+  const auto shared = static_cast<size_t>(variant.integers ? read.n * read.stride_n * 2 : 0);
+  const auto lock = context.pool.reserve_scratch(p.scratch.bytes, shared);
+  if (variant.integers) {
+    p.in = quantize(pixels_of(in, out, window.stride), variant, context.pool);
+  }
   context.pool.parallel_for(p.tile_chunks * p.panel_chunks, [&](int64_t task, int thread) {
     variant.run(p, task, context.pool.scratch(thread));
   });

@@ -18,6 +18,13 @@ inline constexpr int kStep = 32;
 // Rows of blocks are unpacked this many values at a time: the largest block of any type.
 inline constexpr int kUnpack = 256;
 
+// 32 activations of a row as a kernel that multiplies integers reads them: low + scale * values[i].
+struct ActivationBlock {
+  float scale, low;
+  float scaled_sum;  // scale times the sum of the values
+  uint8_t values[kStep];
+};
+
 struct Range {
   int64_t begin, end;
 };
@@ -106,9 +113,14 @@ struct Variant {
   bool equal_tiles;  // tiles of one product all have the same number of rows
   bool pairs;        // panels hold pairs of bf16
   bool whole_steps;  // every step has 32 channels, else rows are gathered
+  // Multiplies integers, as quantized types that have them do: the other rows multiply floats.
+  bool integers;
+  bool avx_vnni;  // needs AVX-VNNI beside its level
   // Steps that one pass over the tiles covers: of a convolution, about, and of a plain product.
   int block_steps, long_block_steps;
   void (*pack)(const PackSource& source, int64_t panel, std::byte* out, std::byte* scratch);
+  // Of a kernel of integers: pixels [begin, end) of the input as blocks, pixel 0 at `out`.
+  void (*quantize)(const View& in, int64_t begin, int64_t end, std::byte* out);
   void (*run)(const Product& product, int64_t task, std::byte* scratch);
 };
 

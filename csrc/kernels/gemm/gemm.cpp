@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "kernels/gemm/integers.h"
 #include "kernels/gemm/packed_weight.h"
 
 namespace sdcore {
@@ -25,9 +26,12 @@ const std::vector<const Variant*>& variants() {
 
 namespace {
 
-const Variant& pick(DType dtype, Isa isa) {
+const Variant& pick(DType dtype, Isa isa, bool integers) {
   for (const Variant* variant : variants()) {
-    if (variant->dtype == dtype && variant->isa <= isa) return *variant;
+    if (variant->dtype == dtype && variant->isa <= isa && (integers || !variant->integers) &&
+        (!variant->avx_vnni || has_avx_vnni())) {
+      return *variant;
+    }
   }
   fail(ErrorKind::invalid_argument, "[gemm] activations cannot be of type ", dtype_name(dtype));
 }
@@ -65,9 +69,19 @@ void set_sizes(const Tensor& weight, PackedWeight& w) {
   require(!weight.shape.empty() && !extra && element_count(weight.shape) > 0,
           ErrorKind::invalid_argument, "[gemm] weight must be [out, in] or [out, in, kh, kw], got ",
           to_string(weight.shape));
-  w.gathered = w.variant && w.variant->whole_steps && w.inputs % kStep != 0;
-  w.channels = w.gathered ? w.inputs * w.kernel : w.inputs;
-  w.taps = w.gathered ? 1 : w.kernel;
+}
+
+// Blocks that run along the inputs stay as they are; those of a convolution cross its taps.
+bool has_rows_of_blocks(const Tensor& weight, const PackedWeight& w) {
+  const TypeInfo& info = type_info(weight.type);
+  return info.block_size > 1 && w.kernel == 1 && w.inputs % info.block_size == 0;
+}
+
+void set_variant(const Tensor& weight, Isa isa, bool int8_activations, PackedWeight& w) {
+  const bool integers =
+      int8_activations && type_info(weight.type).integers && has_rows_of_blocks(weight, w);
+  w.variant = &pick(w.dtype, isa, integers);
+  w.gathered = w.variant->whole_steps && w.inputs % kStep != 0;
 }
 
 void pack_panels(const Tensor& weight, PackedWeight& w, const KernelContext& context) {
@@ -124,13 +138,22 @@ void check(const char* place, const View& in, const View& out, const PackedWeigh
 
 }  // namespace gemm
 
+bool multiplies_integers(Type type, Isa isa) {
+  if (!type_info(type).integers) return false;
+  const gemm::Variant& variant = gemm::pick(DType::bf16, isa, true);
+  return variant.integers && variant.isa > Isa::generic;
+}
+
 void PackedWeightDeleter::operator()(PackedWeight* weight) const { delete weight; }
 
-PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelContext& context) {
+PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelContext& context,
+                            bool int8_activations) {
   std::shared_ptr<PackedWeight> w(new PackedWeight, PackedWeightDeleter());
   w->dtype = dtype;
-  if (!context.device) w->variant = &gemm::pick(dtype, context.isa);
   gemm::set_sizes(weight, *w);
+  if (!context.device) gemm::set_variant(weight, context.isa, int8_activations, *w);
+  w->channels = w->gathered ? w->inputs * w->kernel : w->inputs;
+  w->taps = w->gathered ? 1 : w->kernel;
   if (context.device) {
     gemm::upload(weight, *w, context);
     return w;
@@ -140,8 +163,7 @@ PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelConte
     const TypeInfo& info = type_info(weight.type);
     require(info.to_float != nullptr, ErrorKind::invalid_argument,
             "[gemm] a weight cannot be of type ", info.name);
-    // Blocks that run along the inputs stay as they are; those of a convolution cross its taps.
-    if (info.block_size > 1 && w->kernel == 1 && !w->gathered && w->inputs % info.block_size == 0) {
+    if (!w->gathered && gemm::has_rows_of_blocks(weight, *w)) {
       w->stored = weight.type;
       w->source = weight;
       return w;

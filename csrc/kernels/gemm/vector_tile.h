@@ -26,7 +26,7 @@ struct VectorTile {
   static constexpr int group = 1;
   static constexpr bool equal_tiles = false;
   static constexpr bool pairs = Op::pairs;
-  static constexpr bool whole_steps = false;
+  static constexpr bool whole_steps = false, integers = false;
   static constexpr int block_steps = Op::block_steps, long_block_steps = Op::block_steps;
 
   explicit VectorTile(int) {}

@@ -1,0 +1,41 @@
+// The tile kernel of 6 x 16 for AVX-VNNI: products of 8-bit integers.
+#include "kernels/gemm/driver.h"
+#include "kernels/gemm/integer_tile.h"
+#include "simd/avx2.h"
+
+namespace sdcore::gemm {
+namespace {
+
+struct Integers : simd::Avx2 {
+  using I = __m256i;
+  SDCORE_SIMD I broadcast(const void* p) {
+    int32_t quad;
+    std::memcpy(&quad, p, sizeof(quad));
+    return _mm256_set1_epi32(quad);
+  }
+  SDCORE_SIMD I dot(I x, I w, I sum) { return _mm256_dpbusd_avx_epi32(sum, x, w); }
+  SDCORE_SIMD void keep(I& x) { asm("" : "+x"(x) : : "memory"); }
+  SDCORE_SIMD F to_float(I x) { return _mm256_cvtepi32_ps(x); }
+  SDCORE_SIMD bool unordered(F a, F b) {
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_UNORD_Q)) != 0;
+  }
+  SDCORE_SIMD int to_bytes(const F (&x)[4], uint8_t* p) {
+    // Packing works within halves, so that quads end up in the order 0 2 4 6 1 3 5 7.
+    const __m256i low = _mm256_packus_epi32(_mm256_cvtps_epi32(x[0]), _mm256_cvtps_epi32(x[1]));
+    const __m256i high = _mm256_packus_epi32(_mm256_cvtps_epi32(x[2]), _mm256_cvtps_epi32(x[3]));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bytes);
+    const __m256i sums = _mm256_sad_epu8(bytes, _mm256_setzero_si256());
+    const __m128i half =
+        _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    return _mm_cvtsi128_si32(half) + _mm_extract_epi16(half, 4);
+  }
+};
+
+}  // namespace
+
+const Variant gemm_avx2_vnni_integers =
+    variant<IntegerTile<Integers, 6, 2>>("avx2_vnni_integers", Isa::avx2, DType::bf16, true);
+
+}  // namespace sdcore::gemm

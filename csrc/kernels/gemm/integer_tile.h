@@ -1,0 +1,235 @@
+// The tile kernel that multiplies integers: activations of 8 bits by weights of 8 bits or fewer,
+// each 32 of them with numbers of their own that turn their sum into float32. Included only from
+// files of one instruction set.
+//
+//   x[i] = low + scale * q[i]                 0 <= q <= 255, of one row (ActivationBlock)
+//   w[i] = w_scale * p[i] + w_offset          -128 <= p <= 127, of one output
+//   sum x[i] w[i] = scale * (w_scale * sum q[i] p[i]) + low * sum w[i] + w_offset * scale * sum
+//   q[i]
+//
+// An Op is a vector class that also has
+//   I                         a vector of 32-bit integers
+//   broadcast(p)              four bytes of a row
+//   dot(x, w, sum)            adds to each lane the four products of its bytes, x without a sign
+//   keep(I&)                  asks the compiler to have it in a register here: left to itself, GCC
+//                             writes sums to the stack in the middle of multiplying
+//   to_float(I)
+//   unordered(a, b)           whether any lane of either is NaN
+//   to_bytes(F (&)[], p)      32 numbers to the nearest integers in [0, 255]; their sum
+#pragma once
+
+#include <array>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "kernels/gemm/epilogue.h"
+#include "quant/formats.h"
+
+namespace sdcore::gemm {
+
+// Rows of activations, quantized. Both ends of 32 numbers are met, so that what an activation has
+// pressed to one side of zero loses least.
+template <class Op>
+void quantize_rows(const View& in, int64_t begin, int64_t end, std::byte* out) {
+  using F = typename Op::F;
+  constexpr int vectors = kStep / Op::width;
+  const int64_t blocks = in.c / kStep;
+  for (int64_t i = begin; i < end; ++i) {
+    const bf16* from = in.at<const bf16>(i / (in.h * in.w), i / in.w % in.h, i % in.w);
+    auto* to = reinterpret_cast<ActivationBlock*>(out) + i * blocks;
+    for (int64_t b = 0; b < blocks; ++b, from += kStep, ++to) {
+      F x[vectors];
+#pragma GCC unroll 32
+      for (int j = 0; j < vectors; ++j) x[j] = Op::load(from + j * Op::width);
+      F high = x[0], negative = Op::sub(Op::zero(), x[0]);
+      bool unordered = false;
+#pragma GCC unroll 32
+      for (int j = 1; j < vectors; ++j) {
+        high = Op::max(high, x[j]);
+        negative = Op::max(negative, Op::sub(Op::zero(), x[j]));
+      }
+#pragma GCC unroll 32
+      for (int j = 0; j + 1 < vectors; j += 2) unordered |= Op::unordered(x[j], x[j + 1]);
+      const float low = -Op::max_lane(negative), range = Op::max_lane(high) - low;
+      // What is this close together is its lowest.
+      constexpr float least = std::numeric_limits<float>::min() * 256;
+      const F start = Op::set(low), inverse = Op::set(range > least ? 255.0f / range : 0.0f);
+#pragma GCC unroll 32
+      for (int j = 0; j < vectors; ++j) x[j] = Op::mul(Op::sub(x[j], start), inverse);
+      const auto sum = static_cast<float>(Op::to_bytes(x, to->values));
+      to->scale = unordered ? std::numeric_limits<float>::quiet_NaN() : range * (1.0f / 255.0f);
+      to->low = low;
+      to->scaled_sum = to->scale * sum;
+    }
+  }
+}
+
+template <class Op, int max_rows, int panel_vectors>
+class IntegerTile {
+ public:
+  using V = Op;
+  using F = typename Op::F;
+  using I = typename Op::I;
+  static constexpr int rows = max_rows;
+  static constexpr int panel = panel_vectors * Op::width;
+  static constexpr int group = 1, block_steps = 16, long_block_steps = 16;
+  static constexpr bool equal_tiles = false, pairs = false, whole_steps = false, integers = true;
+
+  // A step of a panel, in floats: scales, sums of weights, offsets, and [4 channels][output][4].
+  static constexpr int64_t step_floats = int64_t{3 + kStep / 4} * panel;
+
+  explicit IntegerTile(bool offsets) : offsets_(offsets) {}
+
+  void multiply(const Tile* tiles, int64_t, const Tile*, int64_t row_bytes, const Step* steps,
+                int64_t count, const char* b, Ahead, int64_t, float* sums, bool accumulate,
+                Pending<V, panel>& pending) const {
+    pending.some(pending.left());
+    constexpr auto plain = make_table<false>(std::make_integer_sequence<int, max_rows>());
+    constexpr auto shifted = make_table<true>(std::make_integer_sequence<int, max_rows>());
+    const auto index = static_cast<size_t>(tiles->rows - 1);
+    if (!accumulate) std::memset(sums, 0, sizeof(float) * static_cast<size_t>(tiles->rows * panel));
+    (offsets_ ? shifted : plain)[index](tiles->a + steps[0].offset, row_bytes, count,
+                                        reinterpret_cast<const float*>(b), sums);
+  }
+
+  // Unpacks `count` steps of a panel; the blocks of output o begin at blocks + o * row_bytes.
+  template <class Format>
+  static void unpack(const std::byte* blocks, int64_t row_bytes, int64_t outputs, int64_t begin,
+                     int64_t count, float* out) {
+    for (int64_t s = 0; s < count; s += kGroup, out += kGroup * step_floats) {
+      const int64_t steps = count - s < kGroup ? count - s : kGroup;
+      unpack_group<Format>(blocks, row_bytes, outputs, begin + s, steps, out);
+    }
+  }
+
+ private:
+  using Function = void (*)(const char*, int64_t, int64_t, const float*, float*);
+  // Steps that are unpacked together: the largest block of any type.
+  static constexpr int64_t kGroup = kUnpack / kStep;
+
+  template <bool offsets, int... i>
+  static constexpr std::array<Function, sizeof...(i)> make_table(std::integer_sequence<int, i...>) {
+    return {&tile<i + 1, offsets>...};
+  }
+
+  // Rows are addressed from a pointer for every five, so that x86's scaled addresses reach them.
+  template <int R, bool offsets>
+  static void tile(const char* a, int64_t row_bytes, int64_t count, const float* b, float* sums) {
+    for (; count > 0; --count, a += sizeof(ActivationBlock), b += step_floats) {
+      const char* bases[] = {a, a + 5 * row_bytes, a + 10 * row_bytes};
+      I dot[R][panel_vectors];
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+        for (int j = 0; j < panel_vectors; ++j) dot[r][j] = I{};
+      }
+      const char* p = bases[0] + offsetof(ActivationBlock, values);
+      const float* quads = b + 3 * panel;
+#pragma GCC unroll 8
+      for (int k = 0; k < kStep / 4; ++k, p += 4, quads += panel) {
+        const char* at[] = {p, p + 5 * row_bytes, p + 10 * row_bytes};
+        I w[panel_vectors];
+#pragma GCC unroll 8
+        for (int j = 0; j < panel_vectors; ++j) w[j] = Op::load_bits(quads + j * Op::width);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+          const I x = Op::broadcast(at[r / 5] + (r % 5) * row_bytes);
+#pragma GCC unroll 8
+          for (int j = 0; j < panel_vectors; ++j) dot[r][j] = Op::dot(x, w[j], dot[r][j]);
+        }
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+        for (int j = 0; j < panel_vectors; ++j) Op::keep(dot[r][j]);
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        const auto* x =
+            reinterpret_cast<const ActivationBlock*>(bases[r / 5] + (r % 5) * row_bytes);
+        const F scale = Op::set(x->scale), low = Op::set(x->low);
+#pragma GCC unroll 8
+        for (int j = 0; j < panel_vectors; ++j) {
+          float* sum = sums + r * panel + j * Op::width;
+          const float* of = b + j * Op::width;
+          F total = Op::fma(low, Op::load(of + panel), Op::load(sum));
+          if constexpr (offsets) {
+            total = Op::fma(Op::set(x->scaled_sum), Op::load(of + 2 * panel), total);
+          }
+          const F product = Op::mul(Op::to_float(dot[r][j]), Op::load(of));
+          Op::store(sum, Op::fma(scale, product, total));
+        }
+      }
+    }
+  }
+
+  template <class Format>
+  static void unpack_group(const std::byte* blocks, int64_t row_bytes, int64_t outputs,
+                           int64_t begin, int64_t count, float* out) {
+    alignas(64) int8_t quants[panel][kUnpack];
+    alignas(64) float scales[panel][kGroup] = {}, offsets[panel][kGroup] = {};
+    constexpr int64_t groups = Format::block_size / kStep;
+    for (int64_t n = 0; n < panel; ++n) {
+      if (n >= outputs) {
+        std::memset(quants[n], 0, kUnpack);
+        continue;
+      }
+      const auto* block =
+          reinterpret_cast<const typename Format::Block*>(blocks + n * row_bytes) + begin / groups;
+      for (int64_t s = 0; s < count; s += groups, ++block) {
+        if constexpr (quant::ScalesAndShifts<Format>) {
+          Format::integers(*block, quants[n] + s * kStep, scales[n] + s, offsets[n] + s);
+        } else {
+          Format::integers(*block, quants[n] + s * kStep, scales[n] + s);
+        }
+      }
+    }
+    interleave(quants, count, out);
+    for (int64_t s = 0; s < count; ++s, out += step_floats) {
+      for (int64_t n = 0; n < panel; ++n) {
+        out[n] = scales[n][s];
+        out[2 * panel + n] = offsets[n][s];
+      }
+      add_up(out);
+    }
+  }
+
+  // Squares of four bytes are transposed in registers; a square may be of two steps.
+  static void interleave(const int8_t (&quants)[panel][kUnpack], int64_t count, float* out) {
+    constexpr int64_t side = Op::width, quads = kStep / 4;
+    for (int64_t n = 0; n < panel; n += side) {
+      for (int64_t k = 0; k < count * quads; k += side) {
+        typename Op::Bits square[side];
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < side; ++i) square[i] = Op::load_bits(quants[n + i] + k * 4);
+        Op::transpose(square);
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < side; ++i) {
+          const int64_t step = (k + i) / quads, quad = (k + i) % quads;
+          if (step < count) {
+            Op::store_bits(out + step * step_floats + (3 + quad) * panel + n, square[i]);
+          }
+        }
+      }
+    }
+  }
+
+  // The sum of each output's weights in a step.
+  static void add_up(float* step) {
+    constexpr char ones[] = {1, 1, 1, 1};
+    const I one = Op::broadcast(ones);
+    for (int64_t n = 0; n < panel; n += Op::width) {
+      I sum = {};
+      for (int64_t k = 0; k < kStep / 4; ++k) {
+        sum = Op::dot(one, Op::load_bits(step + (3 + k) * panel + n), sum);
+      }
+      const F offset = Op::mul(Op::set(float{kStep}), Op::load(step + 2 * panel + n));
+      Op::store(step + panel + n, Op::fma(Op::to_float(sum), Op::load(step + n), offset));
+    }
+  }
+
+  bool offsets_;
+};
+
+}  // namespace sdcore::gemm
