@@ -23,6 +23,7 @@ constexpr std::array<const char*, 6> kIsaNames = {"generic",     "avx2",        
                                                   "avx512_vnni", "avx512_bf16", "amx"};
 
 struct Features {
+  bool intel = false;
   bool avx2 = false, fma = false, f16c = false;
   bool avx512f = false, avx512bw = false, avx512dq = false, avx512vl = false;
   bool avx512_vnni = false, avx512_bf16 = false, avx512_fp16 = false, avx_vnni = false;
@@ -52,6 +53,7 @@ bool tiles_permitted() {
 Features detect() {
   Features f;
   unsigned a, b, c, d;
+  if (__get_cpuid(0, &a, &b, &c, &d)) f.intel = b == signature_INTEL_ebx;
   if (!__get_cpuid(1, &a, &b, &c, &d) || !bit(c, 27)) return f;  // no OSXSAVE: no vector state
   const unsigned long long xcr0 = read_xcr0();
   const bool ymm = (xcr0 & 0x6) == 0x6;
@@ -124,7 +126,9 @@ Isa hardware_isa() {
 Isa default_isa() {
   const Isa hardware = hardware_isa();
   const auto forced = env::isa();
-  if (!forced) return hardware;
+  if (!forced) {
+    return hardware == Isa::avx512_bf16 && features().intel ? Isa::avx512_vnni : hardware;
+  }
   const Isa wanted = parse_isa(*forced);
   require(wanted <= hardware, ErrorKind::invalid_argument, "[isa] SDCORE_ISA=", *forced,
           " is more than this processor has (", isa_name(hardware), ")");
