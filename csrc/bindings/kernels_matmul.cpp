@@ -357,6 +357,7 @@ py::list list_variants() {
     row["isa"] = isa_name(variant->isa);
     row["dtype"] = dtype_name(variant->dtype);
     row["integers"] = variant->integers;
+    row["widens"] = variant->widens;
     rows.append(row);
   }
   return rows;

@@ -333,7 +333,9 @@ def test_integers_of_blocks_without_a_middle(isa: str) -> None:
     out = kernels.linear(x, stored, dtype="bf16", out_dtype="f32", isa=isa, int8_activations=True)
     ref = with_int8(x, stored, isa)
     for row in range(7):
-        assert np.abs(out[row] - ref[row]).max() <= bound(64, "f32") * np.abs(ref[row]).max() + 1e-35
+        assert (
+            np.abs(out[row] - ref[row]).max() <= bound(64, "f32") * np.abs(ref[row]).max() + 1e-35
+        )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -357,12 +359,22 @@ def test_quantized_convolution(isa: str, dtype: str) -> None:
 
 def test_every_level_has_its_variants() -> None:
     rows = kernels.gemm_variants()
-    listed = [(v["isa"], v["dtype"], v["integers"]) for v in rows]
-    assert listed[-2:] == [("generic", "bf16", False), ("generic", "f32", False)]
+    listed = [(v["isa"], v["dtype"], v["integers"], v["widens"]) for v in rows]
+    assert listed[-2:] == [("generic", "bf16", False, False), ("generic", "f32", False, False)]
     for level in ISAS:
         # Levels above avx512 add nothing for float32, and avx512_vnni integers alone.
-        assert (level, "bf16", level == "avx512_vnni") in listed
+        assert (level, "bf16", level == "avx512_vnni", False) in listed
     assert len(set(listed)) == len(listed)
+
+
+def test_rows_are_widened_where_they_are_read_for_one_tap(isa: str) -> None:
+    """And not where bf16 has instructions of its own, nor for convolutions."""
+    names = [
+        kernels.gemm_variant(np.zeros((8, 8, taps, taps), np.float32), dtype="bf16", isa=isa)
+        for taps in (1, 3)
+    ]
+    widens = isa in ("avx2", "avx512", "avx512_vnni")
+    assert [name.endswith("widened") for name in names] == [widens, False]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@
 //   V, rows, panel, group      vector class; rows of a tile, outputs of a panel, tiles a call
 //   pairs                      panels hold bf16 pairs, else floats
 //   integers                   blocks are unpacked to integers (integer_tile.h)
+//   widens                     reads rows of bf16 as floats, which they are copied to
 //   Kernel(tile_rows)          takes hold of what it needs on this thread; of integers
 //                              Kernel(offsets), whether the weight's type has them
 //   multiply(...)              adds the steps to sums[tile][rows][panel], or begins them
@@ -270,6 +271,18 @@ struct Driver {
     }
   }
 
+  // Copies rows as floats, a row of which is as long as `p` says.
+  static void widen(const Product& p, Tile* tiles, int64_t count, char* out) {
+    for (int64_t t = 0; t < count; ++t) {
+      const char* row = tiles[t].a;
+      tiles[t].a = out;
+      for (int r = 0; r < tiles[t].rows; ++r, row += p.row_bytes) {
+        convert(reinterpret_cast<const bf16*>(row), p.widened, reinterpret_cast<float*>(out));
+        out += widened_row_bytes(p.widened);
+      }
+    }
+  }
+
   static Kernel hold(const Product& p, const Tile& tile) {
     if constexpr (Kernel::integers) {
       return Kernel(p.unpack->offsets);
@@ -291,6 +304,10 @@ struct Driver {
       gather(p, tiles, count, reinterpret_cast<char*>(scratch + p.scratch.gathered),
              reinterpret_cast<char*>(scratch + p.scratch.line));
       row_bytes = kStep * 2;
+    }
+    if constexpr (Kernel::widens) {
+      widen(p, tiles, count, reinterpret_cast<char*>(scratch + p.scratch.gathered));
+      row_bytes = widened_row_bytes(p.widened);
     }
     const Kernel kernel = hold(p, tiles[0]);
     constexpr int64_t tile_sums = Kernel::rows * Kernel::panel;
@@ -338,6 +355,7 @@ constexpr Variant variant(const char* name, Isa isa, DType dtype, bool avx_vnni 
           Kernel::equal_tiles,
           Kernel::pairs,
           Kernel::whole_steps,
+          Kernel::widens,
           Kernel::integers,
           avx_vnni,
           Kernel::block_steps,

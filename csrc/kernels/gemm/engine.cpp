@@ -172,6 +172,7 @@ void set_scratch(const Variant& variant, Product& p) {
   s.gathered = s.line + (p.gather_count ? bytes(p.step_count * kStep, 2) : 0);
   s.bytes = s.gathered;
   if (p.gather_count) s.bytes += bytes(tiles * variant.rows * p.step_count * kStep, 2);
+  if (p.widened) s.bytes += bytes(tiles * variant.rows, widened_row_bytes(p.widened));
 }
 
 void set_weight(const PackedWeight& w, Product& p) {
@@ -243,9 +244,11 @@ void multiply(const View& in, const View& out, const PackedWeight& weight, const
   set_geometry(read, taken, variant, p);
   const std::vector<int64_t> taps = tap_offsets(read, window);
   const bool gathered = weight.gathered;
-  const std::vector<Step> steps =
-      variant.integers ? make_integer_steps(weight.inputs)
-                       : make_steps(weight, taps, window, gathered, dtype_size(in.dtype));
+  p.widened = variant.widens ? weight.inputs : 0;
+  const int64_t size = variant.widens ? 4 : dtype_size(in.dtype);
+  const std::vector<Step> steps = variant.integers
+                                      ? make_integer_steps(weight.inputs)
+                                      : make_steps(weight, taps, window, gathered, size);
   p.steps = steps.data();
   p.step_count = static_cast<int64_t>(steps.size());
   p.block_steps =
@@ -256,7 +259,7 @@ void multiply(const View& in, const View& out, const PackedWeight& weight, const
     p.gather_bytes = weight.inputs * dtype_size(in.dtype);
   }
   const int64_t channels = variant.integers ? read.c : weight.inputs;
-  set_chunks(channels * dtype_size(in.dtype), taken.stride, context.pool.size(), variant, p);
+  set_chunks(channels * size, taken.stride, context.pool.size(), variant, p);
   set_scratch(variant, p);
   const auto shared = static_cast<size_t>(variant.integers ? read.n * read.stride_n * 2 : 0);
   const auto lock = context.pool.reserve_scratch(p.scratch.bytes, shared);

@@ -64,6 +64,9 @@ struct Scratch {
   size_t rows = 0, sums = 0, block = 0, values = 0, line = 0, gathered = 0, bytes = 0;
 };
 
+// From one row of floats to the next: never a multiple of 4 KiB, at which caches collide.
+constexpr int64_t widened_row_bytes(int64_t channels) { return (channels * 4 + 127) / 64 * 64; }
+
 struct Product {
   int64_t outputs = 0;
   Type stored = Type::f32;            // of the panels; a quantized type: unpacked from `blocks`
@@ -92,6 +95,7 @@ struct Product {
   // Gathered rows: gather_bytes from each of the taps, zeros up to step_count * kStep.
   const int64_t* gather_taps = nullptr;
   int64_t gather_count = 0, gather_bytes = 0;
+  int64_t widened = 0;  // channels of a row that is copied as floats
 
   int64_t tile_chunks = 1, panel_chunks = 1, panel_count = 0;
   Scratch scratch;
@@ -113,6 +117,7 @@ struct Variant {
   bool equal_tiles;  // tiles of one product all have the same number of rows
   bool pairs;        // panels hold pairs of bf16
   bool whole_steps;  // every step has 32 channels, else rows are gathered
+  bool widens;       // reads copies of rows, as floats: for weights of one tap
   // Multiplies integers, as quantized types that have them do: the other rows multiply floats.
   bool integers;
   bool avx_vnni;  // needs AVX-VNNI beside its level

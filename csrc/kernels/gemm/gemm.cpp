@@ -26,12 +26,14 @@ const std::vector<const Variant*>& variants() {
 
 namespace {
 
-const Variant& pick(DType dtype, Isa isa, bool integers) {
+// The first row for a weight of `taps`, whose blocks may be multiplied as integers or not.
+const Variant& pick(DType dtype, Isa isa, int64_t taps, bool integers) {
+  const auto suits = [&](const Variant& v) {
+    return v.dtype == dtype && v.isa <= isa && (integers || !v.integers) &&
+           (taps == 1 || !v.widens) && (!v.avx_vnni || has_avx_vnni());
+  };
   for (const Variant* variant : variants()) {
-    if (variant->dtype == dtype && variant->isa <= isa && (integers || !variant->integers) &&
-        (!variant->avx_vnni || has_avx_vnni())) {
-      return *variant;
-    }
+    if (suits(*variant)) return *variant;
   }
   fail(ErrorKind::invalid_argument, "[gemm] activations cannot be of type ", dtype_name(dtype));
 }
@@ -80,7 +82,7 @@ bool has_rows_of_blocks(const Tensor& weight, const PackedWeight& w) {
 void set_variant(const Tensor& weight, Isa isa, bool int8_activations, PackedWeight& w) {
   const bool integers =
       int8_activations && type_info(weight.type).integers && has_rows_of_blocks(weight, w);
-  w.variant = &pick(w.dtype, isa, integers);
+  w.variant = &pick(w.dtype, isa, w.kernel, integers);
   w.gathered = w.variant->whole_steps && w.inputs % kStep != 0;
 }
 
@@ -140,7 +142,7 @@ void check(const char* place, const View& in, const View& out, const PackedWeigh
 
 bool multiplies_integers(Type type, Isa isa) {
   if (!type_info(type).integers) return false;
-  const gemm::Variant& variant = gemm::pick(DType::bf16, isa, true);
+  const gemm::Variant& variant = gemm::pick(DType::bf16, isa, 1, true);
   return variant.integers && variant.isa > Isa::generic;
 }
 

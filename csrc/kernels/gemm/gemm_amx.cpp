@@ -42,7 +42,8 @@ class AmxTile {
  public:
   using V = Vector;
   static constexpr int rows = 16, panel = 32, group = 2, block_steps = 18, long_block_steps = 40;
-  static constexpr bool equal_tiles = true, pairs = true, whole_steps = true, integers = false;
+  static constexpr bool equal_tiles = true, pairs = true, whole_steps = true;
+  static constexpr bool integers = false, widens = false;
 
   // Registers 0..3 hold sums, 4 and 5 rows of A, 6 and 7 halves of the panel.
   explicit AmxTile(int tile_rows) {

@@ -19,6 +19,8 @@ struct Vector : simd::Avx2 {
 
 const Variant gemm_avx2_f32 =
     variant<VectorTile<FloatOp<Vector>, 6, 2>>("avx2_f32", Isa::avx2, DType::f32);
+const Variant gemm_avx2_widened =
+    variant<VectorTile<WidenedOp<Vector>, 6, 2>>("avx2_widened", Isa::avx2, DType::bf16);
 const Variant gemm_avx2_bf16 =
     variant<VectorTile<WidenOp<Vector>, 6, 2>>("avx2_bf16", Isa::avx2, DType::bf16);
 

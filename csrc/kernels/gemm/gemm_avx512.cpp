@@ -23,6 +23,8 @@ struct Vector : simd::Avx512 {
 
 const Variant gemm_avx512_f32 =
     variant<VectorTile<FloatOp<Vector>, 14, 2>>("avx512_f32", Isa::avx512, DType::f32);
+const Variant gemm_avx512_widened =
+    variant<VectorTile<WidenedOp<Vector>, 14, 2>>("avx512_widened", Isa::avx512, DType::bf16);
 const Variant gemm_avx512_bf16 =
     variant<VectorTile<WidenOp<Vector>, 14, 2>>("avx512_bf16", Isa::avx512, DType::bf16);
 

@@ -16,7 +16,7 @@ struct DotOp {
   using V = Vector;
   using F = V::F;
   static constexpr int unit = 2, subs = 1, block_steps = 16;
-  static constexpr bool pairs = true;
+  static constexpr bool pairs = true, widens = false;
   static constexpr int64_t step_bytes(int panel) { return int64_t{2} * kStep * panel; }
 
   template <int>

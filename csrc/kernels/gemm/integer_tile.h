@@ -74,7 +74,8 @@ class IntegerTile {
   static constexpr int rows = max_rows;
   static constexpr int panel = panel_vectors * Op::width;
   static constexpr int group = 1, block_steps = 16, long_block_steps = 16;
-  static constexpr bool equal_tiles = false, pairs = false, whole_steps = false, integers = true;
+  static constexpr bool equal_tiles = false, pairs = false, whole_steps = false;
+  static constexpr bool integers = true, widens = false;
 
   // A step of a panel, in floats: scales, sums of weights, offsets, and [4 channels][output][4].
   static constexpr int64_t step_floats = int64_t{3 + kStep / 4} * panel;

@@ -26,7 +26,7 @@ struct VectorTile {
   static constexpr int group = 1;
   static constexpr bool equal_tiles = false;
   static constexpr bool pairs = Op::pairs;
-  static constexpr bool whole_steps = false, integers = false;
+  static constexpr bool whole_steps = false, integers = false, widens = Op::widens;
   static constexpr int block_steps = Op::block_steps, long_block_steps = Op::block_steps;
 
   explicit VectorTile(int) {}
@@ -117,7 +117,7 @@ struct FloatOp {
   using V = Vector;
   using F = typename V::F;
   static constexpr int unit = 1, subs = 1, block_steps = 8;
-  static constexpr bool pairs = false;
+  static constexpr bool pairs = false, widens = false;
   static constexpr int64_t step_bytes(int panel) { return int64_t{4} * kStep * panel; }
 
   template <int>
@@ -131,7 +131,13 @@ struct FloatOp {
   SDCORE_SIMD F madd(F a, F b, F c) { return V::fma(a, b, c); }
 };
 
-// bf16 by weights rounded to bf16, both widened to float32.
+// bf16 by weights rounded to bf16, both widened to float32: A once, before it is read.
+template <class Vector>
+struct WidenedOp : FloatOp<Vector> {
+  static constexpr bool widens = true;
+};
+
+// The same, but A wherever it is read, as a convolution does for many taps.
 template <class Vector>
 struct WidenOp : FloatOp<Vector> {
   using V = Vector;
