@@ -109,6 +109,10 @@ def test_text_gives_the_same_graph_back() -> None:
         ('%0 = input "x" f32\n%1 = scale(%0) factor="2"', "'factor' must be a number"),
         ('%0 = input "x" f32\n%1 = linear(%0)', "input 'weight' is missing"),
         ('%0 = input "x" f32\n%1 = linear(%0, %0)', "'weight' must be a weight"),
+        (
+            '%0 = input "x" f32\n%1 = weight "w" [2, 2]\n%2 = linear(%0, %1) int8_activations=1',
+            "'int8_activations' must be true or false",
+        ),
         ('%0 = input "x" f32\noutput "y" = %0', "must be the result of an op"),
         ('%0 = input "x" f32\n%1 = scale(%0) factor=2.0 tail', "expected '='"),
     ],

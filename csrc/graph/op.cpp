@@ -53,9 +53,9 @@ View view_of(const TensorType& type) {
   return view;
 }
 
-PackedWeightPtr Lowering::matrix(size_t input) const {
+PackedWeightPtr Lowering::matrix(size_t input, bool int8_activations) const {
   const Value& value = graph_.value(slot(input));
-  return weights_->matrix(value.name, value.shape, dtype_, kernels_);
+  return weights_->matrix(value.name, value.shape, dtype_, kernels_, int8_activations);
 }
 
 const float* Lowering::vector(size_t input) const {

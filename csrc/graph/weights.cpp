@@ -29,15 +29,18 @@ Tensor WeightStore::shaped(std::string_view name, const Shape& shape) const {
 }
 
 PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape, DType dtype,
-                                    const KernelContext& kernels) {
-  if (WeightStore* other = elsewhere(name)) return other->matrix(name, shape, dtype, kernels);
+                                    const KernelContext& kernels, bool int8_activations) {
+  if (WeightStore* other = elsewhere(name)) {
+    return other->matrix(name, shape, dtype, kernels, int8_activations);
+  }
   const std::string key = concat(name, '|', dtype_name(dtype), '|',
-                                 kernels.device ? kernels.device->id() : isa_name(kernels.isa));
+                                 kernels.device ? kernels.device->id() : isa_name(kernels.isa),
+                                 int8_activations ? "|int8" : "");
   const std::lock_guard lock(mutex_);
   PackedWeightPtr& packed = matrices_[key];
   if (!packed) {
     const Tensor tensor = shaped(name, shape);
-    packed = pack_weight(tensor, dtype, kernels);
+    packed = pack_weight(tensor, dtype, kernels, int8_activations);
     if (type_info(tensor.type).block_size == 1) tensor.release();
   }
   return packed;

@@ -26,7 +26,7 @@ class WeightStore {
   Tensors tensors() const;
 
   PackedWeightPtr matrix(const std::string& name, const Shape& shape, DType dtype,
-                         const KernelContext& kernels);
+                         const KernelContext& kernels, bool int8_activations = false);
   // As float32, here or on the device.
   const float* vector(const std::string& name, const Shape& shape, gpu::Device* device = nullptr);
   // As stored; on a device as float32, or as bf16 for activations of that type.

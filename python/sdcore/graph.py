@@ -77,10 +77,18 @@ class nn:
     """Layers with weights at a scope, and the ops that have none."""
 
     @staticmethod
-    def linear(w: Scope, x: Value, c_in: int, c_out: int, bias: bool = True) -> Value:
-        return x.apply(
-            "linear", w.weight.tensor(c_out, c_in), w.bias.tensor(c_out) if bias else None
-        )
+    def linear(
+        w: Scope,
+        x: Value,
+        c_in: int,
+        c_out: int,
+        bias: bool = True,
+        int8_activations: bool = False,
+    ) -> Value:
+        """`int8_activations`: in bf16 mode, `x` may be rounded to 8 bits for a quantized weight."""
+        attrs = {"int8_activations": True} if int8_activations else {}
+        weight = w.weight.tensor(c_out, c_in)
+        return x.apply("linear", weight, w.bias.tensor(c_out) if bias else None, **attrs)
 
     @staticmethod
     def conv2d(

@@ -85,9 +85,17 @@ def _run(
     return out
 
 
-def matmul(x: ArrayLike, weight: Weight, bias: Weight | None = None, **options: Any) -> Array:
-    """`x [..., i]` times the transpose of `weight [o, i]`, plus `bias [o]`."""
-    return _run("linear", {"x": x}, {"weight": weight, "bias": bias}, **options)
+def matmul(
+    x: ArrayLike,
+    weight: Weight,
+    bias: Weight | None = None,
+    int8_activations: bool = False,
+    **options: Any,
+) -> Array:
+    """`x [..., i]` times the transpose of `weight [o, i]`, plus `bias [o]`. In bf16 mode
+    `int8_activations` lets `x` be rounded to 8 bits for a quantized weight."""
+    attrs = {"int8_activations": int8_activations}
+    return _run("linear", {"x": x}, {"weight": weight, "bias": bias}, attrs, **options)
 
 
 def conv2d(

@@ -24,6 +24,7 @@ from reference.common import (
     in_bf16,
     randomized,
 )
+from sdcore import _core
 from sdcore.errors import InvalidArgumentError, UnsupportedModelError
 from sdcore.models.base import RunOptions
 from sdcore.models.clip import CLIPTextModel
@@ -398,3 +399,47 @@ def test_networks_refuse_arrays_that_do_not_fit() -> None:
         unet(x, t, context[:, :, :8])
     with pytest.raises(InvalidArgumentError, match="no input 'text_embeds'"):
         unet(x, t, context, text_embeds=x)
+
+
+# DESIGN's contract for quantized weights: times the error of running the weights dequantized.
+QUANTIZED_FACTOR = 1.2
+
+
+@lru_cache
+def _quantized_unet(name: str, type_name: str) -> dict[str, Any]:
+    """Linear layers hold what blocks of this type can; the convolutions stay floats."""
+    config, (h, w) = UNETS[name]
+    config = {**config, "block_out_channels": (32, 64, 96), "cross_attention_dim": 64}
+    module = randomized(TorchUNet(**config), 5)
+    blocks = {}
+    with torch.no_grad():
+        for key, parameter in module.named_parameters():
+            if parameter.ndim == 2 and parameter.shape[1] % 32 == 0:
+                blocks[key] = _core.quantize(parameter.numpy(), type_name)
+                parameter.copy_(torch.from_numpy(blocks[key].to_float()))
+    generator = torch.Generator().manual_seed(6)
+    x = torch.randn(2, 4, h, w, generator=generator)
+    context = torch.randn(2, 11, 64, generator=generator)
+    with torch.no_grad():
+        ref = module(x, 701, context).sample.numpy()
+    return {
+        "component": TorchComponent(dict(module.config), module),
+        "blocks": blocks,
+        "arguments": (x.numpy(), 701, context.numpy()),
+        "ref": ref,
+    }
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type_name", ["q8_0", "q4_0", "q4_1"])
+def test_quantized_weights_cost_no_more_than_their_contract(type_name: str, isa: str) -> None:
+    case = _quantized_unet("sd1", type_name)
+    component, blocks = case["component"], case["blocks"]
+    assert len(blocks) > 40
+    plain = UNet2DConditionModel.from_component(component, RunOptions(dtype="bf16", isa=isa))
+    quantized = plain.with_network(plain.network.with_weights(blocks))
+    errors = [error(unet(*case["arguments"]), case["ref"]) for unet in (quantized, plain)]
+    assert errors[0] <= QUANTIZED_FACTOR * errors[1]
+    exact = UNet2DConditionModel.from_component(component, RunOptions(dtype="f32", isa=isa))
+    exact = exact.with_network(exact.network.with_weights(blocks))
+    assert error(exact(*case["arguments"]), case["ref"]) <= NETWORK_F32

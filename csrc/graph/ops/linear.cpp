@@ -1,8 +1,20 @@
-// linear(x [..., i], weight [o, i], bias [o]) -> [..., o]
+// linear(x [..., i], weight [o, i], bias [o]) -> [..., o]; with int8_activations, x may be rounded
+// to 8 bits, 32 of a row with one scale, where bf16 activations meet quantized weights
+#include "graph/ops/linear.h"
+
 #include "graph/ops/common.h"
 
 namespace sdcore {
 namespace {
+
+struct LinearAttrs {
+  bool int8_activations = false;
+
+  template <class F>
+  void fields(F&& f) {
+    f("int8_activations", int8_activations);
+  }
+};
 
 TensorType infer(const Node&, std::span<const TensorType> in) {
   require_rank("linear", "x", in[0], 2, 4);
@@ -14,8 +26,8 @@ TensorType infer(const Node&, std::span<const TensorType> in) {
 }
 
 Step lower(const Lowering& l) {
-  return [weight = l.matrix(1), epilogue = EpilogueSlots(l, 2), in = l.slot(0),
-          out = l.output_slot()](const Run& run) {
+  return [weight = l.matrix(1, allows_int8_activations(l.attrs())), epilogue = EpilogueSlots(l, 2),
+          in = l.slot(0), out = l.output_slot()](const Run& run) {
     linear({run.views[in], run.views[out], weight, epilogue.resolve(run.views)}, run.kernels);
   };
 }
@@ -26,10 +38,14 @@ double flops(const Node&, std::span<const TensorType> in, const TensorType& out)
 
 }  // namespace
 
+bool allows_int8_activations(const Attrs& attrs) {
+  return read_attrs<LinearAttrs>("linear", attrs).int8_activations;
+}
+
 const Op op_linear = {
     .name = "linear",
     .inputs = {{"x"}, {"weight", Op::Input::weight}, {"bias", Op::Input::optional_weight}},
-    .check = [](const Attrs& attrs) { check_attrs<NoAttrs>("linear", attrs); },
+    .check = [](const Attrs& attrs) { check_attrs<LinearAttrs>("linear", attrs); },
     .infer = infer,
     .lower = lower,
     .fuses_activation = true,

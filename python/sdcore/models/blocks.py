@@ -40,12 +40,17 @@ def attention(
     *,
     qkv_bias: bool,
     mask: Value | None = None,
+    int8_activations: bool = False,
 ) -> Value:
     """Attention of tokens `x` to tokens `context`, without the residual."""
-    q = nn.linear(w.to_q, x, channels, channels, bias=qkv_bias)
-    k = nn.linear(w.to_k, context, context_channels, channels, bias=qkv_bias)
-    v = nn.linear(w.to_v, context, context_channels, channels, bias=qkv_bias)
-    return nn.linear(w.to_out[0], nn.attention(q, k, v, heads, mask=mask), channels, channels)
+
+    def project(w: Scope, x: Value, c_in: int, bias: bool = True) -> Value:
+        return nn.linear(w, x, c_in, channels, bias, int8_activations)
+
+    q = project(w.to_q, x, channels, qkv_bias)
+    k = project(w.to_k, context, context_channels, qkv_bias)
+    v = project(w.to_v, context, context_channels, qkv_bias)
+    return project(w.to_out[0], nn.attention(q, k, v, heads, mask=mask), channels)
 
 
 def feed_forward(w: Scope, x: Value, channels: int, act: str) -> Value:

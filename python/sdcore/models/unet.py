@@ -308,27 +308,35 @@ class _UNet:
         return nn.unflatten(x, image)
 
     def transformer_block(self, w: Scope, x: Value, image: Value, level: _Level) -> Value:
+        """BasicTransformerBlock. Its self-attention and feed-forward bear activations in 8 bits;
+        the text's keys and values do not."""
         c, heads = level.channels, level.heads
         h = nn.layer_norm(w.norm1, x, c)
         read, width = (self.context, level.context) if level.only_cross else (h, c)
         if not level.only_cross and self.variant.perturbs(str(w.attn1)):
             self.perturbed += 1
             # Each token attends to itself alone (Ahn et al. 2024, perturbed-attention guidance).
-            own = nn.linear(w.attn1.to_v, h, c, c, bias=False)
-            x = nn.linear(w.attn1.to_out[0], own, c, c) + x
+            own = nn.linear(w.attn1.to_v, h, c, c, bias=False, int8_activations=True)
+            x = nn.linear(w.attn1.to_out[0], own, c, c, int8_activations=True) + x
         elif self.variant.merges and level is self.largest and not level.only_cross:
             ratio = self.variant.merges
             groups = nn.token_groups(x, image, ratio)
             fewer = nn.mean_tokens(h, groups, image, ratio)
-            out = attention(w.attn1, fewer, fewer, c, width, heads, qkv_bias=False)
+            out = attention(
+                w.attn1, fewer, fewer, c, width, heads, qkv_bias=False, int8_activations=True
+            )
             x = nn.spread_tokens(out, groups) + x
         else:
-            x = attention(w.attn1, h, read, c, width, heads, qkv_bias=False) + x
+            int8 = not level.only_cross
+            out = attention(
+                w.attn1, h, read, c, width, heads, qkv_bias=False, int8_activations=int8
+            )
+            x = out + x
         h = nn.layer_norm(w.norm2, x, c)
         x = attention(w.attn2, h, self.context, c, level.context, heads, qkv_bias=False) + x
         h = nn.layer_norm(w.norm3, x, c)
-        h = nn.geglu(nn.linear(w.ff.net[0].proj, h, c, 8 * c))
-        return nn.linear(w.ff.net[2], h, 4 * c, c) + x
+        h = nn.geglu(nn.linear(w.ff.net[0].proj, h, c, 8 * c, int8_activations=True))
+        return nn.linear(w.ff.net[2], h, 4 * c, c, int8_activations=True) + x
 
 
 def build_unet(config: UNetConfig) -> _core.Graph:

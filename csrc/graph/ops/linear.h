@@ -1,0 +1,11 @@
+// What passes and networks may ask of a linear layer.
+#pragma once
+
+#include "graph/graph.h"
+
+namespace sdcore {
+
+// Whether the network bears this layer's input in 8 bits.
+bool allows_int8_activations(const Attrs& attrs);
+
+}  // namespace sdcore
