@@ -14,6 +14,7 @@ import pytest
 import sdcore
 from sdcore import _core
 from sdcore.graph import Builder, nn
+from sdcore.models.base import RunOptions
 from sdcore.models.unet import UNetConfig, build_unet
 from sdcore.models.vae import VAEConfig, build_decoder
 
@@ -131,3 +132,17 @@ def test_a_saved_network_keeps_it(tmp_path: Path) -> None:
     _core.save_model(tmp_path / "net.gguf", {"net": (graph, dict(weights))}, {})
     graphs, _ = _core.load_model(tmp_path / "net.gguf")
     assert layers(graphs["net"][0]) == ["first.weight", "second.weight"]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_auto_is_bf16_where_integers_are_multiplied(isa: str) -> None:
+    options = RunOptions(isa=isa)
+    avx_vnni = _core.cpu_features()["avx_vnni"]
+    able = {"generic": False, "avx2": avx_vnni, "avx512": avx_vnni}.get(isa, True)
+    plain = "bf16" if isa == "amx" else "f32"
+    graph, weights = two_layers(True)
+    floats = {name: _core.Tensor.from_array(w.to_float()) for name, w in weights.items()}
+    assert options.resolved_dtype(graph, weights) == ("bf16" if able else plain)
+    assert options.resolved_dtype(graph, floats) == plain
+    assert options.resolved_dtype(*two_layers(False)) == plain
+    assert RunOptions("f32", isa=isa).resolved_dtype(graph, weights) == "f32"

@@ -22,6 +22,17 @@ std::shared_ptr<Network> make_network(const Graph& graph, Tensors tensors, const
                                                   pool_of(threads), device_of(device)});
 }
 
+const char* resolve_auto(const Graph& graph, const std::map<std::string, std::string>& weights,
+                         const std::optional<std::string>& isa, bool on_device) {
+  WeightTypes types;
+  for (const auto& [name, type] : weights) {
+    const TypeInfo* info = find_type(type);
+    require(info != nullptr, ErrorKind::invalid_argument, "[dtype] unknown type '", type, "'");
+    types.emplace(name, info->type);
+  }
+  return dtype_name(auto_dtype(graph, types, isa_or_default(isa), on_device));
+}
+
 std::shared_ptr<Network> with_weights(const Network& network, Tensors tensors,
                                       const std::optional<Graph>& graph) {
   auto weights = std::make_shared<WeightStore>(std::move(tensors), network.shared_weights());
@@ -105,6 +116,9 @@ void init_runtime(py::module_& m) {
   m.def(
       "drop_idle_memory", [] { IdleArena::shared()->drop(); },
       "Frees the arena that the last run left for the next one.");
+  m.def("auto_dtype", &resolve_auto, py::arg("graph"), py::arg("types"),
+        py::arg("isa") = py::none(), py::arg("on_device") = false,
+        "What a graph's activations are best held in, by the types of its weights.");
   py::class_<Network, std::shared_ptr<Network>>(
       m, "Network", "A graph with its weights, ready to run at any size, from any thread.")
       .def(py::init(&make_network), py::arg("graph"), py::arg("tensors"), py::arg("dtype") = "f32",

@@ -7,14 +7,14 @@
 namespace sdcore {
 namespace {
 
-// As RunOptions of python/sdcore/models/base.py: bf16 on GPUs, and where the processor multiplies
-// it in hardware.
-DType resolve(const std::string& dtype, const NetworkOptions& run) {
+DType resolve(const std::string& dtype, const StoredGraph& stored, const NetworkOptions& run) {
   if (dtype == "f32") return DType::f32;
   if (dtype == "bf16") return DType::bf16;
   require(dtype == "auto", ErrorKind::invalid_argument,
           "[model] dtype must be auto, f32 or bf16, got '", dtype, "'");
-  return run.device || run.isa == Isa::amx ? DType::bf16 : DType::f32;
+  WeightTypes types;
+  for (const auto& [name, weight] : stored.weights) types.emplace(name, weight.type);
+  return auto_dtype(stored.graph, types, run.isa, run.device != nullptr);
 }
 
 TextToImage make_pipeline(const Model& model, const gguf::Metadata& metadata) {
@@ -36,9 +36,10 @@ Model open_model(const std::filesystem::path& path, const ModelOptions& options)
   run.pool = options.threads ? shared_pool(*options.threads) : default_pool();
   if (options.device != "cpu") run.device = &gpu::open_device(options.device);
   ModelFile file = load_model(path);
-  run.dtype = resolve(options.dtype.empty() ? default_dtype(file.metadata) : options.dtype, run);
+  const std::string dtype = options.dtype.empty() ? default_dtype(file.metadata) : options.dtype;
   Model model;
   for (auto& [name, stored] : file.graphs) {
+    run.dtype = resolve(dtype, stored, run);
     auto weights = std::make_shared<WeightStore>(std::move(stored.weights));
     model.networks[name] =
         std::make_shared<Network>(std::move(stored.graph), std::move(weights), run);

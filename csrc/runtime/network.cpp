@@ -1,6 +1,11 @@
 #include "runtime/network.h"
 
+#include <algorithm>
+
 #include "base/error.h"
+#include "graph/op.h"
+#include "graph/ops/linear.h"
+#include "kernels/gemm/integers.h"
 
 namespace sdcore {
 namespace {
@@ -9,6 +14,16 @@ namespace {
 constexpr size_t kMaxExecutables = 8;
 
 }  // namespace
+
+DType auto_dtype(const Graph& graph, const WeightTypes& types, Isa isa, bool on_device) {
+  const auto in_integers = [&](const Node& node) {
+    if (node.op != &op_linear || !allows_int8_activations(node.attrs)) return false;
+    const auto type = types.find(graph.value(node.inputs[1]).name);
+    return type != types.end() && multiplies_integers(type->second, isa);
+  };
+  const bool bf16 = on_device || isa == Isa::amx || std::ranges::any_of(graph.nodes, in_integers);
+  return bf16 ? DType::bf16 : DType::f32;
+}
 
 Network::Network(Graph graph, std::shared_ptr<WeightStore> weights, NetworkOptions options)
     : graph_(std::move(graph)), weights_(std::move(weights)), options_(std::move(options)) {

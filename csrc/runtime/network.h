@@ -3,6 +3,7 @@
 #pragma once
 
 #include <list>
+#include <map>
 #include <memory>
 #include <mutex>
 
@@ -18,6 +19,12 @@ struct NetworkOptions {
   std::shared_ptr<ThreadPool> pool;
   gpu::Device* device = nullptr;  // null: this processor
 };
+
+// What a graph's activations are best held in, by the types of its weights: bf16 on GPUs, where the
+// processor multiplies bf16 in tiles, and where it multiplies quantized weights as integers with
+// layers that take 8-bit activations; else f32.
+using WeightTypes = std::map<std::string, Type, std::less<>>;
+DType auto_dtype(const Graph& graph, const WeightTypes& types, Isa isa, bool on_device);
 
 class Network {
  public:

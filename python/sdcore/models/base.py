@@ -39,14 +39,16 @@ class RunOptions:
     threads: int | None = None
     device: str = "cpu"
 
-    def resolved_dtype(self) -> str:
-        """ "auto" is bf16 on GPUs and where the processor multiplies bf16 in hardware, else f32."""
+    def resolved_dtype(
+        self, graph: _core.Graph | None = None, weights: Mapping[str, Any] | None = None
+    ) -> str:
+        """ "auto" is bf16 on GPUs, where the processor multiplies bf16 in tiles, and where it
+        multiplies these weights as 8-bit integers; else f32."""
         if self.dtype != "auto":
             return self.dtype
-        if self.device != "cpu":
-            return "bf16"
-        isa = self.isa or _core.default_isa()
-        return "bf16" if isa == "amx" else "f32"
+        types = {name: tensor.type for name, tensor in (weights or {}).items()}
+        graph = graph or _core.Graph()
+        return _core.auto_dtype(graph, types, isa=self.isa, on_device=self.device != "cpu")
 
 
 class Component(Protocol):
@@ -77,7 +79,7 @@ def make_network(
     return _core.Network(
         graph,
         dict(weights),
-        dtype=options.resolved_dtype(),
+        dtype=options.resolved_dtype(graph, weights),
         isa=options.isa,
         threads=options.threads,
         device=options.device,

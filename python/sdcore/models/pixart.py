@@ -237,7 +237,7 @@ class PixArtTransformer2DModel(Model):
             return super().from_component(component, options)
         graph, options = cls.build(config), options or RunOptions()
         stored = component.weights(_stored(graph.weights, config))
-        weights = _compressing(stored, config, options.resolved_dtype())
+        weights = _compressing(stored, config, options.resolved_dtype(graph, stored))
         return cls(config, make_network(graph, weights, options))
 
     def __call__(

@@ -39,18 +39,20 @@ def plan(opened: Checkpoint, width: int, height: int, dtype: str) -> dict[str, A
         name: family.networks[name].read_config(component.config)
         for name, component in components.items()
     }
-    resolved = RunOptions(dtype=dtype).resolved_dtype()
-    planned = {
-        name: {
+    options = RunOptions(dtype=dtype)
+    planned = {}
+    for name, (graph, shapes) in planned_graphs(family, configs, width, height).items():
+        tensors = components[name].tensors
+        resolved = options.resolved_dtype(graph, tensors)
+        planned[name] = {
+            "dtype": resolved,
             **_planned(graph, shapes, resolved),
-            "weight_bytes": weight_bytes(graph, components[name].tensors, resolved),
+            "weight_bytes": weight_bytes(graph, tensors, resolved),
         }
-        for name, (graph, shapes) in planned_graphs(family, configs, width, height).items()
-    }
     return {
         "width": width,
         "height": height,
-        "dtype": resolved,
+        "dtype": " and ".join(sorted({part["dtype"] for part in planned.values()})),
         "networks": planned,
         # The pipeline runs one network after the other, in the same memory.
         "arena_bytes": max(part["arena_bytes"] for part in planned.values()),
