@@ -157,6 +157,15 @@ def test_what_a_run_holds_is_told_before_it(
     assert told()[0].startswith("[memory] this picture may not fit: text_encoder ")
 
 
+def test_each_part_is_planned_as_it_runs(folder: Path) -> None:
+    full, half = (sdcore.DiffusionPipeline.open(folder, dtype=t) for t in ("f32", "bf16"))
+    f32, bf16 = (memory.plan_memory(pipe, 48, 64).arenas for pipe in (full, half))
+    full.unet = half.unet
+    mixed = memory.plan_memory(full, 48, 64).arenas
+    assert mixed == {**f32, "unet": bf16["unet"]}
+    assert bf16["unet"] < f32["unet"]
+
+
 @pytest.mark.parametrize(
     "kinds", [("f32", "f32"), ("f16", "f16"), ("bf16", "f32"), ("f16", "q8_0")]
 )

@@ -72,7 +72,6 @@ def plan_memory(pipe: DiffusionPipeline, width: int, height: int) -> MemoryPlan:
     """Of the parts that run where the denoiser does. Raises UnsupportedModelError where the family
     has no plan."""
     parts = _parts(pipe)
-    dtype = pipe.vae.networks[0].dtype
     configs = {
         name: part.config for name in pipe.networks if (part := getattr(pipe, name)) is not None
     }
@@ -80,7 +79,7 @@ def plan_memory(pipe: DiffusionPipeline, width: int, height: int) -> MemoryPlan:
     return MemoryPlan(
         weights={name: _weights(part) for name, part in parts.items()},
         arenas={
-            name: int(graph.plan(shapes, dtype)["arena_bytes"])
+            name: int(graph.plan(shapes, parts[name].networks[0].dtype)["arena_bytes"])
             for name, (graph, shapes) in graphs.items()
             if name in parts
         },
