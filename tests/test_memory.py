@@ -49,5 +49,6 @@ def test_networks_share_one_arena():
     ).stdout.split()
     one, both, freed = (int(number) for number in out)
     assert one >= 48  # an input, what is made of it, and the result: 16 MiB each, some twice
-    assert both - one < 16, "the second network's arena lies beside the first's"
+    # An arena is 48 MiB; malloc may keep an array of 16 that was freed.
+    assert both - one < 32, "the second network's arena lies beside the first's"
     assert freed > 128, "an arena outlived the networks"
