@@ -355,7 +355,7 @@ def main() -> None:
     parser.add_argument("what", choices=("make", "step", "picture", "work"))
     parser.add_argument("titles", nargs="*", help=f"{' '.join(SUBJECTS)} (all)")
     parser.add_argument("--type", default="q4_K", help="of linear layers: q8_0, q4_K, f16 …")
-    parser.add_argument("--dtype", choices=("f32", "bf16"), default=RunOptions().resolved_dtype())
+    parser.add_argument("--dtype", choices=("auto", "f32", "bf16"), default="auto")
     parser.add_argument("--peer-dtype", choices=("f32", "bf16"), default="bf16", help="PyTorch's")
     parser.add_argument("--share", action="store_true", help="PyTorch's weights of one shape")
     parser.add_argument("--size", type=int, default=1024, help="pixels a side")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
-from safetensors.torch import load_file
 from transformers import CLIPVisionModelWithProjection
 
 import config
@@ -290,10 +289,7 @@ def test_edges_lie_where_shapes_end():
 
 def test_the_ip_adapter_is_one_that_diffusers_opens(trained, monkeypatch):
     unet = train_companion("train_ip_adapter", trained, monkeypatch)
-    state = {"image_proj": {}, "ip_adapter": {}}
-    for name, weight in load_file(trained / "ip_adapter.safetensors").items():
-        part, rest = name.split(".", 1)
-        state[part][rest] = weight.float()
+    state = importlib.import_module("train_ip_adapter").trained(trained / "ip_adapter.safetensors")
     vision = CLIPVisionModelWithProjection.from_pretrained(trained / "image_encoder").float()
     x, t, c = torch.randn(2, 4, 16, 16), torch.tensor([300]), torch.randn(2, 77, 128)
     with torch.no_grad():
@@ -302,6 +298,17 @@ def test_the_ip_adapter_is_one_that_diffusers_opens(trained, monkeypatch):
         unet._load_ip_adapter_weights([state], low_cpu_mem_usage=False)
         adapted = unet(x, t, c, added_cond_kwargs={"image_embeds": [embeds]}).sample
     assert (plain - adapted).norm() > 0
+
+
+def test_companions_are_scored(trained, monkeypatch, capsys):
+    for stage in ("train_controlnet", "train_ip_adapter"):
+        train_companion(stage, trained, monkeypatch)
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setitem(config.UNET, "block_out_channels", (16, 32, 32))
+        run("score_companions", patch, "--out", trained, "--count", 2)
+    names = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["neither", "ControlNet", "IP-Adapter"]
 
 
 def test_a_consistency_model_sees_where_the_teacher_s_path_ends(trained):

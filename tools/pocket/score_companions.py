@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import ControlNetModel, DDIMScheduler
-from safetensors.torch import load_file
 from transformers import CLIPVisionModelWithProjection
 
 import config
@@ -23,6 +22,7 @@ import score
 import world
 from frozen import Frozen
 from train_controlnet import control_input, edges
+from train_ip_adapter import trained
 from train_vae import to_tensor
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -57,11 +57,8 @@ def with_controlnet(frozen: Frozen, pictures: np.ndarray, c: torch.Tensor) -> Pr
 
 def with_ip_adapter(frozen: Frozen, pictures: np.ndarray, c: torch.Tensor) -> Predict:
     unet, out = frozen.unet(), frozen.args.out
-    state: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-    for name, weight in load_file(out / "ip_adapter.safetensors").items():
-        part, rest = name.split(".", 1)
-        state[part][rest] = weight.float()
-    unet._load_ip_adapter_weights([state], low_cpu_mem_usage=False)
+    adapter = trained(out / "ip_adapter.safetensors")
+    unet._load_ip_adapter_weights([adapter], low_cpu_mem_usage=False)
     vision = CLIPVisionModelWithProjection.from_pretrained(out / "image_encoder").float().eval()
     with torch.no_grad():
         embeds = vision(to_tensor(pictures)).image_embeds[:, None]

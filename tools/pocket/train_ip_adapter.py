@@ -12,11 +12,13 @@ transformers' layout, in float16.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -65,6 +67,15 @@ def initial(unet: UNet2DConditionModel) -> dict[str, dict[str, torch.Tensor]]:
         part: {name: w.detach().clone() for name, w in tensors.items()}
         for part, tensors in state.items()
     }
+
+
+def trained(path: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """What `initial` made, as training left it in a file."""
+    state: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+    for name, weight in load_file(path).items():
+        part, rest = name.split(".", 1)
+        state[part][rest] = weight.float()
+    return state
 
 
 class Adapted(nn.Module):
@@ -140,9 +151,9 @@ def main() -> None:
         if (step + 1) % 100 == 0:
             print(f"{step + 1} loss {total / 100:.4f}", flush=True)
             total = 0.0
-    trained = run.average["ip_adapter"]
-    save_file(trained.state(), args.out / "ip_adapter.safetensors")
-    trained.vision.half().save_pretrained(args.out / "image_encoder")
+    average = run.average["ip_adapter"]
+    save_file(average.state(), args.out / "ip_adapter.safetensors")
+    average.vision.half().save_pretrained(args.out / "image_encoder")
     print(f"{args.out}/ip_adapter.safetensors, {args.out}/image_encoder")
 
 
