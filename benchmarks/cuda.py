@@ -5,13 +5,15 @@
 
 Weights are random, of the real configuration. Kernels and networks are held against the same on
 the CPU in float32. Times are medians of runs from NumPy arrays to NumPy arrays, so with all copies,
-on both sides, which take turns. PyTorch runs where it has CUDA: channels-last in bfloat16, eager
-and by torch.compile in the modes reduce-overhead (CUDA graphs) and max-autotune.
+on both sides, which take turns; and of the UNet from arrays on the GPU to arrays that stay there.
+PyTorch runs where it has CUDA: channels-last in bfloat16, eager and by torch.compile in the modes
+reduce-overhead (CUDA graphs) and max-autotune.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import sys
@@ -26,6 +28,7 @@ import numpy as np
 import full_size
 import sdcore
 from sdcore import _core, ops
+from sdcore.models.base import to_nchw, to_nhwc
 
 # The error of one op in bf16 against the same in f32: operands, weights of keys and the result are
 # rounded. PyTorch's is the same within a few percent.
@@ -159,6 +162,8 @@ def measure_networks(args: argparse.Namespace, path: Path) -> Iterator[dict[str,
         for kind in args.types if part == "unet" else ():
             small = sdcore.DiffusionPipeline.open(path, device=args.device, quantize=kind)
             sides[f"sdcore {kind}"] = _own(small, part, inputs)
+        if part == "unet":
+            sides["sdcore bf16, arrays stay"] = _own_staying(pipe, inputs)
         sides |= dict(_torch_sides(args, path, part, inputs))
         print(
             f"\n{part} at {args.size} x {args.size}, batch {len(inputs[0])}: seconds, error, ratio"
@@ -171,10 +176,29 @@ def _own(pipe: Any, part: str, inputs: tuple[Any, ...]) -> Callable[[], np.ndarr
     return lambda: call(*inputs)
 
 
+def _own_staying(pipe: Any, inputs: tuple[Any, ...]) -> Callable[[], Any]:
+    latents, t, context = inputs
+    network = pipe.unet.network
+    given = {
+        "sample": to_nhwc(latents, "latents", latents.shape[1]),
+        "timestep": np.full(len(latents), t),
+        "encoder_hidden_states": context,
+    }
+    arrays = {k: sdcore.DeviceArray.from_numpy(v, network.device) for k, v in given.items()}
+    return lambda: network.run(arrays, stay=["sample"])["sample"]
+
+
+def _numpy(out: Any) -> np.ndarray:
+    """What a side gave, as diffusers lays it out."""
+    if isinstance(out, sdcore.DeviceArray):
+        return to_nchw(out.numpy())
+    return out if isinstance(out, np.ndarray) else np.asarray(out.float().cpu())
+
+
 def _compare(
-    part: str, sides: dict[str, Callable[[], np.ndarray]], ref: np.ndarray, rounds: int
+    part: str, sides: dict[str, Callable[[], Any]], ref: np.ndarray, rounds: int
 ) -> Iterator[dict[str, Any]]:
-    errors = {name: _error(run(), ref) for name, run in sides.items()}
+    errors = {name: _error(_numpy(run()), ref) for name, run in sides.items()}
     for run in sides.values():  # the second run records, the third replays
         run(), run()
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -200,7 +224,7 @@ def _compare(
 
 def _torch_sides(
     args: argparse.Namespace, path: Path, part: str, inputs: tuple[Any, ...]
-) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+) -> Iterator[tuple[str, Callable[[], Any]]]:
     try:
         import torch
 
@@ -217,15 +241,26 @@ def _torch_sides(
         call = module if part == "unet" else module.decode
         run = call if mode is None else torch.compile(call, mode=mode)
 
+        def tensors() -> list[Any]:
+            there = [torch.from_numpy(np.asarray(a)).to(args.device) for a in inputs]
+            there = [t.bfloat16() if t.ndim else t for t in there]
+            return [there[0].to(memory_format=torch.channels_last), *there[1:]]
+
         def side(run: Any = run) -> np.ndarray:
-            tensors = [torch.from_numpy(np.asarray(a)).to(args.device) for a in inputs]
-            tensors = [t.bfloat16() if t.ndim else t for t in tensors]
-            tensors[0] = tensors[0].to(memory_format=torch.channels_last)
             with torch.inference_mode():
-                out: np.ndarray = run(*tensors).sample.float().cpu().numpy()
+                out: np.ndarray = run(*tensors()).sample.float().cpu().numpy()
+            return out
+
+        def staying(given: Any, run: Any = run) -> Any:
+            with torch.inference_mode():
+                out = run(*given).sample
+            torch.cuda.synchronize()
             return out
 
         yield f"PyTorch {torch.__version__} {title}", side
+        if part == "unet":
+            name = f"PyTorch {torch.__version__} {title}, arrays stay"
+            yield name, functools.partial(staying, tensors())
 
 
 # ---- pictures ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ void init_quant(pybind11::module_& m);
 void init_kernels(pybind11::module_& m);
 void init_kernels_matmul(pybind11::module_& m);
 void init_kernels_other(pybind11::module_& m);
+void init_device_array(pybind11::module_& m);
 void init_graph(pybind11::module_& m);
 void init_runtime(pybind11::module_& m);
 void init_text(pybind11::module_& m);

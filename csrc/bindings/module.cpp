@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, m) {
   init_quant(m);
   init_gguf(m);
   init_kernels(m);
+  init_device_array(m);
   init_graph(m);
   init_runtime(m);
   init_text(m);

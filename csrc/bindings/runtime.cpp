@@ -2,8 +2,11 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/device_array.h"
 #include "bindings/options.h"
 #include "runtime/network.h"
 
@@ -40,37 +43,75 @@ std::shared_ptr<Network> with_weights(const Network& network, Tensors tensors,
                                    network.options());
 }
 
-// The caller's arrays, made dense and of the dtype that the graph wants, and kept alive during a
-// run.
+DType input_dtype(const Graph& graph, const std::string& name) {
+  for (const Value& input : graph.values) {
+    if (input.kind == Value::Kind::input && input.name == name) return input.dtype;
+  }
+  fail(ErrorKind::invalid_argument, "[network] there is no input '", name, "'");
+}
+
+// The caller's arrays, dense and of a dtype that the graph wants, and kept alive during a run: on
+// the network's device as they are, all others as NumPy has them.
 struct Inputs {
-  Inputs(const Graph& graph, const py::dict& given) {
+  Inputs(const Network& network, const py::dict& given) {
+    gpu::Device* device = network.options().device;
     for (const auto& [key, value] : given) {
       const auto name = key.cast<std::string>();
-      py::array array = convert(graph, name, py::reinterpret_borrow<py::object>(value));
-      shapes[name] = Shape(array.shape(), array.shape() + array.ndim());
-      arrays[name] = array.data();
-      kept.push_back(std::move(array));
+      const DType dtype = input_dtype(network.graph(), name);
+      const auto object = py::reinterpret_borrow<py::object>(value);
+      if (auto array = device ? as_device_array(object, *device) : std::nullopt) {
+        add(name, dtype, std::move(*array));
+      } else {
+        add(name, convert(object, dtype));
+      }
     }
   }
 
-  static py::array convert(const Graph& graph, const std::string& name, const py::object& value) {
-    for (const Value& input : graph.values) {
-      if (input.kind != Value::Kind::input || input.name != name) continue;
-      if (input.dtype == DType::i32) {
-        return py::array_t < int32_t, py::array::c_style | py::array::forcecast > (value);
-      }
-      return py::array_t < float, py::array::c_style | py::array::forcecast > (value);
+  static py::array convert(const py::object& value, DType dtype) {
+    if (dtype == DType::i32) {
+      return py::array_t < int32_t, py::array::c_style | py::array::forcecast > (value);
     }
-    fail(ErrorKind::invalid_argument, "[network] there is no input '", name, "'");
+    return py::array_t < float, py::array::c_style | py::array::forcecast > (value);
+  }
+
+  void add(const std::string& name, py::array array) {
+    shapes[name] = Shape(array.shape(), array.shape() + array.ndim());
+    arrays[name] = array.data();
+    kept.push_back(std::move(array));
+  }
+
+  void add(const std::string& name, DType wanted, gpu::Array array) {
+    require((array.dtype == DType::i32) == (wanted == DType::i32), ErrorKind::invalid_argument,
+            "[network] input '", name, "' must be ", wanted == DType::i32 ? "i32" : "f32 or bf16",
+            " on a device, got ", dtype_name(array.dtype));
+    shapes[name] = array.shape;
+    arrays[name] = InputArray(array.data, array.dtype);
+    kept_on_device.push_back(std::move(array));
   }
 
   InputShapes shapes;
   InputArrays arrays;
   std::vector<py::array> kept;
+  std::vector<gpu::Array> kept_on_device;
 };
 
-py::dict run(Network& network, const py::dict& given, const Observer& observer = {}) {
-  const Inputs inputs(network.graph(), given);
+using Names = std::vector<std::string>;
+
+// Those that are asked to stay must be there, and have a device to stay on.
+void check_staying(const Network& network, const Names& stay) {
+  require(stay.empty() || network.options().device, ErrorKind::invalid_argument,
+          "[network] outputs stay on a device, and this network is on the CPU");
+  for (const std::string& name : stay) {
+    const auto is_named = [&](const auto& output) { return output.first == name; };
+    require(std::ranges::any_of(network.graph().outputs, is_named), ErrorKind::invalid_argument,
+            "[network] there is no output '", name, "'");
+  }
+}
+
+py::dict run(Network& network, const py::dict& given, const Names& stay = {},
+             const Observer& observer = {}) {
+  check_staying(network, stay);
+  const Inputs inputs(network, given);
   py::dict results;
   OutputArrays outputs;
   std::shared_ptr<const Executable> executable;
@@ -80,7 +121,14 @@ py::dict run(Network& network, const py::dict& given, const Observer& observer =
   }
   const Plan& plan = executable->plan();
   for (const auto& [name, id] : plan.graph.outputs) {
-    py::array_t<float> array(plan.types[static_cast<size_t>(id)].shape);
+    const Shape& shape = plan.types[static_cast<size_t>(id)].shape;
+    if (std::ranges::find(stay, name) != stay.end()) {
+      gpu::Array array = new_array(*network.options().device, DType::f32, shape);
+      outputs[name] = OutputArray(static_cast<float*>(array.data), true);
+      results[py::str(name)] = std::move(array);
+      continue;
+    }
+    py::array_t<float> array(shape);
     outputs[name] = array.mutable_data();
     results[py::str(name)] = std::move(array);
   }
@@ -91,7 +139,7 @@ py::dict run(Network& network, const py::dict& given, const Observer& observer =
 
 py::tuple profile(Network& network, const py::dict& given) {
   std::vector<StepTime> times;
-  const py::dict results = run(network, given, {.times = &times});
+  const py::dict results = run(network, given, {}, {.times = &times});
   py::list rows;
   for (const StepTime& time : times) {
     rows.append(py::make_tuple(time.label, time.op, time.seconds, time.flops));
@@ -101,7 +149,7 @@ py::tuple profile(Network& network, const py::dict& given) {
 
 py::tuple run_with_squares(Network& network, const py::dict& given) {
   std::map<std::string, InputSquares> squares;
-  const py::dict results = run(network, given, {.squares = &squares});
+  const py::dict results = run(network, given, {}, {.squares = &squares});
   py::dict found;
   for (const auto& [name, each] : squares) {
     const py::array_t<double> sums(static_cast<py::ssize_t>(each.sums.size()), each.sums.data());
@@ -127,8 +175,13 @@ void init_runtime(py::module_& m) {
            "A network with these weights in place of its own; it shares all others with this one, "
            "and runs as it does.")
       .def(
-          "run", [](Network& network, const py::dict& inputs) { return run(network, inputs); },
-          py::arg("inputs"))
+          "run",
+          [](Network& network, const py::dict& inputs, const Names& stay) {
+            return run(network, inputs, stay);
+          },
+          py::arg("inputs"), py::arg("stay") = Names(),
+          "The outputs. On a GPU, arrays that are there are read where they are, and outputs of "
+          "the names in `stay` stay there as DeviceArrays.")
       .def("run_with_squares", &run_with_squares, py::arg("inputs"),
            "Runs once; the outputs, and by the weight of each linear layer the sums of squares of "
            "its inputs and the number of rows.")

@@ -42,6 +42,7 @@ class Device {
 
   virtual Backend backend() const = 0;
   virtual std::string id() const = 0;    // what open_device takes
+  virtual int ordinal() const = 0;       // among those of its backend
   virtual std::string name() const = 0;  // of the hardware
   virtual void* stream() const = 0;
 
@@ -57,6 +58,12 @@ class Device {
   // From memory of this device, of any stream whose work is done.
   virtual void copy(void* to, const void* from, size_t bytes) = 0;
   virtual void wait() = 0;
+
+  // Whether kernels can read what is at this address.
+  virtual bool can_read(const void* data) const = 0;
+  // What comes after this in the stream runs after what is now in the stream of another program's
+  // with this handle.
+  virtual void follow(uintptr_t stream) = 0;
 
   // Runs `launches`, which may launch kernels and do nothing else, and records them; null where the
   // backend only runs them.

@@ -44,6 +44,7 @@ class CudaDevice : public Device {
 
   Backend backend() const override { return Backend::cuda; }
   std::string id() const override { return concat("cuda:", ordinal_); }
+  int ordinal() const override { return ordinal_; }
   std::string name() const override { return name_; }
   void* stream() const override { return stream_; }
 
@@ -72,6 +73,26 @@ class CudaDevice : public Device {
   void wait() override {
     use();
     check(cudaStreamSynchronize(stream_), "running a network");
+  }
+
+  bool can_read(const void* data) const override {
+    use();
+    cudaPointerAttributes attributes;
+    if (cudaPointerGetAttributes(&attributes, data) != cudaSuccess) {
+      (void)cudaGetLastError();
+      return false;
+    }
+    return attributes.type == cudaMemoryTypeManaged ||
+           (attributes.type == cudaMemoryTypeDevice && attributes.device == ordinal_);
+  }
+  void follow(uintptr_t stream) override {
+    use();
+    cudaEvent_t reached = nullptr;
+    check(cudaEventCreateWithFlags(&reached, cudaEventDisableTiming), "making an event");
+    cudaError_t status = cudaEventRecord(reached, reinterpret_cast<cudaStream_t>(stream));
+    if (status == cudaSuccess) status = cudaStreamWaitEvent(stream_, reached);
+    cudaEventDestroy(reached);  // when it has been reached
+    check(status, "waiting for the stream of an array");
   }
 
   std::unique_ptr<Recording> record(const std::function<void()>& launches) override {

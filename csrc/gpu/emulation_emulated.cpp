@@ -246,6 +246,7 @@ class EmulatedDevice : public Device {
  public:
   Backend backend() const override { return Backend::emulated; }
   std::string id() const override { return "emulated"; }
+  int ordinal() const override { return 0; }
   std::string name() const override { return "emulated"; }
   void* stream() const override { return nullptr; }
 
@@ -253,6 +254,8 @@ class EmulatedDevice : public Device {
   void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   void copy(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   void wait() override {}
+  bool can_read(const void*) const override { return true; }
+  void follow(uintptr_t) override {}
   std::unique_ptr<Recording> record(const std::function<void()>& launches) override {
     // What is recorded runs again as it was, so a launch that depends on the moment would show.
     struct Again : Recording {

@@ -1,14 +1,15 @@
 #include "runtime/device_run.h"
 
 #include <chrono>
+#include <utility>
 
 #include "kernels/elementwise/elementwise.h"
 
 namespace sdcore {
 namespace {
 
-View dense_like(const View& v, void* data) {
-  return dense_view(data, DType::f32, v.n, v.h, v.w, v.c);
+View dense_like(const View& v, DType dtype, void* data) {
+  return dense_view(data, dtype, v.n, v.h, v.w, v.c);
 }
 
 }  // namespace
@@ -42,37 +43,50 @@ void DeviceRun::run(const InputArrays& inputs, const OutputArrays& outputs,
           "[network] what comes into layers is only looked at on the CPU; use device='cpu'");
   gpu::Device& device = *kernels_.device;
   const std::lock_guard turn(device.mutex());
-  std::byte* arena = device.arena(bytes_);
-  for (const Staged& to : inputs_) {
-    device.upload(arena + to.offset, inputs.at(to.name), to.bytes);
-  }
-  launch_or_replay(arena, observer);
-  for (const Staged& from : outputs_) {
-    device.download(outputs.at(from.name), arena + from.offset, from.bytes);
-  }
-  device.check_fault();
+  enter(device.arena(bytes_));
+  for (const Staged& to : inputs_) take_in(to, inputs.at(to.name));
+  launch_or_replay(observer);
+  for (const Staged& from : outputs_) give_out(from, outputs.at(from.name));
+  device.check_fault();  // it waits: what stays on the device is there
 }
 
-void DeviceRun::launch_or_replay(std::byte* arena, const Observer& observer) {
-  const bool first = arena != arena_;
-  if (first) {
-    arena_ = arena;
-    views_ = executable_->views_in(arena);
-    recording_.reset();
+void DeviceRun::enter(std::byte* arena) {
+  if (arena == arena_) return;
+  arena_ = arena;
+  views_ = executable_->views_in(arena);
+  recording_.reset();
+  launched_ = false;
+}
+
+// Conversions are beside the recording: their addresses are the caller's.
+void DeviceRun::take_in(const Staged& to, const InputArray& from) const {
+  gpu::Device& device = *kernels_.device;
+  const View& value = views_[static_cast<size_t>(to.id)];
+  View given = dense_like(value, from.dtype, const_cast<void*>(from.data));
+  if (!from.on_device) {
+    given = dense_like(value, DType::f32, arena_ + to.offset);
+    device.upload(given.data, from.data, to.bytes);
   }
+  if (value.dtype != DType::i32) return unary({given, value}, kernels_);
+  if (from.on_device) device.copy(value.data, from.data, to.bytes);
+}
+
+void DeviceRun::give_out(const Staged& from, const OutputArray& to) const {
+  const View& value = views_[static_cast<size_t>(from.id)];
+  void* out = to.on_device ? static_cast<void*>(to.data) : arena_ + from.offset;
+  unary({value, dense_like(value, DType::f32, out)}, kernels_);
+  if (!to.on_device) kernels_.device->download(to.data, out, from.bytes);
+}
+
+void DeviceRun::launch_or_replay(const Observer& observer) {
   // Sizes that are run once are not worth a recording.
-  if (first || observer.times) return launch(observer);
+  if (!std::exchange(launched_, true) || observer.times) return launch(observer);
   if (recording_) return recording_->replay();
   recording_ = kernels_.device->record([this] { launch({}); });
 }
 
 void DeviceRun::launch(const Observer& observer) const {
   const Run run{views_.data(), arena_, kernels_};
-  for (const Staged& from : inputs_) {
-    const View& to = views_[static_cast<size_t>(from.id)];
-    if (to.dtype == DType::i32) continue;
-    unary({dense_like(to, arena_ + from.offset), to}, kernels_);
-  }
   const auto now = [] { return std::chrono::steady_clock::now(); };
   for (size_t i = 0; i < executable_->plan().graph.nodes.size(); ++i) {
     if (observer.times) kernels_.device->wait();
@@ -82,10 +96,6 @@ void DeviceRun::launch(const Observer& observer) const {
     kernels_.device->wait();
     const std::chrono::duration<double> time = now() - start;
     observer.times->push_back(executable_->timed(i, time.count()));
-  }
-  for (const Staged& to : outputs_) {
-    const View& from = views_[static_cast<size_t>(to.id)];
-    unary({from, dense_like(from, arena_ + to.offset)}, kernels_);
   }
 }
 

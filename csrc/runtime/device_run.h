@@ -1,5 +1,6 @@
-// An executable on a device: its inputs go there, its launches are replayed as one where the device
-// can, and its outputs come back. Nothing waits in between.
+// An executable on a device: its inputs go there or are read where they lie there, its launches are
+// replayed as one where the device can, and its outputs come back or stay. Nothing waits in
+// between.
 #pragma once
 
 #include "gpu/device.h"
@@ -15,7 +16,8 @@ class DeviceRun {
   void run(const InputArrays& inputs, const OutputArrays& outputs, const Observer& observer);
 
  private:
-  // A dense float32 or int32 array of the caller beside the arena, and the value that it is.
+  // The value that an array of the caller is, and room for one that comes or goes: beside the
+  // arena, as float32, or in the value's place where that is as wanted.
   struct Staged {
     std::string name;
     ValueId id;
@@ -23,8 +25,11 @@ class DeviceRun {
   };
 
   void stage(const std::string& name, ValueId id, std::vector<Staged>& list);
+  void enter(std::byte* arena);
+  void take_in(const Staged& to, const InputArray& from) const;
+  void give_out(const Staged& from, const OutputArray& to) const;
   void launch(const Observer& observer) const;
-  void launch_or_replay(std::byte* arena, const Observer& observer);
+  void launch_or_replay(const Observer& observer);
 
   std::shared_ptr<const Executable> executable_;
   KernelContext kernels_;
@@ -32,6 +37,7 @@ class DeviceRun {
   size_t bytes_;  // of the arena with what is staged
   std::byte* arena_ = nullptr;
   std::vector<View> views_;
+  bool launched_ = false;                      // in this arena
   std::unique_ptr<gpu::Recording> recording_;  // for this arena
 };
 

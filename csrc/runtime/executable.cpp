@@ -137,7 +137,7 @@ void Executable::run(Session& session, const InputArrays& inputs, const OutputAr
   for (size_t id = 0; id < graph.values.size(); ++id) {
     const View& to = session.views[id];
     if (graph.values[id].kind != Value::Kind::input || !to.data) continue;
-    void* from = const_cast<void*>(inputs.at(graph.values[id].name));
+    void* from = const_cast<void*>(inputs.at(graph.values[id].name).data);
     if (to.dtype == DType::i32) {
       std::memcpy(to.data, from, static_cast<size_t>(to.pixels() * to.c * dtype_size(to.dtype)));
     } else {
@@ -154,7 +154,7 @@ void Executable::run(Session& session, const InputArrays& inputs, const OutputAr
   }
   for (const auto& [name, id] : graph.outputs) {
     const View& from = session.views[static_cast<size_t>(id)];
-    unary({from, dense_like(from, DType::f32, outputs.at(name)), Activation::none}, kernels);
+    unary({from, dense_like(from, DType::f32, outputs.at(name).data), Activation::none}, kernels);
   }
 }
 

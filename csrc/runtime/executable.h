@@ -38,9 +38,26 @@ struct Observer {
       nullptr;  // by weight [o, i], added to what is there
 };
 
-// Dense arrays of the caller: f32, or i32 for inputs of whole numbers.
-using InputArrays = std::map<std::string, const void*>;
-using OutputArrays = std::map<std::string, float*>;
+// Dense arrays of the caller: f32, or i32 for inputs of whole numbers. They are in the program's
+// memory, or, where the network is on a device, in that device's; there inputs may be bf16 too.
+struct InputArray {
+  InputArray() = default;
+  InputArray(const void* array) : data(array) {}
+  InputArray(const void* array, DType type) : data(array), dtype(type), on_device(true) {}
+
+  const void* data = nullptr;
+  DType dtype = DType::f32;  // told only of those on a device
+  bool on_device = false;
+};
+struct OutputArray {
+  OutputArray() = default;
+  OutputArray(float* array, bool is_on_device = false) : data(array), on_device(is_on_device) {}
+
+  float* data = nullptr;
+  bool on_device = false;
+};
+using InputArrays = std::map<std::string, InputArray>;
+using OutputArrays = std::map<std::string, OutputArray>;
 
 class Executable {
  public:

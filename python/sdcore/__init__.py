@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sdcore._core import __version__, cpu_features, device_names
+from sdcore._core import DeviceArray, __version__, cpu_features, device_names
 from sdcore.errors import (
     CancelledError,
     CheckpointError,
@@ -67,6 +67,7 @@ __all__ = [
     "DPMSolver3MSDEScheduler",
     "DPMSolverMultistepScheduler",
     "DPMSolverSDEScheduler",
+    "DeviceArray",
     "DiffusionPipeline",
     "EDMDPMSolverMultistepScheduler",
     "EDMEulerScheduler",

@@ -2,7 +2,7 @@
 # tests/test_stubs.py holds the names of the two together.
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,8 @@ kernels: Any
 _Path = str | os.PathLike[str]
 _Floats = NDArray[np.float32]
 _Shape = tuple[int, ...]
+# An array here or on the network's device, such as a DeviceArray or a PyTorch tensor.
+_Input = Any
 
 class MappedFile:
     def __init__(self, path: _Path) -> None: ...
@@ -63,6 +65,33 @@ class Graph:
     @staticmethod
     def parse(text: str) -> Graph: ...
 
+class DeviceArray:
+    @staticmethod
+    def from_numpy(array: ArrayLike, device: str) -> DeviceArray: ...
+    @staticmethod
+    def share(array: Any, device: str) -> DeviceArray: ...
+    def numpy(self) -> NDArray[Any]: ...
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
+    @property
+    def shape(self) -> _Shape: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+
 class Network:
     def __init__(
         self,
@@ -76,7 +105,10 @@ class Network:
     def with_weights(
         self, tensors: Mapping[str, Tensor], graph: Graph | None = None
     ) -> Network: ...
-    def run(self, inputs: Mapping[str, ArrayLike]) -> dict[str, _Floats]: ...
+    @overload
+    def run(self, inputs: Mapping[str, _Input]) -> dict[str, _Floats]: ...
+    @overload
+    def run(self, inputs: Mapping[str, _Input], stay: Sequence[str]) -> dict[str, Any]: ...
     def run_with_squares(
         self, inputs: Mapping[str, ArrayLike]
     ) -> tuple[dict[str, _Floats], dict[str, tuple[NDArray[np.float64], int]]]: ...

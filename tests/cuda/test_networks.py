@@ -21,7 +21,7 @@ from sdcore.graph import Builder, nn
 from sdcore.models.base import RunOptions
 from sdcore.models.clip import CLIPTextModel
 from sdcore.models.t5 import T5EncoderModel
-from sdcore.models.unet import UNet2DConditionModel
+from sdcore.models.unet import DeepFeatures, UNet2DConditionModel
 from sdcore.models.vae import AutoencoderKL
 
 MODES = pytest.mark.parametrize("dtype", ["f32", "bf16"])
@@ -40,6 +40,20 @@ def test_unet(device: str, dtype: str) -> None:
     x, t, context = (a[1:] for a in case["arguments"])
     alone = unet(x, t, context, **{k: v[1:] for k, v in case["conditions"].items()})
     np.testing.assert_array_equal(alone[0], out[1])
+
+
+@MODES
+def test_kept_features_stay_on_the_device(device: str, dtype: str) -> None:
+    case = _unet_case("lcm")
+    options = RunOptions(dtype=dtype, device=device)
+    unet = UNet2DConditionModel.from_component(case["component"], options)
+    whole = unet(*case["arguments"], **case["conditions"])
+    deep = DeepFeatures(2)
+    for index in range(2):
+        deep.begin_step(index)
+        out = unet(*case["arguments"], **case["conditions"], deep=(deep, None))
+        np.testing.assert_array_equal(out, whole)
+    assert all(isinstance(kept, sdcore.DeviceArray) for kept in deep._kept.values())
 
 
 @MODES

@@ -128,6 +128,10 @@ class _Variant:
         return any(re.search(layer, name) for layer in self.perturbed)
 
 
+# Where the network runs: on a GPU they stay there.
+Features = NDArray[np.float32] | _core.DeviceArray
+
+
 class DeepFeatures:
     """What one run of a sampler keeps between steps, for `unet(…, deep=…)`: at every `interval`th
     step all of the network runs, and between them only what is above skip number `branch`."""
@@ -136,16 +140,16 @@ class DeepFeatures:
         self.interval = interval
         self.branch = branch
         self._reuses = False
-        self._kept: dict[Hashable, NDArray[np.float32]] = {}
+        self._kept: dict[Hashable, Features] = {}
 
     def begin_step(self, index: int) -> None:
         self._reuses = index % self.interval != 0
 
-    def find(self, key: Hashable) -> NDArray[np.float32] | None:
+    def find(self, key: Hashable) -> Features | None:
         """Those of the last whole run for the same part of a batch, at a step that reuses them."""
         return self._kept.get(key) if self._reuses else None
 
-    def keep(self, key: Hashable, features: NDArray[np.float32]) -> None:
+    def keep(self, key: Hashable, features: Features) -> None:
         self._kept[key] = features
 
 
@@ -443,7 +447,8 @@ class UNet2DConditionModel(Model):
         key = (part, layers, x.shape, context.shape)
         found = features.find(key)
         if found is None:
-            out = self._network(_Variant(layers, features.branch, merges=merges)).run(inputs)
+            network = self._network(_Variant(layers, features.branch, merges=merges))
+            out = network.run(inputs, stay=["deep"] if network.device != "cpu" else [])
             features.keep(key, out["deep"])
         else:
             network = self._network(_Variant(layers, None, features.branch, merges))
