@@ -210,7 +210,7 @@ Array run_conv2d(const Array& x, const py::object& w, const std::optional<Array>
   const GuardedEpilogue e(bias, image_bias, residual, activation, out.view(), slack);
   Conv2dArgs args{in.view(),
                   out.view(),
-                  pack_weight(weight, type, machine.context),
+                  pack_conv2d_weight(weight, type, machine.context),
                   static_cast<int>(kh),
                   static_cast<int>(kw),
                   stride,
@@ -253,7 +253,8 @@ std::vector<PackedWeightPtr> bench_weights(const Shape& shape, const std::string
   for (int i = 0; i < copies; ++i) {
     const Tensor stored =
         info->type == Type::f32 ? plain : convert(plain, info->type, context.pool);
-    weights.push_back(pack_weight(stored, dtype, context, int8_activations));
+    weights.push_back(shape.size() == 4 ? pack_conv2d_weight(stored, dtype, context)
+                                        : pack_weight(stored, dtype, context, int8_activations));
   }
   return weights;
 }
@@ -345,8 +346,10 @@ double bench_pack(const Shape& shape, const std::string& dtype, const std::strin
   const Buffer values = random_values(DType::f32, element_count(shape));
   const Tensor weight = convert({values.data(), Type::f32, shape, nullptr},
                                 find_type(weight_type)->type, *machine.pool);
-  return fastest(repeats, machine.context,
-                 [&](int) { pack_weight(weight, parse_dtype(dtype), machine.context); });
+  return fastest(repeats, machine.context, [&](int) {
+    shape.size() == 4 ? pack_conv2d_weight(weight, parse_dtype(dtype), machine.context)
+                      : pack_weight(weight, parse_dtype(dtype), machine.context);
+  });
 }
 
 py::list list_variants() {

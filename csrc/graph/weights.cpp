@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "gpu/device.h"
+#include "kernels/conv2d/conv2d.h"
 
 namespace sdcore {
 
@@ -40,7 +41,9 @@ PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape,
   PackedWeightPtr& packed = matrices_[key];
   if (!packed) {
     const Tensor tensor = shaped(name, shape);
-    packed = pack_weight(tensor, dtype, kernels, int8_activations);
+    const bool taps = shape.size() == 4 && shape[2] * shape[3] > 1;
+    packed = taps ? pack_conv2d_weight(tensor, dtype, kernels)
+                  : pack_weight(tensor, dtype, kernels, int8_activations);
     if (type_info(tensor.type).block_size == 1) tensor.release();
   }
   return packed;

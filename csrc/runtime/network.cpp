@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "graph/op.h"
 #include "graph/ops/linear.h"
+#include "kernels/conv2d/conv2d.h"
 #include "kernels/gemm/integers.h"
 
 namespace sdcore {
@@ -17,6 +18,10 @@ constexpr size_t kMaxExecutables = 8;
 
 DType auto_dtype(const Graph& graph, const WeightTypes& types, Isa isa, bool on_device) {
   const auto in_integers = [&](const Node& node) {
+    if (node.op == &op_conv2d && convolves_integers(isa)) {
+      const Shape& weight = graph.value(node.inputs[1]).shape;
+      return weight[2] == 3 && weight[3] == 3;
+    }
     if (node.op != &op_linear || !allows_int8_activations(node.attrs)) return false;
     const auto type = types.find(graph.value(node.inputs[1]).name);
     return type != types.end() && multiplies_integers(type->second, isa);

@@ -99,6 +99,29 @@ struct Avx2 {
     }
     for (int i = 0; i < 8; ++i) r[i] = t[i];
   }
+  // Integers of 32 bits, or pairs of 16 bits.
+  using I = __m256i;
+  SDCORE_SIMD I broadcast(const void* p) {
+    int32_t bits;
+    std::memcpy(&bits, p, sizeof(bits));
+    return _mm256_set1_epi32(bits);
+  }
+  // Adds to each lane the products of its pairs.
+  SDCORE_SIMD I dot_pairs(I x, I w, I sum) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(x, w));
+  }
+  // Asks the compiler to have it in a register here.
+  SDCORE_SIMD void keep(I& x) { asm("" : "+x"(x) : : "memory"); }
+  SDCORE_SIMD F to_float(I x) { return _mm256_cvtepi32_ps(x); }
+  // To pairs of the nearest integers, `low` first. What does not fit is cut off.
+  SDCORE_SIMD I to_pairs(F low, F high) {
+    const I above = _mm256_slli_epi32(_mm256_cvtps_epi32(high), 16);
+    return _mm256_blend_epi16(_mm256_cvtps_epi32(low), above, 0xaa);
+  }
+  // The larger of numbers that are not negative, and NaN where either is.
+  SDCORE_SIMD F larger(F a, F b) {
+    return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+  }
   SDCORE_SIMD float sum(F a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));

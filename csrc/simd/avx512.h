@@ -103,6 +103,29 @@ struct Avx512 {
       r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
     }
   }
+  // Integers of 32 bits, or pairs of 16 bits.
+  using I = __m512i;
+  SDCORE_SIMD I broadcast(const void* p) {
+    int32_t bits;
+    std::memcpy(&bits, p, sizeof(bits));
+    return _mm512_set1_epi32(bits);
+  }
+  // Adds to each lane the products of its pairs.
+  SDCORE_SIMD I dot_pairs(I x, I w, I sum) {
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(x, w));
+  }
+  // Asks the compiler to have it in a register here.
+  SDCORE_SIMD void keep(I& x) { asm("" : "+v"(x) : : "memory"); }
+  SDCORE_SIMD F to_float(I x) { return _mm512_cvtepi32_ps(x); }
+  // To pairs of the nearest integers, `low` first. What does not fit is cut off.
+  SDCORE_SIMD I to_pairs(F low, F high) {
+    const I above = _mm512_slli_epi32(_mm512_cvtps_epi32(high), 16);
+    return _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_cvtps_epi32(low), above);
+  }
+  // The larger of numbers that are not negative, and NaN where either is.
+  SDCORE_SIMD F larger(F a, F b) {
+    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+  }
   SDCORE_SIMD float sum(F a) { return _mm512_reduce_add_ps(a); }
   SDCORE_SIMD float max_lane(F a) { return _mm512_reduce_max_ps(a); }
 };

@@ -76,9 +76,20 @@ void check(const Conv2dArgs& a, const KernelContext& context) {
 
 }  // namespace
 
+PackedWeightPtr pack_conv2d_weight(const Tensor& weight, DType dtype,
+                                   const KernelContext& context) {
+  const std::shared_ptr<PackedWeight> packed = gemm::pack(weight, dtype, context, false);
+  if (!context.device) packed->norms = winograd::weight_norms(*packed, context);
+  return packed;
+}
+
+bool convolves_integers(Isa isa) { return winograd::multiplies_integers(DType::bf16, isa); }
+
 size_t conv2d_workspace(const Conv2dArgs& args, const KernelContext& context) {
   if (context.device) return 0;
-  if (winograd::suits(args, context.isa)) return winograd::workspace_bytes(args);
+  if (winograd::suits(args, context.isa)) {
+    return winograd::workspace_bytes(args, context.isa);
+  }
   if (!needs_copy(args)) return 0;
   const View padded = padded_view(args);
   return align_up(static_cast<size_t>(padded.n * padded.stride_n * dtype_size(padded.dtype)));

@@ -18,47 +18,75 @@ constexpr std::array kRows = {
 // The moved patches of a round: few enough to stay in the last level of cache, enough tiles to pay
 // for moving the weights.
 constexpr int64_t kRoundBytes = 6 << 20;
-constexpr int64_t kLeastTiles = 24;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-struct Rounds {
-  int64_t tiles_w, image_tiles, tiles;
-  int64_t round_tiles, point_stride, bytes;
+const Kernel& kernel_for(DType dtype, Isa isa) {
+  return pick(kRows, isa, [&](const Kernel& kernel) {
+    return (!kernel.integers || dtype == DType::bf16) && (!kernel.avx_vnni || has_avx_vnni());
+  });
+}
 
-  explicit Rounds(const Conv2dArgs& a)
-      : tiles_w(ceil_div(a.out.w, kTile)),
+// Above this level, bf16 has instructions of its own that leave these behind.
+bool suits(DType dtype, Isa isa) { return dtype != DType::bf16 || isa < Isa::avx512_bf16; }
+
+struct Rounds {
+  int64_t blocks, tiles_w, image_tiles, tiles;
+  int64_t round_tiles, point_stride, patch_bytes, bytes;
+
+  Rounds(const Conv2dArgs& a, const Kernel& kernel)
+      : blocks(ceil_div(a.in.c, kBlock)),
+        tiles_w(ceil_div(a.out.w, kTile)),
         image_tiles(ceil_div(a.out.h, kTile) * tiles_w),
         tiles(a.out.n * image_tiles) {
-    const int64_t blocks = ceil_div(a.in.c, kBlock);
-    const int64_t tile_bytes = blocks * kPoints * kBlock * int64_t{sizeof(float)};
-    const int64_t most = std::max(kRoundBytes / tile_bytes, kLeastTiles);
+    const int64_t tile_bytes = blocks * kPoints * kBlock * kernel.element_bytes;
+    const int64_t most = std::max(kRoundBytes / tile_bytes, kernel.group / 2);
     round_tiles = ceil_div(tiles, std::max<int64_t>(ceil_div(tiles, most), 1));
-    point_stride = round_tiles * kBlock + kApart;
-    bytes = blocks * kPoints * point_stride * int64_t{sizeof(float)};
+    point_stride = round_tiles * kBlock + kApart / kernel.element_bytes;
+    patch_bytes = blocks * kPoints * point_stride * kernel.element_bytes;
+    bytes = patch_bytes + (kernel.integers ? blocks * round_tiles * int64_t{sizeof(float)} : 0);
   }
 };
 
 }  // namespace
 
 bool suits(const Conv2dArgs& a, Isa isa) {
-  // Above this level, bf16 has instructions of its own that leave float32's behind.
-  if (a.in.dtype == DType::bf16 && isa >= Isa::avx512_bf16) return false;
+  if (!suits(a.in.dtype, isa)) return false;
   if (a.kernel_h != 3 || a.kernel_w != 3 || a.stride != 1 || a.in.c < 16) return false;
   // Multiplications of one image: as tiles, with what moving a weight costs, and as a plain sum.
+  // Integers are multiplied twice as fast, and cost more to move.
   const int64_t tiles = ceil_div(a.out.h, kTile) * ceil_div(a.out.w, kTile);
-  constexpr int64_t weight_cost = 110;
-  return kPoints * tiles + weight_cost < 9 * a.out.h * a.out.w * 3 / 4;
+  const int64_t plain = 9 * a.out.h * a.out.w * 3 / 4;
+  return kernel_for(a.in.dtype, isa).integers ? kPoints * tiles + 320 < 2 * plain
+                                              : kPoints * tiles + 110 < plain;
 }
 
-size_t workspace_bytes(const Conv2dArgs& args) { return static_cast<size_t>(Rounds(args).bytes); }
+bool multiplies_integers(DType dtype, Isa isa) {
+  return suits(dtype, isa) && kernel_for(dtype, isa).integers;
+}
+
+std::vector<float> weight_norms(const PackedWeight& weight, const KernelContext& context) {
+  std::vector<float> norms;
+  if (weight.kernel != 9 || !multiplies_integers(weight.dtype, context.isa)) return norms;
+  const Kernel& kernel = kernel_for(weight.dtype, context.isa);
+  norms.resize(static_cast<size_t>(weight.panel_count() * kernel.panel));
+  context.pool.parallel_for(weight.panel_count(), [&](int64_t panel, int) {
+    kernel.measure(weight.panels.data() + panel * weight.panel_bytes(), weight.inputs,
+                   norms.data() + panel * kernel.panel);
+  });
+  return norms;
+}
+
+size_t workspace_bytes(const Conv2dArgs& args, Isa isa) {
+  return static_cast<size_t>(Rounds(args, kernel_for(args.in.dtype, isa)).bytes);
+}
 
 void conv2d(const Conv2dArgs& a, const KernelContext& context) {
   const PackedWeight& weight = *a.weight;
-  const Kernel& kernel = pick(kRows, weight.variant->isa);
+  const Kernel& kernel = kernel_for(a.in.dtype, context.isa);
   require(!weight.variant->pairs && kernel.panel == weight.variant->panel, ErrorKind::internal,
           "[conv2d] a weight packed for ", weight.variant->name);
-  const Rounds rounds(a);
+  const Rounds rounds(a, kernel);
   Job job;
   job.product.outputs = weight.outputs;
   job.product.stored = weight.stored;
@@ -72,12 +100,14 @@ void conv2d(const Conv2dArgs& a, const KernelContext& context) {
   job.pad_left = a.pad_left;
   job.tiles_w = rounds.tiles_w;
   job.image_tiles = rounds.image_tiles;
-  job.patches = static_cast<float*>(a.workspace);
+  job.patches = static_cast<std::byte*>(a.workspace);
   job.point_stride = rounds.point_stride;
+  job.scales = reinterpret_cast<float*>(job.patches + rounds.patch_bytes);
+  job.norms = weight.norms.data();
   const auto lock = context.pool.reserve_scratch(kernel.scratch_bytes);
   for (; job.first < rounds.tiles; job.first += job.count) {
     job.count = std::min(rounds.round_tiles, rounds.tiles - job.first);
-    job.groups = ceil_div(job.count, kGroup);
+    job.groups = ceil_div(job.count, kernel.group);
     context.pool.parallel_for(job.count, [&](int64_t tile, int) { kernel.move_patch(job, tile); });
     context.pool.parallel_for(weight.panel_count() * job.groups, [&](int64_t task, int thread) {
       kernel.multiply(job, task / job.groups, task % job.groups, context.pool.scratch(thread));

@@ -2,7 +2,7 @@
 // (PR105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 
-#include "kernels/conv2d/winograd_kernel.h"
+#include "kernels/conv2d/winograd_floats.h"
 #include "simd/avx512.h"
 
 namespace sdcore::winograd {
@@ -13,6 +13,6 @@ struct Vector : simd::Avx512 {};
 }  // namespace
 
 const Kernel kernel_avx512 =
-    Winograd<gemm::VectorTile<gemm::FloatOp<Vector>, 14, 2>>::kernel(Isa::avx512);
+    Winograd<Floats<gemm::VectorTile<gemm::FloatOp<Vector>, 14, 2>>>::kernel(Isa::avx512);
 
 }  // namespace sdcore::winograd

@@ -1,4 +1,4 @@
-#include "kernels/conv2d/winograd_kernel.h"
+#include "kernels/conv2d/winograd_floats.h"
 #include "simd/scalar.h"
 
 namespace sdcore::winograd {
@@ -9,6 +9,6 @@ struct Vector : simd::Scalar {};
 }  // namespace
 
 const Kernel kernel_generic =
-    Winograd<gemm::VectorTile<gemm::FloatOp<Vector>, 4, 8>>::kernel(Isa::generic);
+    Winograd<Floats<gemm::VectorTile<gemm::FloatOp<Vector>, 4, 8>>>::kernel(Isa::generic);
 
 }  // namespace sdcore::winograd

@@ -148,8 +148,8 @@ bool multiplies_integers(Type type, Isa isa) {
 
 void PackedWeightDeleter::operator()(PackedWeight* weight) const { delete weight; }
 
-PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelContext& context,
-                            bool int8_activations) {
+std::shared_ptr<PackedWeight> gemm::pack(const Tensor& weight, DType dtype,
+                                         const KernelContext& context, bool int8_activations) {
   std::shared_ptr<PackedWeight> w(new PackedWeight, PackedWeightDeleter());
   w->dtype = dtype;
   gemm::set_sizes(weight, *w);
@@ -174,6 +174,11 @@ PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelConte
   w->stored = dtype == DType::bf16 ? Type::bf16 : is_float ? weight.type : Type::f32;
   gemm::pack_panels(weight, *w, context);
   return w;
+}
+
+PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelContext& context,
+                            bool int8_activations) {
+  return gemm::pack(weight, dtype, context, int8_activations);
 }
 
 void linear(const LinearArgs& args, const KernelContext& context) {

@@ -20,6 +20,7 @@ struct PackedWeight {
   bool gathered = false;
   Tensor source;
   Buffer panels;
+  std::vector<float> norms;        // of a convolution: winograd::weight_norms
   gpu::DeviceMemoryPtr on_device;  // in place of `source` and `panels`
 
   int64_t steps() const { return (channels + gemm::kStep - 1) / gemm::kStep * taps; }
@@ -54,6 +55,10 @@ void multiply_on_device(const View& in, const View& out, const PackedWeight& wei
                         const KernelContext& context);
 // Fills what a weight on a device needs, from `weight`, and puts it there.
 void upload(const Tensor& weight, PackedWeight& packed, const KernelContext& context);
+
+// What pack_weight does, to be added to.
+std::shared_ptr<PackedWeight> pack(const Tensor& weight, DType dtype, const KernelContext& context,
+                                   bool int8_activations);
 
 // Throws unless in, out and epilogue fit the weight and each other.
 void check(const char* place, const View& in, const View& out, const PackedWeightPtr& weight,

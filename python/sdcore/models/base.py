@@ -43,7 +43,7 @@ class RunOptions:
         self, graph: _core.Graph | None = None, weights: Mapping[str, Any] | None = None
     ) -> str:
         """ "auto" is bf16 on GPUs, where the processor multiplies bf16 in tiles, and where it
-        multiplies these weights as 8-bit integers; else f32."""
+        multiplies these weights or convolutions as integers in place of bf16; else f32."""
         if self.dtype != "auto":
             return self.dtype
         types = {name: tensor.type for name, tensor in (weights or {}).items()}
