@@ -1,1 +1,16 @@
 """Its being here puts tests/ on the path, so that every test can import the helpers beside it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model that examples/ makes, in one file."""
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    script = Path(__file__).parent.parent / "examples" / "make_tiny_model.py"
+    subprocess.run([sys.executable, script, path], check=True, capture_output=True)
+    return path

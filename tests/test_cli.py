@@ -1,6 +1,5 @@
 """The `sdcore` command: what it prints, what it writes, and how it fails."""
 
-import json
 import os
 import re
 import resource
@@ -15,6 +14,7 @@ from PIL import Image
 
 import sdcore
 import sdcore.pipelines
+from command_line import one_error_line
 from sdcore.cli import main, samplers
 from sdcore.cli.output import output_paths, slug
 from sdcore.errors import CheckpointError
@@ -81,16 +81,6 @@ def pipe(monkeypatch, tmp_path):
 
 def txt2img(*words):
     return main(["txt2img", "-m", "model.gguf", *map(str, words)])
-
-
-def one_error_line(capsys, *parts):
-    captured = capsys.readouterr()
-    lines = captured.err.splitlines()
-    assert len(lines) == 1, captured.err
-    assert lines[0].startswith("error: ")
-    for part in parts:
-        assert part in lines[0]
-    assert captured.out == ""
 
 
 def parameters_of(path):
@@ -403,83 +393,6 @@ def test_a_fault_shows_its_traceback_when_asked(pipe, capsys):
     error = capsys.readouterr().err
     assert "Traceback" in error
     assert error.endswith("error: ValueError: odd\n")
-
-
-# ---- info ----------------------------------------------------------------------------------------
-
-
-def test_info_about_the_machine(capsys):
-    assert main(["info"]) == 0
-    assert sdcore.__version__ in capsys.readouterr().out
-    assert main(["info", "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["isa"] in facts["isas"]
-    assert facts["threads"] >= 1
-    assert "DDIMScheduler" in facts["schedulers"]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    script = Path(__file__).parent.parent / "examples" / "make_tiny_model.py"
-    subprocess.run([sys.executable, script, path], check=True, capture_output=True)
-    return path
-
-
-def test_info_about_a_model(tiny, capsys):
-    assert main(["info", str(tiny), "--plan", "64x96"]) == 0
-    text = capsys.readouterr().out
-    for part in ("Stable Diffusion 1.x", "unet", "vae", "text_encoder", "plan for 64x96", "arena"):
-        assert part in text
-    assert main(["info", str(tiny), "--json", "--plan", "64x96", "--dtype", "f32"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["family"] == "sd1"
-    assert facts["runs"] is True
-    parts = {part["name"]: part for part in facts["parts"]}
-    assert set(parts) == {"unet", "vae", "text_encoder"}
-    assert sum(part["tensors"] for part in parts.values()) == facts["tensors"]
-    plan = facts["plan"]
-    assert plan["dtype"] == "f32"
-    assert plan["arena_bytes"] == max(n["arena_bytes"] for n in plan["networks"].values())
-
-
-def test_info_about_a_picture(pipe, capsys):
-    assert txt2img("a cat", "-s", 5, "-o", "x.png") == 0
-    assert main(["info", "x.png"]) == 0
-    text = capsys.readouterr().out
-    assert "x.png: a picture (png)\na cat\nSteps: 3, Sampler: DDIM" in text
-    assert main(["info", "x.png", "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert (facts["prompt"], facts["settings"]["Seed"]) == ("a cat", "5")
-    Image.new("RGB", (8, 8)).save("plain.png")
-    assert main(["info", "plain.png"]) == 0
-    assert "without settings" in capsys.readouterr().out
-
-
-def test_info_about_what_is_no_model(tmp_path, capsys):
-    path = tmp_path / "model.gguf"
-    path.write_text("only words here")
-    assert main(["info", str(path)]) == 1
-    one_error_line(capsys, str(path), "text file")
-    assert main(["info", str(tmp_path / "none")]) == 1
-    one_error_line(capsys, "no such file")
-
-
-def test_info_about_what_does_not_run(tmp_path, capsys):
-    from sdcore.checkpoint import safetensors
-
-    path = tmp_path / "lora.safetensors"
-    down = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
-    safetensors.save(path, {down: np.zeros((4, 2048), np.float16)})
-    assert main(["info", str(path)]) == 0
-    assert "a LoRA for Stable Diffusion XL" in capsys.readouterr().out
-    assert main(["info", str(path), "--plan", "64x64"]) == 1
-    one_error_line(capsys, "a LoRA for Stable Diffusion XL")
-
-
-def test_plan_wants_sizes_that_the_model_can_draw(tiny, capsys):
-    assert main(["info", str(tiny), "--plan", "65x64"]) == 1
-    one_error_line(capsys, "multiples of 8, got 65x64")
 
 
 # ---- the real thing ------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-import tiny_models
 from adapters.test_lora import as_kohya
+from command_line import save_models_and_photo
 from sdcore.cli import main
 from sdcore.image_io import Infotext, read_png_parameters, save_png
 
@@ -22,15 +21,11 @@ SMALL = ("-W", "16", "-H", "24", "--steps", "3", "-s", "7")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """model/, edit/, loras/kohya.safetensors, words/mine.pt and photo.png"""
     path = tmp_path_factory.mktemp("again")
-    tiny_models.save_folder(tiny_models.PLAIN, path / "model")
-    spec = dataclasses.replace(tiny_models.PLAIN, name="edit", unet_inputs=8)
-    tiny_models.save_folder(spec, path / "edit")
+    save_models_and_photo(path)
     (path / "loras").mkdir()
     as_kohya(path / "loras")
     (path / "words").mkdir()
     torch.save({"string_to_param": {"*": torch.ones(2, 64) / 9}}, path / "words" / "mine.pt")
-    pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 3), np.uint8)
-    Image.fromarray(pixels).save(path / "photo.png")
     return path
 
 

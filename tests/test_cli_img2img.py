@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image
 
 import sdcore
-import tiny_models
+from command_line import save_models_and_photo
 from sdcore.cli import main
 
 SMALL = ("--steps", "4", "-s", "3", "--dtype", "f32", "--quiet", "-f", "-o", "x.png")
@@ -20,11 +19,7 @@ SMALL = ("--steps", "4", "-s", "3", "--dtype", "f32", "--quiet", "-f", "-o", "x.
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """model/, edit/ and photo.png"""
     path = tmp_path_factory.mktemp("img2img")
-    tiny_models.save_folder(tiny_models.PLAIN, path / "model")
-    spec = dataclasses.replace(tiny_models.PLAIN, name="edit", unet_inputs=8)
-    tiny_models.save_folder(spec, path / "edit")
-    pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 3), np.uint8)
-    Image.fromarray(pixels).save(path / "photo.png")
+    save_models_and_photo(path)
     return path
 
 
