@@ -33,4 +33,15 @@ struct [[gnu::packed]] KScales {
 };
 static_assert(sizeof(KScales) == 12);
 
+// The scale and the offset of each group of a block that has them: x[i] = scale * q[i] + offset.
+template <class Block>
+[[gnu::always_inline]] inline void read_groups(const Block& __restrict block, float* scales,
+                                               float* offsets) {
+  const float scale = to_float(block.scale), minimum = to_float(block.minimum);
+  for (int group = 0; group < 8; ++group) {
+    scales[group] = scale * static_cast<float>(block.scales.scale(group));
+    offsets[group] = -(minimum * static_cast<float>(block.scales.minimum(group)));
+  }
+}
+
 }  // namespace sdcore::quant

@@ -46,11 +46,7 @@ struct Q4_K {
 
   SDCORE_FORMAT void integers(const Block& __restrict block, int8_t* __restrict quants,
                               float* scales, float* offsets) {
-    const float scale = to_float(block.scale), minimum = to_float(block.minimum);
-    for (int group = 0; group < 8; ++group) {
-      scales[group] = scale * static_cast<float>(block.scales.scale(group));
-      offsets[group] = -(minimum * static_cast<float>(block.scales.minimum(group)));
-    }
+    read_groups(block, scales, offsets);
     for (int pair = 0; pair < 4; ++pair) {
       const uint8_t* from = block.quants + pair * 32;
       int8_t* to = quants + pair * 64;

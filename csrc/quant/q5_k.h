@@ -49,10 +49,8 @@ struct Q5_K {
 
   SDCORE_FORMAT void integers(const Block& __restrict block, int8_t* __restrict quants,
                               float* scales, float* offsets) {
-    const float scale = to_float(block.scale), minimum = to_float(block.minimum);
+    read_groups(block, scales, offsets);
     for (int group = 0; group < 8; ++group) {
-      scales[group] = scale * static_cast<float>(block.scales.scale(group));
-      offsets[group] = -(minimum * static_cast<float>(block.scales.minimum(group)));
       const uint8_t* low = block.low + group / 2 * 32;
       int8_t* to = quants + group * 32;
       for (int i = 0; i < 32; ++i) {
