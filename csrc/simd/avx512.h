@@ -40,15 +40,38 @@ struct Avx512 {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(n), p));
   }
 
-  // To bf16 with integer arithmetic: AVX-512 BF16's own conversion flushes subnormals.
-  SDCORE_SIMD __m256i narrow(F x) {
+  // To bf16, in the upper half of each lane, with integer arithmetic: AVX-512 BF16's own conversion
+  // flushes subnormals.
+  SDCORE_SIMD __m512i round_upper(F x) {
     const __m512i bits = _mm512_castps_si512(x);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     const __m512i bias = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-    __m512i rounded = _mm512_add_epi32(bits, bias);
+    const __m512i rounded = _mm512_add_epi32(bits, bias);
     const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    rounded = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
-    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+    return _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
+  }
+  SDCORE_SIMD __m256i narrow(F x) {
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(round_upper(x), 16));
+  }
+  // A cache line. Past the caches, it need not be read before it is written.
+  SDCORE_SIMD void store_line(void* p, __m512i line, bool past_caches) {
+    if (past_caches && reinterpret_cast<uintptr_t>(p) % 64 == 0) {
+      _mm512_stream_si512(static_cast<__m512i*>(p), line);
+    } else {
+      _mm512_storeu_si512(p, line);
+    }
+  }
+  // A row of two vectors.
+  SDCORE_SIMD void store_all(float* p, const F (&x)[2], bool past_caches) {
+    store_line(p, _mm512_castps_si512(x[0]), past_caches);
+    store_line(p + width, _mm512_castps_si512(x[1]), past_caches);
+  }
+  SDCORE_SIMD void store_all(bf16* p, const F (&x)[2], bool past_caches) {
+    const __m512i low = _mm512_srli_epi32(round_upper(x[0]), 16);
+    const __m512i high = _mm512_srli_epi32(round_upper(x[1]), 16);
+    // Packing works within quarters.
+    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    store_line(p, _mm512_permutexvar_epi64(order, _mm512_packus_epi32(low, high)), past_caches);
   }
   SDCORE_SIMD void store(float* p, F x) { _mm512_storeu_ps(p, x); }
   SDCORE_SIMD void store(bf16* p, F x) {

@@ -37,7 +37,7 @@ struct Values {
   }
   template <bool full, class T>
   [[gnu::always_inline]] void store(T* p, int64_t n, [[maybe_unused]] bool past_caches) const {
-    if constexpr (full && std::is_same_v<T, bf16> && requires { V::store_all(p, v, true); }) {
+    if constexpr (full && requires { V::store_all(p, v, true); }) {
       V::store_all(p, v, past_caches);
     } else {
 #pragma GCC unroll 8

@@ -19,14 +19,9 @@ struct Vector : simd::Avx512 {
   SDCORE_SIMD void store_n(bf16* p, F x, int64_t n) {
     _mm256_mask_storeu_epi16(p, mask(n), (__m256i)_mm512_cvtneps_pbh(x));
   }
-  // A panel's row is one cache line. Past the caches, it need not be read before it is written.
+  using simd::Avx512::store_all;
   SDCORE_SIMD void store_all(bf16* p, const F (&x)[2], bool past_caches) {
-    const auto line = (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]);
-    if (past_caches && reinterpret_cast<uintptr_t>(p) % 64 == 0) {
-      _mm512_stream_si512(reinterpret_cast<__m512i*>(p), line);
-    } else {
-      _mm512_storeu_si512(p, line);
-    }
+    store_line(p, (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]), past_caches);
   }
 };
 
