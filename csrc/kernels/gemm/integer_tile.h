@@ -18,6 +18,7 @@
 //   to_bytes(F (&)[], p)      32 numbers to the nearest integers in [0, 255]; their sum
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <limits>
@@ -86,10 +87,13 @@ class IntegerTile {
                 int64_t count, const char* b, Ahead, int64_t, float* sums, bool accumulate,
                 Pending<V, panel>& pending) const {
     pending.some(pending.left());
-    constexpr auto plain = make_table<false>(std::make_integer_sequence<int, max_rows>());
-    constexpr auto shifted = make_table<true>(std::make_integer_sequence<int, max_rows>());
+    static constexpr auto plain = make_table<false>(std::make_integer_sequence<int, max_rows>());
+    static constexpr auto shifted = make_table<true>(std::make_integer_sequence<int, max_rows>());
     const auto index = static_cast<size_t>(tiles->rows - 1);
-    if (!accumulate) std::memset(sums, 0, sizeof(float) * static_cast<size_t>(tiles->rows * panel));
+    // Vectors, as they are read again: a call of memset cost a tile of few steps a tenth.
+    for (int64_t i = 0; !accumulate && i < tiles->rows * panel; i += Op::width) {
+      Op::store(sums + i, Op::zero());
+    }
     (offsets_ ? shifted : plain)[index](tiles->a + steps[0].offset, row_bytes, count,
                                         reinterpret_cast<const float*>(b), sums);
   }
@@ -106,8 +110,8 @@ class IntegerTile {
 
  private:
   using Function = void (*)(const char*, int64_t, int64_t, const float*, float*);
-  // Steps that are unpacked together: the largest block of any type.
-  static constexpr int64_t kGroup = kUnpack / kStep;
+  // Steps that are unpacked together: the largest block of any type, or more for whole squares.
+  static constexpr int64_t kGroup = std::max<int64_t>(kUnpack / kStep, Op::width);
 
   template <bool offsets, int... i>
   static constexpr std::array<Function, sizeof...(i)> make_table(std::integer_sequence<int, i...>) {
@@ -168,12 +172,14 @@ class IntegerTile {
   template <class Format>
   static void unpack_group(const std::byte* blocks, int64_t row_bytes, int64_t outputs,
                            int64_t begin, int64_t count, float* out) {
-    alignas(64) int8_t quants[panel][kUnpack];
-    alignas(64) float scales[panel][kGroup] = {}, offsets[panel][kGroup] = {};
+    alignas(64) int8_t quants[panel][kGroup * kStep];
+    alignas(64) float scales[panel][kGroup], offsets[panel][kGroup];
     constexpr int64_t groups = Format::block_size / kStep;
     for (int64_t n = 0; n < panel; ++n) {
       if (n >= outputs) {
-        std::memset(quants[n], 0, kUnpack);
+        std::memset(quants[n], 0, sizeof(quants[n]));
+        std::memset(scales[n], 0, sizeof(scales[n]));
+        std::memset(offsets[n], 0, sizeof(offsets[n]));
         continue;
       }
       const auto* block =
@@ -186,37 +192,38 @@ class IntegerTile {
         }
       }
     }
-    interleave(quants, count, out);
-    for (int64_t s = 0; s < count; ++s, out += step_floats) {
-      for (int64_t n = 0; n < panel; ++n) {
-        out[n] = scales[n][s];
-        out[2 * panel + n] = offsets[n][s];
-      }
-      add_up(out);
+    turn<kStep / 4>(quants, count, out + 3 * panel);
+    turn<1>(scales, count, out);
+    if constexpr (quant::ScalesAndShifts<Format>) turn<1>(offsets, count, out + 2 * panel);
+    for (int64_t s = 0; s < count; ++s) {
+      add_up<quant::ScalesAndShifts<Format>>(out + s * step_floats);
     }
   }
 
-  // Squares of four bytes are transposed in registers; a square may be of two steps.
-  static void interleave(const int8_t (&quants)[panel][kUnpack], int64_t count, float* out) {
-    constexpr int64_t side = Op::width, quads = kStep / 4;
+  // Rows hold `each` times 4 bytes a step, which become vectors of the panel at `out` and further
+  // on. Squares of them are transposed in registers, also what is past `count` in the last square.
+  template <int64_t each, class Row>
+  static void turn(const Row (&rows)[panel], int64_t count, float* out) {
+    constexpr int64_t side = Op::width;
     for (int64_t n = 0; n < panel; n += side) {
-      for (int64_t k = 0; k < count * quads; k += side) {
+      for (int64_t k = 0; k < count * each; k += side) {
         typename Op::Bits square[side];
 #pragma GCC unroll 16
-        for (int64_t i = 0; i < side; ++i) square[i] = Op::load_bits(quants[n + i] + k * 4);
+        for (int64_t i = 0; i < side; ++i) {
+          square[i] = Op::load_bits(reinterpret_cast<const std::byte*>(rows[n + i]) + k * 4);
+        }
         Op::transpose(square);
+        float* to = out + k / each * step_floats + k % each * panel + n;
 #pragma GCC unroll 16
         for (int64_t i = 0; i < side; ++i) {
-          const int64_t step = (k + i) / quads, quad = (k + i) % quads;
-          if (step < count) {
-            Op::store_bits(out + step * step_floats + (3 + quad) * panel + n, square[i]);
-          }
+          Op::store_bits(to + i / each * step_floats + i % each * panel, square[i]);
         }
       }
     }
   }
 
   // The sum of each output's weights in a step.
+  template <bool offsets>
   static void add_up(float* step) {
     constexpr char ones[] = {1, 1, 1, 1};
     const I one = Op::broadcast(ones);
@@ -225,8 +232,9 @@ class IntegerTile {
       for (int64_t k = 0; k < kStep / 4; ++k) {
         sum = Op::dot(one, Op::load_bits(step + (3 + k) * panel + n), sum);
       }
-      const F offset = Op::mul(Op::set(float{kStep}), Op::load(step + 2 * panel + n));
-      Op::store(step + panel + n, Op::fma(Op::to_float(sum), Op::load(step + n), offset));
+      F total = Op::zero();
+      if constexpr (offsets) total = Op::mul(Op::set(float{kStep}), Op::load(step + 2 * panel + n));
+      Op::store(step + panel + n, Op::fma(Op::to_float(sum), Op::load(step + n), total));
     }
   }
 

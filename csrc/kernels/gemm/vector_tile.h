@@ -35,7 +35,7 @@ struct VectorTile {
                 int64_t count, const char* b, Ahead, int64_t, float* sums, bool accumulate,
                 Pending<V, panel>& pending) const {
     pending.some(pending.left());
-    constexpr auto kernels = make_table(std::make_integer_sequence<int, max_rows>());
+    static constexpr auto kernels = make_table(std::make_integer_sequence<int, max_rows>());
     kernels[static_cast<size_t>(tiles->rows - 1)](tiles->a, row_bytes, steps, count, b, sums,
                                                   accumulate);
   }
