@@ -53,7 +53,7 @@ def test_nothing_to_measure_is_bad_usage(model, capsys):
 def test_roofline_has_every_level():
     limits = _core.kernels.roofline(1)
     levels = {name.split()[0] for name in limits} - {"memory"}
-    # AVX-512 BF16 is named for the registers, as its f32 neighbour is, and VNNI has no kernel.
+    # AVX-512 BF16 and VNNI are named for the registers, as their f32 neighbour is.
     expected = {isa.split("_")[0] for isa in _core.supported_isas()}
     assert levels == expected
     assert all(rate > 1e8 for rate in limits.values())

@@ -146,3 +146,17 @@ def test_auto_is_bf16_where_integers_are_multiplied(isa: str) -> None:
     assert options.resolved_dtype(graph, floats) == plain
     assert options.resolved_dtype(*two_layers(False)) == plain
     assert RunOptions("f32", isa=isa).resolved_dtype(graph, weights) == "f32"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_profile_tells_them_apart(isa: str) -> None:
+    graph, weights = two_layers(True)
+    for dtype in ("bf16", "f32"):
+        network = _core.Network(graph, dict(weights), dtype=dtype, isa=isa)
+        kinds = {kind for _, kind, _, _ in network.profile(inputs())[1] if "linear" in kind}
+        first = _core.kernels.gemm_variant(
+            weights["first.weight"], dtype, isa, int8_activations=True
+        )
+        assert kinds == {
+            "linear int8" if first.endswith("integers") and isa != "generic" else "linear"
+        }

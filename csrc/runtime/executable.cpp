@@ -4,7 +4,9 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "graph/ops/linear.h"
 #include "kernels/elementwise/elementwise.h"
+#include "kernels/gemm/integers.h"
 
 namespace sdcore {
 namespace {
@@ -74,6 +76,15 @@ void add_squares(const Graph& graph, const Node& node, const std::vector<View>& 
   }
 }
 
+const char* name_of(const Graph& graph, const Node& node, const WeightStore& weights, DType dtype,
+                    const KernelContext& kernels) {
+  const bool integers =
+      dtype == DType::bf16 && !kernels.device && node.op == &op_linear &&
+      allows_int8_activations(node.attrs) &&
+      multiplies_integers(weights.tensor(graph.value(node.inputs[1]).name).type, kernels.isa);
+  return integers ? "linear int8" : node.op->name;
+}
+
 }  // namespace
 
 Executable::Executable(Plan plan, WeightStore& weights, DType dtype, const KernelContext& kernels)
@@ -84,6 +95,7 @@ Executable::Executable(Plan plan, WeightStore& weights, DType dtype, const Kerne
     const Lowering lowering(graph, node, plan_.views, dtype, plan_.workspaces[i], &weights,
                             kernels);
     steps_.push_back(node.op->lower ? node.op->lower(lowering) : Step{});
+    names_.push_back(name_of(graph, node, weights, dtype, kernels));
     for (size_t k = 0; k < node.inputs.size(); ++k) {
       const Op::Input& wanted = node.op->inputs[std::min(k, node.op->inputs.size() - 1)];
       if (node.inputs[k] == kAbsent || wanted.kind != Op::Input::value) continue;
@@ -126,7 +138,7 @@ StepTime Executable::timed(size_t index, double seconds) const {
     in.push_back(input == kAbsent ? TensorType{} : plan_.types[static_cast<size_t>(input)]);
   }
   const TensorType& type = plan_.types[static_cast<size_t>(node.output)];
-  return {label_of(plan_.graph, node), node.op->name, seconds,
+  return {label_of(plan_.graph, node), names_[index], seconds,
           node.op->flops ? node.op->flops(node, in, type) : 0.0};
 }
 

@@ -20,7 +20,7 @@ struct Session {
 
 struct StepTime {
   std::string label;  // op and weight
-  std::string op;
+  std::string op;     // of linear layers that multiply integers: "linear int8"
   double seconds = 0.0;
   double flops = 0.0;
 };
@@ -76,8 +76,9 @@ class Executable {
 
  private:
   Plan plan_;
-  std::vector<Step> steps_;      // by node; empty where nothing moves
-  std::vector<View> constants_;  // by value: weights that are read as plain values
+  std::vector<Step> steps_;         // by node; empty where nothing moves
+  std::vector<const char*> names_;  // by node, for profiles
+  std::vector<View> constants_;     // by value: weights that are read as plain values
 };
 
 }  // namespace sdcore

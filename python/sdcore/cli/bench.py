@@ -27,8 +27,7 @@ examples:
 
 A picture is drawn without its files. Every network's first call also prepares its weights, so it is
 told apart. Shares of the peak are of what the processor multiplies from registers alone, measured
-on the spot; Winograd's convolutions pass 100 % because they multiply less often than is counted,
-and linear layers where they multiply 8-bit integers.
+on the spot; Winograd's convolutions pass 100 % because they multiply less often than is counted.
 """
 
 
@@ -115,7 +114,7 @@ class _Meter:
         }
         if roofline:
             facts["peak"] = _peak(roofline, self.network.dtype)
-            facts["ops"] = list(_by_kind(later, facts["peak"]))
+            facts["ops"] = list(_by_kind(later, roofline, self.network.dtype))
         return facts
 
 
@@ -132,7 +131,9 @@ def _put_meters(pipe: DiffusionPipeline) -> list[_Meter]:
     return meters
 
 
-def _by_kind(calls: Sequence[_Call], peak: float) -> Iterator[dict[str, Any]]:
+def _by_kind(
+    calls: Sequence[_Call], roofline: Mapping[str, float], dtype: str
+) -> Iterator[dict[str, Any]]:
     """The ops of a call by kind, the slowest first; times are means over the calls."""
     kinds: dict[str, list[tuple[float, float]]] = {}
     for call in calls:
@@ -148,12 +149,12 @@ def _by_kind(calls: Sequence[_Call], peak: float) -> Iterator[dict[str, Any]]:
             "seconds": seconds / len(calls),
             "share": seconds / total,
             "per_second": rate,
-            "share_of_peak": rate / peak,
+            "share_of_peak": rate / _peak(roofline, "int8" if kind.endswith(" int8") else dtype),
         }
 
 
 def _peak(roofline: Mapping[str, float], dtype: str) -> float:
-    """The most multiplications a second that the processor has for this type of activations."""
+    """The most multiplications a second that the processor has for this type."""
     fitting = [rate for name, rate in roofline.items() if name.endswith((f" {dtype}", " f32"))]
     return max(fitting)
 
