@@ -148,15 +148,13 @@ def test_auto_is_bf16_where_integers_are_multiplied(isa: str) -> None:
     assert RunOptions("f32", isa=isa).resolved_dtype(graph, weights) == "f32"
 
 
-@pytest.mark.parametrize("isa", ISAS)
-def test_a_profile_tells_them_apart(isa: str) -> None:
-    graph, weights = two_layers(True)
-    for dtype in ("bf16", "f32"):
-        network = _core.Network(graph, dict(weights), dtype=dtype, isa=isa)
-        kinds = {kind for _, kind, _, _ in network.profile(inputs())[1] if "linear" in kind}
-        first = _core.kernels.gemm_variant(
-            weights["first.weight"], dtype, isa, int8_activations=True
-        )
-        assert kinds == {
-            "linear int8" if first.endswith("integers") and isa != "generic" else "linear"
-        }
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("int8", [True, False])
+@pytest.mark.parametrize("isa", ISAS[1:])
+def test_a_profile_tells_them_apart(isa: str, int8: bool, dtype: str) -> None:
+    graph, weights = two_layers(int8)
+    network = _core.Network(graph, dict(weights), dtype=dtype, isa=isa)
+    kinds = {kind for _, kind, _, _ in network.profile(inputs())[1] if "linear" in kind}
+    variant = _core.kernels.gemm_variant(weights["first.weight"], dtype, isa, int8_activations=int8)
+    bits = "int16" if variant.endswith("wide_integers") else "int8"
+    assert kinds == {f"linear {bits}" if variant.endswith("integers") else "linear"}

@@ -359,7 +359,8 @@ py::list list_variants() {
     row["name"] = variant->name;
     row["isa"] = isa_name(variant->isa);
     row["dtype"] = dtype_name(variant->dtype);
-    row["integers"] = variant->integers;
+    row["integers"] = variant->block_bytes > 0;
+    row["int8"] = variant->int8;
     row["widens"] = variant->widens;
     rows.append(row);
   }

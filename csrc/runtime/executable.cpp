@@ -78,11 +78,10 @@ void add_squares(const Graph& graph, const Node& node, const std::vector<View>& 
 
 const char* name_of(const Graph& graph, const Node& node, const WeightStore& weights, DType dtype,
                     const KernelContext& kernels) {
-  const bool integers =
-      dtype == DType::bf16 && !kernels.device && node.op == &op_linear &&
-      allows_int8_activations(node.attrs) &&
-      multiplies_integers(weights.tensor(graph.value(node.inputs[1]).name).type, kernels.isa);
-  return integers ? "linear int8" : node.op->name;
+  if (node.op != &op_linear || dtype != DType::bf16 || kernels.device) return node.op->name;
+  const Type type = weights.tensor(graph.value(node.inputs[1]).name).type;
+  const int bits = integer_bits(type, kernels.isa, allows_int8_activations(node.attrs));
+  return bits == 8 ? "linear int8" : bits == 16 ? "linear int16" : node.op->name;
 }
 
 }  // namespace

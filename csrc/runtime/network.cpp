@@ -24,7 +24,7 @@ DType auto_dtype(const Graph& graph, const WeightTypes& types, Isa isa, bool on_
     }
     if (node.op != &op_linear || !allows_int8_activations(node.attrs)) return false;
     const auto type = types.find(graph.value(node.inputs[1]).name);
-    return type != types.end() && multiplies_integers(type->second, isa);
+    return type != types.end() && integer_bits(type->second, isa, true) == 8;
   };
   const bool bf16 = on_device || isa == Isa::amx || std::ranges::any_of(graph.nodes, in_integers);
   return bf16 ? DType::bf16 : DType::f32;

@@ -52,11 +52,25 @@ def in_blocks(x: Array) -> Array:
     return values.reshape(x.shape)
 
 
-def with_int8(x: Array, weight: _core.Tensor, isa: str) -> Array:
-    """What a linear layer that may have 8-bit activations gives for a stored weight, with the
-    roundings that its kernel makes."""
+def in_wide_blocks(x: Array) -> Array:
+    """The same in 16 bits, between the furthest from zero and its opposite."""
+    blocks = torch.from_numpy(x).bfloat16().float().numpy().reshape(*x.shape[:-1], -1, 32)
+    most = np.abs(blocks).max(-1, keepdims=True)
+    apart = most > np.finfo(np.float32).tiny * 256
+    inverse = np.divide(np.float32(32767), most, where=apart, out=np.zeros_like(most))
+    scale = (most * np.float32(1 / 32767)).astype(np.float64)
+    values: Array = scale * np.rint(blocks * inverse)
+    return values.reshape(x.shape)
+
+
+def with_integers(x: Array, weight: _core.Tensor, isa: str, int8: bool) -> Array:
+    """What a linear layer that may have 8-bit activations or not gives for a stored weight in bf16,
+    with the roundings that its kernel makes."""
     values = weight.to_float()
-    if kernels.gemm_variant(weight, "bf16", isa, int8_activations=True).endswith("integers"):
+    name = kernels.gemm_variant(weight, "bf16", isa, int8_activations=int8)
+    if name.endswith("wide_integers"):
+        return in_wide_blocks(x) @ values.astype(np.float64).T
+    if name.endswith("integers"):
         return in_blocks(x) @ values.astype(np.float64).T
     return rounded(x, "bf16") @ rounded(values, "bf16").T
 
@@ -284,9 +298,12 @@ def quantized(type_name: str) -> _core.Tensor:
 @pytest.mark.parametrize("type_name", QUANTIZED)
 def test_quantized_weights(isa: str, dtype: str, type_name: str, rows: int) -> None:
     x, stored = normal(rng(11), rows, 768), quantized(type_name)
-    ref = rounded(x, dtype) @ rounded(stored.to_float(), dtype).T
+    exact = x.astype(np.float64) @ stored.to_float().astype(np.float64).T
+    ref = exact if dtype == "f32" else with_integers(x, stored, isa, False)
     out = kernels.linear(x, stored, dtype=dtype, out_dtype="f32", isa=isa)
     assert error(out, ref) < bound(768, "f32")
+    if dtype == "bf16":
+        assert error(out, exact) < 2.0**-8
 
 
 @pytest.mark.parametrize("rows", [1, 37])
@@ -294,7 +311,7 @@ def test_quantized_weights(isa: str, dtype: str, type_name: str, rows: int) -> N
 def test_quantized_weights_and_int8_activations(isa: str, type_name: str, rows: int) -> None:
     x, stored = normal(rng(11), rows, 768), quantized(type_name)
     out = kernels.linear(x, stored, dtype="bf16", out_dtype="f32", isa=isa, int8_activations=True)
-    assert error(out, with_int8(x, stored, isa)) < bound(768, "f32")
+    assert error(out, with_integers(x, stored, isa, True)) < bound(768, "f32")
 
 
 @pytest.mark.parametrize("type_name", INTEGERS)
@@ -307,7 +324,10 @@ def test_integers_are_multiplied_in_bf16_alone_and_where_it_is_allowed(
     name = kernels.gemm_variant(stored, "bf16", isa, int8_activations=True)
     assert name.endswith("integers") == able.get(isa, isa != "amx")
     assert kernels.gemm_variant(stored, "f32", isa, int8_activations=True).endswith("f32")
-    assert not kernels.gemm_variant(stored, "bf16", isa).endswith("integers")
+    wide = kernels.gemm_variant(stored, "bf16", isa)
+    wanted = able.get(isa, isa == "avx512_vnni") and isa != "generic"
+    assert wide.endswith("wide_integers") == wanted
+    assert wide.endswith("integers") == wanted
 
 
 INTEGER_SIZES = [(1, 32, 1), (2, 1280, 40), (14, 64, 31), (15, 96, 33), (17, 352, 16), (33, 608, 7)]
@@ -316,21 +336,23 @@ INTEGER_SIZES = [(1, 32, 1), (2, 1280, 40), (14, 64, 31), (15, 96, 33), (17, 352
 @pytest.mark.parametrize("out_dtype", DTYPES)
 @pytest.mark.parametrize("size", INTEGER_SIZES, ids=str)
 @pytest.mark.parametrize("type_name", ["q8_0", "q4_1"])
+@pytest.mark.parametrize("int8", [True, False])
 def test_integers_at_awkward_sizes(
-    isa: str, type_name: str, size: tuple[int, int, int], out_dtype: str
+    isa: str, int8: bool, type_name: str, size: tuple[int, int, int], out_dtype: str
 ) -> None:
     m, k, n = size
     g = rng(m, k, n, 1)
     x, stored = normal(g, m, k), _core.quantize(normal(g, n, k), type_name)
-    options = {"dtype": "bf16", "out_dtype": out_dtype, "isa": isa, "int8_activations": True}
+    options = {"dtype": "bf16", "out_dtype": out_dtype, "isa": isa, "int8_activations": int8}
     out = kernels.linear(x, stored, **options)
-    assert error(out, with_int8(x, stored, isa)) < bound(k, out_dtype)
+    assert error(out, with_integers(x, stored, isa, int8)) < bound(k, out_dtype)
     for rows in (slice(0, 1), slice(m // 2, m)):
         alone = kernels.linear(x[rows], stored, threads=2, **options)
         np.testing.assert_array_equal(alone, out[rows])
 
 
-def test_integers_of_blocks_without_a_middle(isa: str) -> None:
+@pytest.mark.parametrize("int8", [True, False])
+def test_integers_of_blocks_without_a_middle(isa: str, int8: bool) -> None:
     """Rows of zeros, of one number, of numbers too small to divide, of outliers; after SiLU."""
     g = rng(21)
     x = np.zeros((7, 64), np.float32)
@@ -341,8 +363,8 @@ def test_integers_of_blocks_without_a_middle(isa: str) -> None:
     x[5] = F.silu(torch.from_numpy(normal(g, 64))).numpy()
     x[6, :32] = 2
     stored = _core.quantize(normal(g, 20, 64), "q8_0")
-    out = kernels.linear(x, stored, dtype="bf16", out_dtype="f32", isa=isa, int8_activations=True)
-    ref = with_int8(x, stored, isa)
+    out = kernels.linear(x, stored, dtype="bf16", out_dtype="f32", isa=isa, int8_activations=int8)
+    ref = with_integers(x, stored, isa, int8)
     for row in range(7):
         assert (
             np.abs(out[row] - ref[row]).max() <= bound(64, "f32") * np.abs(ref[row]).max() + 1e-35
@@ -350,11 +372,12 @@ def test_integers_of_blocks_without_a_middle(isa: str) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_integers_carry_what_is_not_finite(isa: str, value: float) -> None:
+@pytest.mark.parametrize("int8", [True, False])
+def test_integers_carry_what_is_not_finite(isa: str, int8: bool, value: float) -> None:
     x = normal(rng(22), 3, 96)
     x[1, 40] = value
     stored = _core.quantize(normal(rng(23), 5, 96), "q8_0")
-    out = kernels.linear(x, stored, dtype="bf16", out_dtype="f32", isa=isa, int8_activations=True)
+    out = kernels.linear(x, stored, dtype="bf16", out_dtype="f32", isa=isa, int8_activations=int8)
     assert not np.isfinite(out[1]).any()
     assert np.isfinite(out[[0, 2]]).all()
 
@@ -370,11 +393,13 @@ def test_quantized_convolution(isa: str, dtype: str) -> None:
 
 def test_every_level_has_its_variants() -> None:
     rows = kernels.gemm_variants()
-    listed = [(v["isa"], v["dtype"], v["integers"], v["widens"]) for v in rows]
-    assert listed[-2:] == [("generic", "bf16", False, False), ("generic", "f32", False, False)]
+    columns = ("isa", "dtype", "integers", "int8", "widens")
+    listed = [tuple(row[column] for column in columns) for row in rows]
+    assert listed[-1] == ("generic", "f32", False, False, False)
     for level in ISAS:
         # Levels above avx512 add nothing for float32, and avx512_vnni integers alone.
-        assert (level, "bf16", level == "avx512_vnni", False) in listed
+        integers = level == "avx512_vnni"
+        assert (level, "bf16", integers, integers, False) in listed
     assert len(set(listed)) == len(listed)
 
 

@@ -346,6 +346,18 @@ constexpr auto quantizer() -> decltype(Variant::quantize) {
 }
 
 template <class Kernel>
+constexpr int block_bytes() {
+  if constexpr (Kernel::integers) return sizeof(typename Kernel::Block);
+  return 0;
+}
+
+template <class Kernel>
+constexpr bool int8() {
+  if constexpr (Kernel::integers) return std::is_same_v<typename Kernel::Block, ActivationBlock>;
+  return false;
+}
+
+template <class Kernel>
 constexpr Variant variant(const char* name, Isa isa, DType dtype, bool avx_vnni = false) {
   return {name,
           isa,
@@ -356,7 +368,8 @@ constexpr Variant variant(const char* name, Isa isa, DType dtype, bool avx_vnni 
           Kernel::pairs,
           Kernel::whole_steps,
           Kernel::widens,
-          Kernel::integers,
+          block_bytes<Kernel>(),
+          int8<Kernel>(),
           avx_vnni,
           Kernel::block_steps,
           Kernel::long_block_steps,

@@ -101,16 +101,13 @@ std::vector<Step> make_steps(const PackedWeight& weight, const std::vector<int64
 
 // A kernel of integers reads the input quantized, in memory that all threads share: every panel
 // reads every row.
-View quantized_view(const View& out, int64_t channels) {
-  constexpr auto halves = static_cast<int64_t>(sizeof(ActivationBlock)) / 2;
-  return dense_view(nullptr, DType::bf16, out.n, out.h, out.w, channels / kStep * halves);
+View quantized_view(const View& out, int64_t channels, int64_t block_bytes) {
+  return dense_view(nullptr, DType::bf16, out.n, out.h, out.w, channels / kStep * block_bytes / 2);
 }
 
-std::vector<Step> make_integer_steps(int64_t channels) {
+std::vector<Step> make_integer_steps(int64_t channels, int64_t block_bytes) {
   std::vector<Step> steps;
-  for (int64_t i = 0; i < channels / kStep; ++i) {
-    steps.push_back({i * static_cast<int64_t>(sizeof(ActivationBlock)), kStep, 1});
-  }
+  for (int64_t i = 0; i < channels / kStep; ++i) steps.push_back({i * block_bytes, kStep, 1});
   return steps;
 }
 
@@ -239,16 +236,16 @@ void multiply(const View& in, const View& out, const PackedWeight& weight, const
   p.epilogue = epilogue;
   p.past_caches = out.pixels() * out.c * dtype_size(out.dtype) > kLargeOutput;
   set_weight(weight, p);
-  const View read = variant.integers ? quantized_view(out, weight.inputs) : in;
-  const Window taken = variant.integers ? Window{} : window;
+  const bool integers = variant.block_bytes > 0;
+  const View read = integers ? quantized_view(out, weight.inputs, variant.block_bytes) : in;
+  const Window taken = integers ? Window{} : window;
   set_geometry(read, taken, variant, p);
   const std::vector<int64_t> taps = tap_offsets(read, window);
   const bool gathered = weight.gathered;
   p.widened = variant.widens ? weight.inputs : 0;
   const int64_t size = variant.widens ? 4 : dtype_size(in.dtype);
-  const std::vector<Step> steps = variant.integers
-                                      ? make_integer_steps(weight.inputs)
-                                      : make_steps(weight, taps, window, gathered, size);
+  const std::vector<Step> steps = integers ? make_integer_steps(weight.inputs, variant.block_bytes)
+                                           : make_steps(weight, taps, window, gathered, size);
   p.steps = steps.data();
   p.step_count = static_cast<int64_t>(steps.size());
   p.block_steps =
@@ -258,12 +255,12 @@ void multiply(const View& in, const View& out, const PackedWeight& weight, const
     p.gather_count = static_cast<int64_t>(taps.size());
     p.gather_bytes = weight.inputs * dtype_size(in.dtype);
   }
-  const int64_t channels = variant.integers ? read.c : weight.inputs;
+  const int64_t channels = integers ? read.c : weight.inputs;
   set_chunks(channels * size, taken.stride, context.pool.size(), variant, p);
   set_scratch(variant, p);
-  const auto shared = static_cast<size_t>(variant.integers ? read.n * read.stride_n * 2 : 0);
+  const auto shared = static_cast<size_t>(integers ? read.n * read.stride_n * 2 : 0);
   const auto lock = context.pool.reserve_scratch(p.scratch.bytes, shared);
-  if (variant.integers) {
+  if (integers) {
     p.in = quantize(pixels_of(in, out, window.stride), variant, context.pool);
   }
   context.pool.parallel_for(p.tile_chunks * p.panel_chunks, [&](int64_t task, int thread) {

@@ -25,6 +25,13 @@ struct ActivationBlock {
   uint8_t values[kStep];
 };
 
+// The same in 16 bits: scale * values[i]. bf16 itself errs far more at the largest of them.
+struct WideActivationBlock {
+  float scale;
+  float scaled_sum;
+  int16_t values[kStep];
+};
+
 struct Range {
   int64_t begin, end;
 };
@@ -118,8 +125,10 @@ struct Variant {
   bool pairs;        // panels hold pairs of bf16
   bool whole_steps;  // every step has 32 channels, else rows are gathered
   bool widens;       // reads copies of rows, as floats: for weights of one tap
-  // Multiplies integers, as quantized types that have them do: the other rows multiply floats.
-  bool integers;
+  // Bytes of a block of activations, if it multiplies integers, as quantized types have them: the
+  // other rows multiply floats.
+  int block_bytes;
+  bool int8;      // they are rounded to 8 bits, which not every layer bears
   bool avx_vnni;  // needs AVX-VNNI beside its level
   // Steps that one pass over the tiles covers: of a convolution, about, and of a plain product.
   int block_steps, long_block_steps;

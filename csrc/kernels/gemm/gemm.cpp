@@ -26,10 +26,11 @@ const std::vector<const Variant*>& variants() {
 
 namespace {
 
-// The first row for a weight of `taps`, whose blocks may be multiplied as integers or not.
-const Variant& pick(DType dtype, Isa isa, int64_t taps, bool integers) {
+// The first row for a weight of `taps`, whose blocks are integers or not, and whose activations may
+// be rounded to 8 bits then or not.
+const Variant& pick(DType dtype, Isa isa, int64_t taps, bool integers, bool int8) {
   const auto suits = [&](const Variant& v) {
-    return v.dtype == dtype && v.isa <= isa && (integers || !v.integers) &&
+    return v.dtype == dtype && v.isa <= isa && (integers || !v.block_bytes) && (int8 || !v.int8) &&
            (taps == 1 || !v.widens) && (!v.avx_vnni || has_avx_vnni());
   };
   for (const Variant* variant : variants()) {
@@ -80,9 +81,8 @@ bool has_rows_of_blocks(const Tensor& weight, const PackedWeight& w) {
 }
 
 void set_variant(const Tensor& weight, Isa isa, bool int8_activations, PackedWeight& w) {
-  const bool integers =
-      int8_activations && type_info(weight.type).integers && has_rows_of_blocks(weight, w);
-  w.variant = &pick(w.dtype, isa, w.kernel, integers);
+  const bool integers = type_info(weight.type).integers && has_rows_of_blocks(weight, w);
+  w.variant = &pick(w.dtype, isa, w.kernel, integers, int8_activations);
   w.gathered = w.variant->whole_steps && w.inputs % kStep != 0;
 }
 
@@ -140,10 +140,11 @@ void check(const char* place, const View& in, const View& out, const PackedWeigh
 
 }  // namespace gemm
 
-bool multiplies_integers(Type type, Isa isa) {
-  if (!type_info(type).integers) return false;
-  const gemm::Variant& variant = gemm::pick(DType::bf16, isa, 1, true);
-  return variant.integers && variant.isa > Isa::generic;
+int integer_bits(Type type, Isa isa, bool int8_activations) {
+  if (!type_info(type).integers) return 0;
+  const gemm::Variant& variant = gemm::pick(DType::bf16, isa, 1, true, int8_activations);
+  if (!variant.block_bytes || variant.isa == Isa::generic) return 0;
+  return variant.int8 ? 8 : 16;
 }
 
 void PackedWeightDeleter::operator()(PackedWeight* weight) const { delete weight; }

@@ -31,8 +31,9 @@ using PackedWeightPtr = std::shared_ptr<const PackedWeight>;
 
 // `weight` is [out, in] or [out, in, kh, kw]; trailing sizes of 1 may be missing or extra. `dtype`
 // is that of the activations: f32 computes in float32, bf16 multiplies bf16 by bf16 and sums in
-// float32. Where `int8_activations` allows it, bf16 activations of a weight that
-// multiplies_integers are rounded to 8 bits instead.
+// float32. Weights whose blocks are integers may be multiplied as they are instead, where hardware
+// is fast at it: by bf16 activations as 16-bit integers, which loses less than rounding the weights
+// to bf16, or where `int8_activations` allows it as 8-bit ones (integer_bits).
 PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelContext& context,
                             bool int8_activations = false);
 

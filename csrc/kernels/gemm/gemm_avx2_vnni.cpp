@@ -1,4 +1,4 @@
-// The tile kernel of 6 x 16 for AVX-VNNI: products of 8-bit integers.
+// The tile kernels of 6 x 16 for AVX-VNNI: products of integers of 8 bits, and of 8 by 16.
 #include "kernels/gemm/driver.h"
 #include "kernels/gemm/integer_tile.h"
 #include "simd/avx2.h"
@@ -7,19 +7,12 @@ namespace sdcore::gemm {
 namespace {
 
 struct Integers : simd::Avx2 {
-  using I = __m256i;
-  SDCORE_SIMD I broadcast(const void* p) {
-    int32_t quad;
-    std::memcpy(&quad, p, sizeof(quad));
-    return _mm256_set1_epi32(quad);
-  }
+  using Block = ActivationBlock;
   SDCORE_SIMD I dot(I x, I w, I sum) { return _mm256_dpbusd_avx_epi32(sum, x, w); }
-  SDCORE_SIMD void keep(I& x) { asm("" : "+x"(x) : : "memory"); }
-  SDCORE_SIMD F to_float(I x) { return _mm256_cvtepi32_ps(x); }
   SDCORE_SIMD bool unordered(F a, F b) {
     return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_UNORD_Q)) != 0;
   }
-  SDCORE_SIMD int to_bytes(const F (&x)[4], uint8_t* p) {
+  SDCORE_SIMD int to_integers(const F (&x)[4], uint8_t* p) {
     // Packing works within halves, so that quads end up in the order 0 2 4 6 1 3 5 7.
     const __m256i low = _mm256_packus_epi32(_mm256_cvtps_epi32(x[0]), _mm256_cvtps_epi32(x[1]));
     const __m256i high = _mm256_packus_epi32(_mm256_cvtps_epi32(x[2]), _mm256_cvtps_epi32(x[3]));
@@ -33,9 +26,29 @@ struct Integers : simd::Avx2 {
   }
 };
 
+struct WideIntegers : Integers {
+  using Block = WideActivationBlock;
+  SDCORE_SIMD I dot(I x, I w, I sum) { return _mm256_dpwssd_avx_epi32(sum, x, w); }
+  SDCORE_SIMD int to_integers(const F (&x)[4], int16_t* p) {
+    I sum = {};
+    for (int j = 0; j < 4; j += 2) {
+      const __m256i a = _mm256_cvtps_epi32(x[j]), b = _mm256_cvtps_epi32(x[j + 1]);
+      // Packing works within halves.
+      const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + j * 8), words);
+      sum = dot(words, _mm256_set1_epi16(1), sum);
+    }
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+    four = _mm_hadd_epi32(four, four);
+    return _mm_cvtsi128_si32(_mm_hadd_epi32(four, four));
+  }
+};
+
 }  // namespace
 
 const Variant gemm_avx2_vnni_integers =
     variant<IntegerTile<Integers, 6, 2>>("avx2_vnni_integers", Isa::avx2, DType::bf16, true);
+const Variant gemm_avx2_vnni_wide_integers = variant<IntegerTile<WideIntegers, 6, 2>>(
+    "avx2_vnni_wide_integers", Isa::avx2, DType::bf16, true);
 
 }  // namespace sdcore::gemm

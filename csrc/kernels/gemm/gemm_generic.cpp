@@ -17,6 +17,7 @@ struct Vector : simd::Scalar {
 
 struct Integers : simd::Scalar {
   using I = int32_t;
+  using Block = ActivationBlock;
   SDCORE_SIMD I load_bits(const void* p) {
     I x;
     std::memcpy(&x, p, sizeof(x));
@@ -32,7 +33,7 @@ struct Integers : simd::Scalar {
   SDCORE_SIMD void keep(I&) {}
   SDCORE_SIMD F to_float(I x) { return static_cast<float>(x); }
   SDCORE_SIMD bool unordered(F a, F b) { return std::isnan(a) || std::isnan(b); }
-  SDCORE_SIMD int to_bytes(const F (&x)[kStep], uint8_t* p) {
+  SDCORE_SIMD int to_integers(const F (&x)[kStep], uint8_t* p) {
     int sum = 0;
     for (int i = 0; i < kStep; ++i) {
       p[i] = x[i] > 0.0f && x[i] < 256.0f ? static_cast<uint8_t>(std::nearbyint(x[i])) : uint8_t{0};

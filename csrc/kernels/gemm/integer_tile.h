@@ -1,70 +1,36 @@
-// The tile kernel that multiplies integers: activations of 8 bits by weights of 8 bits or fewer,
-// each 32 of them with numbers of their own that turn their sum into float32. Included only from
-// files of one instruction set.
+// The tile kernel that multiplies integers: activations of 8 or 16 bits by weights of 8 bits or
+// fewer, each 32 of them with numbers of their own that turn their sum into float32. Included only
+// from files of one instruction set.
 //
-//   x[i] = low + scale * q[i]                 0 <= q <= 255, of one row (ActivationBlock)
+//   x[i] = low + scale * q[i]                 0 <= q <= 255, of one row (ActivationBlock); or
+//   x[i] = scale * q[i]                       |q| <= 32767 (WideActivationBlock)
 //   w[i] = w_scale * p[i] + w_offset          -128 <= p <= 127, of one output
 //   sum x[i] w[i] = scale * (w_scale * sum q[i] p[i]) + low * sum w[i] + w_offset * scale * sum
 //   q[i]
 //
 // An Op is a vector class that also has
 //   I                         a vector of 32-bit integers
+//   Block                     of activations
 //   broadcast(p)              four bytes of a row
-//   dot(x, w, sum)            adds to each lane the four products of its bytes, x without a sign
+//   dot(x, w, sum)            adds to each lane the four products of its bytes, x without a sign;
+//                             or the two products of its halves
 //   keep(I&)                  asks the compiler to have it in a register here: left to itself, GCC
 //                             writes sums to the stack in the middle of multiplying
 //   to_float(I)
 //   unordered(a, b)           whether any lane of either is NaN
-//   to_bytes(F (&)[], p)      32 numbers to the nearest integers in [0, 255]; their sum
+//   to_integers(F (&)[], p)   32 numbers to the nearest integers that a block holds; their sum
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <limits>
 #include <utility>
 
+#include "kernels/gemm/activation_blocks.h"
 #include "kernels/gemm/epilogue.h"
 #include "quant/formats.h"
 
 namespace sdcore::gemm {
-
-// Rows of activations, quantized. Both ends of 32 numbers are met, so that what an activation has
-// pressed to one side of zero loses least.
-template <class Op>
-void quantize_rows(const View& in, int64_t begin, int64_t end, std::byte* out) {
-  using F = typename Op::F;
-  constexpr int vectors = kStep / Op::width;
-  const int64_t blocks = in.c / kStep;
-  for (int64_t i = begin; i < end; ++i) {
-    const bf16* from = in.at<const bf16>(i / (in.h * in.w), i / in.w % in.h, i % in.w);
-    auto* to = reinterpret_cast<ActivationBlock*>(out) + i * blocks;
-    for (int64_t b = 0; b < blocks; ++b, from += kStep, ++to) {
-      F x[vectors];
-#pragma GCC unroll 32
-      for (int j = 0; j < vectors; ++j) x[j] = Op::load(from + j * Op::width);
-      F high = x[0], negative = Op::sub(Op::zero(), x[0]);
-      bool unordered = false;
-#pragma GCC unroll 32
-      for (int j = 1; j < vectors; ++j) {
-        high = Op::max(high, x[j]);
-        negative = Op::max(negative, Op::sub(Op::zero(), x[j]));
-      }
-#pragma GCC unroll 32
-      for (int j = 0; j + 1 < vectors; j += 2) unordered |= Op::unordered(x[j], x[j + 1]);
-      const float low = -Op::max_lane(negative), range = Op::max_lane(high) - low;
-      // What is this close together is its lowest.
-      constexpr float least = std::numeric_limits<float>::min() * 256;
-      const F start = Op::set(low), inverse = Op::set(range > least ? 255.0f / range : 0.0f);
-#pragma GCC unroll 32
-      for (int j = 0; j < vectors; ++j) x[j] = Op::mul(Op::sub(x[j], start), inverse);
-      const auto sum = static_cast<float>(Op::to_bytes(x, to->values));
-      to->scale = unordered ? std::numeric_limits<float>::quiet_NaN() : range * (1.0f / 255.0f);
-      to->low = low;
-      to->scaled_sum = to->scale * sum;
-    }
-  }
-}
 
 template <class Op, int max_rows, int panel_vectors>
 class IntegerTile {
@@ -72,14 +38,20 @@ class IntegerTile {
   using V = Op;
   using F = typename Op::F;
   using I = typename Op::I;
+  using Block = typename Op::Block;
   static constexpr int rows = max_rows;
   static constexpr int panel = panel_vectors * Op::width;
-  static constexpr int group = 1, block_steps = 16, long_block_steps = 16;
   static constexpr bool equal_tiles = false, pairs = false, whole_steps = false;
   static constexpr bool integers = true, widens = false;
 
-  // A step of a panel, in floats: scales, sums of weights, offsets, and [4 channels][output][4].
-  static constexpr int64_t step_floats = int64_t{3 + kStep / 4} * panel;
+  // Whether activations begin at a number of their own.
+  static constexpr bool lows = requires(Block block) { block.low; };
+  // 4 bytes of a row: of four channels or of two.
+  static constexpr int64_t quads = sizeof(Block::values) / 4;
+  // A step of a panel, in floats: scales, sums of weights, offsets, and [quad][output][4 bytes].
+  static constexpr int64_t step_floats = (3 + quads) * panel;
+  // About half of a first-level cache.
+  static constexpr int group = 1, block_steps = 128 / quads, long_block_steps = block_steps;
 
   explicit IntegerTile(bool offsets) : offsets_(offsets) {}
 
@@ -110,8 +82,8 @@ class IntegerTile {
 
  private:
   using Function = void (*)(const char*, int64_t, int64_t, const float*, float*);
-  // Steps that are unpacked together: the largest block of any type, or more for whole squares.
-  static constexpr int64_t kGroup = std::max<int64_t>(kUnpack / kStep, Op::width);
+  // Steps that are unpacked together: the largest block of any type.
+  static constexpr int64_t kGroup = kUnpack / kStep;
 
   template <bool offsets, int... i>
   static constexpr std::array<Function, sizeof...(i)> make_table(std::integer_sequence<int, i...>) {
@@ -121,7 +93,7 @@ class IntegerTile {
   // Rows are addressed from a pointer for every five, so that x86's scaled addresses reach them.
   template <int R, bool offsets>
   static void tile(const char* a, int64_t row_bytes, int64_t count, const float* b, float* sums) {
-    for (; count > 0; --count, a += sizeof(ActivationBlock), b += step_floats) {
+    for (; count > 0; --count, a += sizeof(Block), b += step_floats) {
       const char* bases[] = {a, a + 5 * row_bytes, a + 10 * row_bytes};
       I dot[R][panel_vectors];
 #pragma GCC unroll 16
@@ -129,14 +101,14 @@ class IntegerTile {
 #pragma GCC unroll 8
         for (int j = 0; j < panel_vectors; ++j) dot[r][j] = I{};
       }
-      const char* p = bases[0] + offsetof(ActivationBlock, values);
-      const float* quads = b + 3 * panel;
-#pragma GCC unroll 8
-      for (int k = 0; k < kStep / 4; ++k, p += 4, quads += panel) {
+      const char* p = bases[0] + offsetof(Block, values);
+      const float* weights = b + 3 * panel;
+#pragma GCC unroll 16
+      for (int k = 0; k < quads; ++k, p += 4, weights += panel) {
         const char* at[] = {p, p + 5 * row_bytes, p + 10 * row_bytes};
         I w[panel_vectors];
 #pragma GCC unroll 8
-        for (int j = 0; j < panel_vectors; ++j) w[j] = Op::load_bits(quads + j * Op::width);
+        for (int j = 0; j < panel_vectors; ++j) w[j] = Op::load_bits(weights + j * Op::width);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
           const I x = Op::broadcast(at[r / 5] + (r % 5) * row_bytes);
@@ -151,14 +123,14 @@ class IntegerTile {
       }
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const auto* x =
-            reinterpret_cast<const ActivationBlock*>(bases[r / 5] + (r % 5) * row_bytes);
-        const F scale = Op::set(x->scale), low = Op::set(x->low);
+        const auto* x = reinterpret_cast<const Block*>(bases[r / 5] + (r % 5) * row_bytes);
+        const F scale = Op::set(x->scale);
 #pragma GCC unroll 8
         for (int j = 0; j < panel_vectors; ++j) {
           float* sum = sums + r * panel + j * Op::width;
           const float* of = b + j * Op::width;
-          F total = Op::fma(low, Op::load(of + panel), Op::load(sum));
+          F total = Op::load(sum);
+          if constexpr (lows) total = Op::fma(Op::set(x->low), Op::load(of + panel), total);
           if constexpr (offsets) {
             total = Op::fma(Op::set(x->scaled_sum), Op::load(of + 2 * panel), total);
           }
@@ -173,7 +145,8 @@ class IntegerTile {
   static void unpack_group(const std::byte* blocks, int64_t row_bytes, int64_t outputs,
                            int64_t begin, int64_t count, float* out) {
     alignas(64) int8_t quants[panel][kGroup * kStep];
-    alignas(64) float scales[panel][kGroup], offsets[panel][kGroup];
+    constexpr int64_t columns = std::max<int64_t>(kGroup, Op::width);  // whole squares of them
+    alignas(64) float scales[panel][columns], offsets[panel][columns];
     constexpr int64_t groups = Format::block_size / kStep;
     for (int64_t n = 0; n < panel; ++n) {
       if (n >= outputs) {
@@ -192,16 +165,22 @@ class IntegerTile {
         }
       }
     }
-    turn<kStep / 4>(quants, count, out + 3 * panel);
+    if constexpr (quads == kStep / 4) {
+      turn<quads>(quants, count, out + 3 * panel);
+    } else {
+      alignas(64) int16_t words[panel][kGroup * kStep];
+      for (int64_t n = 0; n < panel; ++n) std::copy_n(quants[n], count * kStep, words[n]);
+      turn<quads>(words, count, out + 3 * panel);
+    }
     turn<1>(scales, count, out);
     if constexpr (quant::ScalesAndShifts<Format>) turn<1>(offsets, count, out + 2 * panel);
-    for (int64_t s = 0; s < count; ++s) {
+    for (int64_t s = 0; lows && s < count; ++s) {
       add_up<quant::ScalesAndShifts<Format>>(out + s * step_floats);
     }
   }
 
   // Rows hold `each` times 4 bytes a step, which become vectors of the panel at `out` and further
-  // on. Squares of them are transposed in registers, also what is past `count` in the last square.
+  // on. Squares of them are transposed in registers; a square may be of many steps.
   template <int64_t each, class Row>
   static void turn(const Row (&rows)[panel], int64_t count, float* out) {
     constexpr int64_t side = Op::width;
@@ -216,7 +195,9 @@ class IntegerTile {
         float* to = out + k / each * step_floats + k % each * panel + n;
 #pragma GCC unroll 16
         for (int64_t i = 0; i < side; ++i) {
-          Op::store_bits(to + i / each * step_floats + i % each * panel, square[i]);
+          if (k / each + i / each < count) {
+            Op::store_bits(to + i / each * step_floats + i % each * panel, square[i]);
+          }
         }
       }
     }

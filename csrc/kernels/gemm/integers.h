@@ -6,8 +6,9 @@
 
 namespace sdcore {
 
-// Whether a linear layer with weights of this type, its inputs in bf16, can multiply 8-bit integers
-// in hardware at this level: two to three times as fast as in f32.
-bool multiplies_integers(Type type, Isa isa);
+// In how many bits a linear layer with weights of this type, its inputs in bf16, multiplies them as
+// integers in hardware at this level; 0: as floats. Those of 8 bits, for layers that may have them,
+// are two to three times as fast as f32, those of 16 twice.
+int integer_bits(Type type, Isa isa, bool int8_activations);
 
 }  // namespace sdcore

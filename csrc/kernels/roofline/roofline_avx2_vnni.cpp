@@ -4,7 +4,7 @@
 namespace sdcore::roofline {
 namespace {
 
-struct Dot {
+struct Bytes {
   using F = __m256i;
   static constexpr int operations = 64;
   SDCORE_SIMD F zero() { return _mm256_setzero_si256(); }
@@ -13,8 +13,14 @@ struct Dot {
   SDCORE_SIMD float first(F x) { return static_cast<float>(_mm256_cvtsi256_si32(x)); }
 };
 
+struct Halves : Bytes {
+  static constexpr int operations = 32;
+  SDCORE_SIMD F madd(F a, F b, F c) { return _mm256_dpwssd_avx_epi32(c, a, b); }
+};
+
 }  // namespace
 
-const Kernel kernel_avx2_int8 = vector_kernel<Dot, 12>("avx2 int8", Isa::avx2, true);
+const Kernel kernel_avx2_int8 = vector_kernel<Bytes, 12>("avx2 int8", Isa::avx2, true);
+const Kernel kernel_avx2_int16 = vector_kernel<Halves, 12>("avx2 int16", Isa::avx2, true);
 
 }  // namespace sdcore::roofline

@@ -149,7 +149,8 @@ def _by_kind(
             "seconds": seconds / len(calls),
             "share": seconds / total,
             "per_second": rate,
-            "share_of_peak": rate / _peak(roofline, "int8" if kind.endswith(" int8") else dtype),
+            # "linear int8" says of what type its activations are.
+            "share_of_peak": rate / _peak(roofline, kind.partition(" ")[2] or dtype),
         }
 
 
