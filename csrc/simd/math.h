@@ -16,6 +16,12 @@ SDCORE_SIMD typename V::F abs(typename V::F x) {
   return V::max(negate<V>(x), x);
 }
 
+// Whether a lane of a is less than that of b: one that is NaN is not, and hides no other.
+template <class V>
+SDCORE_SIMD bool any_less(typename V::F a, typename V::F b) {
+  return V::max_lane(V::select_less(a, b, V::set(1.0f), V::zero())) > 0.0f;
+}
+
 // 2^x for x <= 0, which is all that a softmax asks: nothing to clamp above, and below -126 the
 // result fades to 0. Minimax polynomials of 2^f on [0, 1).
 template <class V>

@@ -190,6 +190,20 @@ def test_nan_stays_in_its_row(isa: str, dtype: str) -> None:
 
 @isas
 @dtypes
+@pytest.mark.parametrize("nan", [0, 1, 4, 8, 15])
+@pytest.mark.parametrize("moved", [0, 1, 4, 8, 15])
+def test_nan_hides_no_largest_score(isa: str, dtype: str, nan: int, moved: int) -> None:
+    # Only one query's largest score moves after the first keys, beside one that is NaN.
+    q, k, v = np.zeros((1, 16, 40)), np.zeros((1, 600, 40)), normal(1, 600, 40)
+    q[0, moved] = k[0, 500] = 1
+    good = K.attention(q, k, v, 1, dtype=dtype, isa=isa)
+    q[0, nan] = np.nan
+    out = K.attention(q, k, v, 1, dtype=dtype, isa=isa)
+    np.testing.assert_array_equal(np.delete(out[0], nan, 0), np.delete(good[0], nan, 0))
+
+
+@isas
+@dtypes
 def test_threads_and_batch_do_not_change_bits(isa: str, dtype: str) -> None:
     q, k, v = (normal(3, t, 3 * 40, seed=i) for i, t in enumerate((270, 100, 100)))
     whole = K.attention(q, k, v, 3, dtype=dtype, isa=isa, threads=1)

@@ -229,7 +229,7 @@ void softmax(const float* scores, int64_t count, float scale, float* top, float*
   const F shrink = simd::exp2_nonpositive<V>(V::sub(old, high));
   V::store(top, high);
   V::store(sum, V::fma(V::load(sum), shrink, total));
-  if (!(V::max_lane(V::sub(high, old)) > 0.0f)) return;
+  if (!simd::any_less<V>(old, high)) return;
   for (int64_t i = 0; i < d; ++i) {
     V::store(out + i * kLanes, V::mul(V::load(out + i * kLanes), shrink));
   }

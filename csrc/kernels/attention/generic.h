@@ -128,7 +128,7 @@ struct Streaming {
       const F old = V::load(top + j * V::width);
       high[j] = V::max(old, V::mul(high[j], factor));
       shrink[j] = simd::exp2_nonpositive<V>(V::sub(old, high[j]));
-      moved = moved || V::max_lane(V::sub(high[j], old)) > 0.0f;
+      moved = moved || simd::any_less<V>(old, high[j]);
       V::store(top + j * V::width, high[j]);
       total[j] = V::zero();
       high[j] = simd::negate<V>(high[j]);
