@@ -32,8 +32,8 @@ Isa hardware_isa();
 // set. Throws if SDCORE_ISA asks for more than the hardware has.
 Isa default_isa();
 
-// Whether 256-bit vectors multiply 8-bit integers without AVX-512: beside the levels, for
-// processors of any level above generic may have it or not.
+// Whether 256-bit vectors multiply integers of 8 and 16 bits without AVX-512: beside the levels,
+// for processors of any level above generic may have it or not.
 bool has_avx_vnni();
 
 // Every level from generic to hardware_isa(): what a test should try.

@@ -118,6 +118,21 @@ struct Avx2 {
     const I above = _mm256_slli_epi32(_mm256_cvtps_epi32(high), 16);
     return _mm256_blend_epi16(_mm256_cvtps_epi32(low), above, 0xaa);
   }
+  // n bf16 of a row as pairs, and zeros after them, 0 < n < 2 * width.
+  SDCORE_SIMD I load_pairs(const bf16* p, int64_t n) {
+    alignas(32) bf16 some[2 * width] = {};
+    for (int64_t i = 0; i < n; ++i) some[i] = p[i];
+    return load_bits(some);
+  }
+  // Of two rows that were bf16, pairs of bf16; and the first or the second of every pair again.
+  SDCORE_SIMD I interleave(F first, F second) {
+    const I below = _mm256_srli_epi32(_mm256_castps_si256(first), 16);
+    return _mm256_blend_epi16(below, _mm256_castps_si256(second), 0xaa);
+  }
+  SDCORE_SIMD F low(I x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)); }
+  SDCORE_SIMD F high(I x) {
+    return _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(-65536)));
+  }
   // The larger of numbers that are not negative, and NaN where either is.
   SDCORE_SIMD F larger(F a, F b) {
     return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));

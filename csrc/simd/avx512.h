@@ -145,6 +145,19 @@ struct Avx512 {
     const I above = _mm512_slli_epi32(_mm512_cvtps_epi32(high), 16);
     return _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_cvtps_epi32(low), above);
   }
+  // n bf16 of a row as pairs, and zeros after them, 0 < n < 2 * width.
+  SDCORE_SIMD I load_pairs(const bf16* p, int64_t n) {
+    return _mm512_maskz_loadu_epi16((1u << static_cast<unsigned>(n)) - 1u, p);
+  }
+  // Of two rows that were bf16, pairs of bf16; and the first or the second of every pair again.
+  SDCORE_SIMD I interleave(F first, F second) {
+    const I below = _mm512_srli_epi32(_mm512_castps_si512(first), 16);
+    return _mm512_mask_blend_epi16(0xaaaaaaaau, below, _mm512_castps_si512(second));
+  }
+  SDCORE_SIMD F low(I x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }
+  SDCORE_SIMD F high(I x) {
+    return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(-65536)));
+  }
   // The larger of numbers that are not negative, and NaN where either is.
   SDCORE_SIMD F larger(F a, F b) {
     return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));

@@ -38,9 +38,9 @@ SDCORE_SIMD typename V::F exp2_nonpositive(typename V::F x) {
   return V::scale2(p, k);
 }
 
-// The same to a relative error of 2.6e-6, for results that are rounded to 16 bits.
+// 2^x for x < 128 to a relative error of 2.6e-6, for results that are rounded to 16 bits.
 template <class V>
-SDCORE_SIMD typename V::F exp2_nonpositive_coarse(typename V::F x) {
+SDCORE_SIMD typename V::F exp2_coarse(typename V::F x) {
   typename V::F f;
   const auto k = V::split2(x, f);
   auto p = V::set(1.353416775e-2f);

@@ -50,7 +50,7 @@ struct Scalar {
     const uint32_t exponent = std::bit_cast<uint32_t>(k + 12582912.0f) - 0x4b400000u + 127u;
     return x * std::bit_cast<float>(exponent << 23);
   }
-  // x <= 0 as k + fraction with 0 <= fraction < 1, for scale2: below -127 (so for -inf) k is -127.
+  // x < 128 as k + fraction with 0 <= fraction < 1, for scale2: below -127 (so for -inf) k is -127.
   SDCORE_SIMD F split2(F x, F& fraction) {
     const float clamped = max(-127.0f, x);
     const float k = std::floor(clamped);

@@ -180,12 +180,14 @@ def test_large_logits_stay_finite(isa: str, dtype: str, offset: float) -> None:
 
 @isas
 @dtypes
-def test_nan_stays_in_its_row(isa: str, dtype: str) -> None:
-    q, k, v = (normal(1, 70, 40, seed=i) for i in range(3))
-    q[0, 33, 5] = np.nan
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_stays_in_its_row(isa: str, dtype: str, bad: float) -> None:
+    q, k, v = (normal(1, t, 40, seed=i) for i, t in enumerate((70, 300, 300)))
+    good = K.attention(q, k, v, 1, dtype=dtype, isa=isa)
+    q[0, 33, 5] = bad
     out = K.attention(q, k, v, 1, dtype=dtype, isa=isa)
     assert np.isnan(out[0, 33]).all()
-    assert np.isfinite(np.delete(out[0], 33, 0)).all()
+    np.testing.assert_array_equal(np.delete(out[0], 33, 0), np.delete(good[0], 33, 0))
 
 
 @isas
@@ -200,6 +202,79 @@ def test_nan_hides_no_largest_score(isa: str, dtype: str, nan: int, moved: int) 
     q[0, nan] = np.nan
     out = K.attention(q, k, v, 1, dtype=dtype, isa=isa)
     np.testing.assert_array_equal(np.delete(out[0], nan, 0), np.delete(good[0], nan, 0))
+
+
+@isas
+@dtypes
+@pytest.mark.parametrize("terms", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_nan_of_a_key_reaches_the_queries_that_see_it(
+    isa: str, dtype: str, terms: bool, causal: bool
+) -> None:
+    q, k, v = (normal(1, t, 40, seed=i) for i, t in enumerate((70, 300, 300)))
+    given = {"mask": normal(1, 300), "relative": normal(1, 369, 1)} if terms else {}
+    k[0, 50, 7] = np.nan
+    out = K.attention(q, k, v, 1, dtype=dtype, isa=isa, causal=causal, **given)
+    seen = 50 if causal else 0
+    assert np.isnan(out[0, seen:]).all()
+    assert np.isfinite(out[0, :seen]).all()
+
+
+@isas
+@dtypes
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_of_a_value_stays_in_its_channel(isa: str, dtype: str, bad: float) -> None:
+    q, k, v = (normal(1, t, 40, seed=i) for i, t in enumerate((20, 300, 300)))
+    v[0, 50, 7] = bad
+    out = K.attention(q, k, v, 1, dtype=dtype, isa=isa)
+    assert not np.isfinite(out[0, :, 7]).any()
+    assert np.isfinite(np.delete(out[0], 7, 1)).all()
+
+
+def uneven(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers of very different sizes, where 16-bit integers with a common scale lose some."""
+    q, k, v = (normal(1, t, 2 * 40, seed=i) for i, t in enumerate((50, 300, 300)))
+    if name == "far from 1":
+        return q * np.float32(1e15), k * np.float32(1e-15), v * np.float32(1e20)
+    if name == "a few large":
+        k[:, ::97] *= 30
+        v[:, 50::97] *= 100
+    if name == "large scores":
+        q *= 20
+    if name == "values from 0.001 to 1000":
+        v *= np.exp(2 * normal(*v.shape, seed=3))
+    if name == "large in one channel, small in another":
+        q[..., 3] *= 100
+        v[..., 5] *= np.float32(1e-6)
+    if name == "zero queries":
+        q[:, ::2] = 0
+    return q, k, v
+
+
+@isas
+@pytest.mark.parametrize(
+    "name",
+    [
+        "far from 1",
+        "a few large",
+        "large scores",
+        "values from 0.001 to 1000",
+        "large in one channel, small in another",
+        "zero queries",
+    ],
+)
+def test_numbers_of_uneven_size(isa: str, name: str) -> None:
+    check(*uneven(name), 2, "bf16", isa)
+
+
+@isas
+@pytest.mark.parametrize("tk", [1, 127, 128, 300])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_the_largest_integers_fit(isa: str, tk: int, sign: float) -> None:
+    # Equal weights of equal values, in which every product and every sum is as large as it can be.
+    x = np.full((1, tk, 512), 255, np.float32)
+    out = K.attention(x[:, :1], x, sign * x, 1, dtype="bf16", isa=isa)
+    np.testing.assert_array_equal(out, sign * x[:, :1])
 
 
 @isas

@@ -15,14 +15,15 @@ using attention_kernels::Block;
 using attention_kernels::Kernel;
 
 constexpr std::array kRows = {
-#define SDCORE_KERNEL(isa) &attention_kernels::kernel_##isa,
+#define SDCORE_KERNEL(name) &attention_kernels::kernel_##name,
 #include "kernels/attention/kernels.inc"
 #undef SDCORE_KERNEL
 };
 
 const Kernel& pick_for(const AttentionArgs& args, Isa isa) {
   return pick(kRows, isa, [&](const Kernel& kernel) {
-    return kernel.takes_f32 || args.q.dtype == DType::bf16;
+    return (kernel.takes_f32 || args.q.dtype == DType::bf16) && args.q.w >= kernel.least_queries &&
+           (!kernel.avx_vnni || has_avx_vnni());
   });
 }
 

@@ -12,7 +12,8 @@
 namespace sdcore::attention_kernels {
 namespace {
 
-using V = simd::Avx512;
+// A class of this file's own: two levels must not share a function made from it.
+struct V : simd::Avx512 {};
 using F = V::F;
 
 constexpr int64_t kLanes = 16;          // rows of a tile, and queries of a vector
@@ -39,7 +40,7 @@ struct Sizes {
         head_elements(keys * (steps * 32 + bands * 16)) {}
 };
 
-using TileBias = Bias<V, kLanes>;
+using TileBias = Bias<V>;
 
 // Packed tiles of one head.
 struct Packed {
@@ -198,7 +199,7 @@ __m512i pairs(F even, F odd) {
 F exponentials(const float* scores, int64_t count, F factor, F top, bf16* weights) {
   const F shift = simd::negate<V>(top);
   const auto weight = [&](int64_t k) {
-    return simd::exp2_nonpositive_coarse<V>(V::fma(V::load(scores + k * kLanes), factor, shift));
+    return simd::exp2_coarse<V>(V::fma(V::load(scores + k * kLanes), factor, shift));
   };
   F even = V::zero(), odd = V::zero();
   __m512i* to = reinterpret_cast<__m512i*>(weights);
@@ -361,7 +362,7 @@ void step(const AttentionArgs& args, const Block& block, const Sizes& s, const S
   for (int64_t half = 0; half < 2; ++half) {
     const int64_t query = pass * kPair + half * kLanes;
     float* scores = state.scores + half * kKeys * kLanes;
-    bias.add(scores, first, count, query);
+    bias.add<kLanes>(scores, first, count, query);
     if (args.causal) mask(scores, first, count, block.begin + query);
     softmax(scores, count, args.scale, state.top + query, state.sum + query,
             state.weights + half * kKeys * kLanes, out + half * s.bands * 16 * kLanes, s.d);
@@ -397,7 +398,7 @@ void attend(const AttentionArgs& args, const Block& block, std::byte* scratch) {
 
 }  // namespace
 
-const Kernel kernel_amx = {Isa::amx,      false,      kPasses* kPair, workspace_bytes,
-                           scratch_bytes, pack_tasks, pack,           attend};
+const Kernel kernel_amx = {Isa::amx,        false,         false,      1,    kPasses* kPair,
+                           workspace_bytes, scratch_bytes, pack_tasks, pack, attend};
 
 }  // namespace sdcore::attention_kernels

@@ -8,8 +8,8 @@
 namespace sdcore::attention_kernels {
 
 // Of one block of queries, held in its scratch. Both are divided by the scale that scores are
-// multiplied with afterwards. `lanes` is the number of queries side by side in the scores.
-template <class V, int64_t lanes>
+// multiplied with afterwards.
+template <class V>
 struct Bias {
   const AttentionArgs& args;
   float *relative, *mask;  // [queries + tk], from the block's first query; [tk]
@@ -38,9 +38,12 @@ struct Bias {
     }
   }
 
+  bool any() const { return relative || mask; }
+
   // scores[count][lanes] of keys from `first` and queries from `query` of the block.
+  template <int64_t lanes>
   void add(float* scores, int64_t first, int64_t count, int64_t query) const {
-    if (!relative && !mask) return;
+    if (!any()) return;
     for (int64_t j = 0; j < count; ++j) {
       const auto key = V::set(mask ? mask[first + j] : 0.0f);
       const float* row = relative ? relative + query + args.k.w - 1 - (first + j) : nullptr;

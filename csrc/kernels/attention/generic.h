@@ -45,7 +45,7 @@ struct Streaming {
       scores = take(keys * lanes);
       key = take(keys * copy_stride(d));
       value = take(keys * copy_stride(d));
-      bias = take(Bias<V, lanes>::floats(args, passes * lanes));
+      bias = take(Bias<V>::floats(args, passes * lanes));
       bytes = static_cast<size_t>(next - reinterpret_cast<float*>(scratch)) * sizeof(float);
     }
   };
@@ -217,7 +217,7 @@ struct Streaming {
   static void attend_as(const AttentionArgs& args, const Block& block, std::byte* scratch) {
     const int64_t d = args.q.c / args.heads, tk = args.k.w;
     const State s(args, scratch);
-    const Bias<V, lanes> bias(args, block, passes * lanes, s.bias);
+    const Bias<V> bias(args, block, passes * lanes, s.bias);
     begin<T>(args, block, d, s);
     const T* k = head_of<T>(args.k, block, d);
     const T* v = head_of<T>(args.v, block, d);
@@ -232,7 +232,7 @@ struct Streaming {
         if (args.causal && query + lanes <= first) continue;
         float* out = s.out + pass * d * lanes;
         product(key, count, s.q + pass * d * lanes, d, s.scores, false);
-        bias.add(s.scores, first, count, pass * lanes);
+        bias.template add<lanes>(s.scores, first, count, pass * lanes);
         if (args.causal) mask(s.scores, first, count, query);
         softmax(s.scores, count, args.scale, s.top + pass * lanes, s.sum + pass * lanes, out, d);
         product({value.data, 1, value.row_stride}, d, s.scores, count, out, true);
@@ -251,7 +251,8 @@ struct Streaming {
   }
 
   static constexpr Kernel kernel(Isa isa) {
-    return {isa, true, passes * lanes, workspace_bytes, scratch_bytes, pack_tasks, pack, attend};
+    return {isa,           false,      true, 1,     passes * lanes, workspace_bytes,
+            scratch_bytes, pack_tasks, pack, attend};
   }
 };
 

@@ -16,8 +16,10 @@ struct Block {
 
 struct Kernel {
   Isa isa;
-  bool takes_f32;   // all take bf16
-  int64_t queries;  // of a full block
+  bool avx_vnni;          // needs AVX-VNNI beside its level
+  bool takes_f32;         // all take bf16
+  int64_t least_queries;  // with fewer, the rows after it are faster
+  int64_t queries;        // of a full block
   size_t (*workspace_bytes)(const AttentionArgs& args);
   size_t (*scratch_bytes)(const AttentionArgs& args);  // of a thread
   // Before any block, once for each task in [0, pack_tasks): fills the workspace.
@@ -26,7 +28,7 @@ struct Kernel {
   void (*attend)(const AttentionArgs& args, const Block& block, std::byte* scratch);
 };
 
-#define SDCORE_KERNEL(isa) extern const Kernel kernel_##isa;
+#define SDCORE_KERNEL(name) extern const Kernel kernel_##name;
 #include "kernels/attention/kernels.inc"
 #undef SDCORE_KERNEL
 
