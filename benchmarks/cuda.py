@@ -164,6 +164,8 @@ def measure_networks(args: argparse.Namespace, path: Path) -> Iterator[dict[str,
             sides[f"sdcore {kind}"] = _own(small, part, inputs)
         if part == "unet":
             sides["sdcore bf16, arrays stay"] = _own_staying(pipe, inputs)
+            streaming = sdcore.DiffusionPipeline.open(path, device=args.device, stream_weights=True)
+            sides["sdcore bf16, weights streamed"] = _own(streaming, part, inputs)
         sides |= dict(_torch_sides(args, path, part, inputs))
         print(
             f"\n{part} at {args.size} x {args.size}, batch {len(inputs[0])}: seconds, error, ratio"

@@ -19,10 +19,14 @@ using Tensors = WeightStore::Tensors;
 
 std::shared_ptr<Network> make_network(const Graph& graph, Tensors tensors, const std::string& dtype,
                                       const std::optional<std::string>& isa,
-                                      std::optional<int> threads, const std::string& device) {
+                                      std::optional<int> threads, const std::string& device,
+                                      std::optional<bool> stream_weights) {
+  const Streaming streaming = !stream_weights   ? Streaming::where_they_do_not_fit
+                              : *stream_weights ? Streaming::always
+                                                : Streaming::never;
   return std::make_shared<Network>(graph, std::make_shared<WeightStore>(std::move(tensors)),
                                    NetworkOptions{activation_dtype(dtype), isa_or_default(isa),
-                                                  pool_of(threads), device_of(device)});
+                                                  pool_of(threads), device_of(device), streaming});
 }
 
 const char* resolve_auto(const Graph& graph, const std::map<std::string, std::string>& weights,
@@ -170,7 +174,8 @@ void init_runtime(py::module_& m) {
   py::class_<Network, std::shared_ptr<Network>>(
       m, "Network", "A graph with its weights, ready to run at any size, from any thread.")
       .def(py::init(&make_network), py::arg("graph"), py::arg("tensors"), py::arg("dtype") = "f32",
-           py::arg("isa") = py::none(), py::arg("threads") = py::none(), py::arg("device") = "cpu")
+           py::arg("isa") = py::none(), py::arg("threads") = py::none(), py::arg("device") = "cpu",
+           py::arg("stream_weights") = py::none())
       .def("with_weights", &with_weights, py::arg("tensors"), py::arg("graph") = py::none(),
            "A network with these weights in place of its own; it shares all others with this one, "
            "and runs as it does.")
@@ -199,6 +204,9 @@ void init_runtime(py::module_& m) {
             return std::make_shared<Network>(graph, network.shared_weights(), network.options());
           },
           py::arg("graph"), "Another graph over the same weights, which are shared.")
+      .def_property_readonly("streamed_bytes", &Network::streamed_bytes,
+                             "Bytes of weights that stay in this memory and go to the GPU layer by "
+                             "layer, in every run at the size last used.")
       .def_property_readonly("graph", [](const Network& n) { return n.graph(); })
       .def_property_readonly("tensors", [](const Network& n) { return n.weights().tensors(); })
       .def_property_readonly("dtype",

@@ -1,5 +1,6 @@
 #include "gpu/device.h"
 
+#include <charconv>
 #include <map>
 
 #include "gpu/open.h"
@@ -7,9 +8,22 @@
 namespace sdcore::gpu {
 namespace {
 
+#if defined(SDCORE_HAVE_EMULATED_GPU)
+// MiB of an emulated device of this name; 0 where it is none.
+size_t emulated_memory(std::string_view name) {
+  if (name == "emulated") return 4096;
+  constexpr std::string_view kPrefix = "emulated:";
+  size_t mebibytes = 0;
+  if (!name.starts_with(kPrefix)) return 0;
+  const char* end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(name.data() + kPrefix.size(), end, mebibytes);
+  return stop == end && error == std::errc() && mebibytes <= 4096 ? mebibytes : 0;
+}
+#endif
+
 std::unique_ptr<Device> make_device(std::string_view name) {
 #if defined(SDCORE_HAVE_EMULATED_GPU)
-  if (name == "emulated") return open_emulated();
+  if (const size_t mebibytes = emulated_memory(name)) return open_emulated(name, mebibytes << 20);
 #endif
   const bool second = name.starts_with("cuda:") && name.size() == 6;
   const int ordinal = second ? name.back() - '0' : 0;
@@ -44,6 +58,8 @@ std::byte* Device::arena(size_t bytes) {
   }
   return static_cast<std::byte*>(arena_->data());
 }
+
+size_t Device::arena_bytes() const { return arena_ ? arena_->size() : 0; }
 
 Fault* Device::fault() {
   if (!fault_) {

@@ -1,6 +1,7 @@
 // A GPU as the rest of the house sees it: memory of its own, and one stream on which everything
-// happens in order. The kernels that run there are a backend's: `cuda`, or `emulated`, where the
-// same source runs on this processor, slowly, so that it can be tested where there is no GPU.
+// happens in order, but for copies of weights beside it. The kernels that run there are a
+// backend's: `cuda`, or `emulated`, where the same source runs on this processor, slowly, so that
+// it can be tested where there is no GPU.
 #pragma once
 
 #include <cstddef>
@@ -36,6 +37,15 @@ class Recording {
   virtual void replay() = 0;
 };
 
+// The stream of kernels, and that of copies beside it.
+enum class Lane : uint8_t { kernels, copies };
+
+// A point that one lane passes and another waits for.
+class Mark {
+ public:
+  virtual ~Mark() = default;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -48,6 +58,8 @@ class Device {
 
   virtual size_t free_bytes() const = 0;
   virtual size_t total_bytes() const = 0;
+  // What an allocation of so many bytes takes of them.
+  virtual size_t footprint(size_t bytes) const = 0;
   // Throws Error(out_of_memory) that says what it was for, how much was needed and what there was.
   DeviceMemoryPtr allocate(size_t bytes, std::string_view purpose);
 
@@ -58,12 +70,23 @@ class Device {
   // From memory of this device, of any stream whose work is done.
   virtual void copy(void* to, const void* from, size_t bytes) = 0;
   virtual void wait() = 0;
+  // Waits for both lanes after something went wrong, whatever else does.
+  virtual void settle() noexcept = 0;
 
   // Whether kernels can read what is at this address.
   virtual bool can_read(const void* data) const = 0;
   // What comes after this in the stream runs after what is now in the stream of another program's
   // with this handle.
   virtual void follow(uintptr_t stream) = 0;
+
+  // In the lane of copies: `from` stays as it is until the copy is known to be done.
+  virtual void upload_beside(void* to, const void* from, size_t bytes) = 0;
+  virtual std::unique_ptr<Mark> make_mark() = 0;
+  // The lane passes the mark when it comes to this point; the other waits for it as last told.
+  virtual void pass(Mark& mark, Lane lane) = 0;
+  virtual void await(Mark& mark, Lane lane) = 0;
+  // Memory of the program that is copied to the device fastest, or any where there is none such.
+  virtual std::shared_ptr<std::byte> staging(size_t bytes) = 0;
 
   // Runs `launches`, which may launch kernels and do nothing else, and records them; null where the
   // backend only runs them.
@@ -73,6 +96,7 @@ class Device {
   std::mutex& mutex() { return mutex_; }
   // At least this many bytes, shared by everything that runs on the device, one after another.
   std::byte* arena(size_t bytes);
+  size_t arena_bytes() const;
   void release_arena() { arena_.reset(); }
   // Where kernels leave a Fault; on the device.
   Fault* fault();
@@ -107,8 +131,9 @@ class DeviceMemory {
   size_t bytes_;
 };
 
-// "cuda", "cuda:1" or "emulated"; asking twice gives the same device, which lives as long as the
-// process. Throws Error(invalid_argument) that says what to do where there is none.
+// "cuda", "cuda:1", "emulated", or "emulated:64" with so many MiB; asking twice gives the same
+// device, which lives as long as the process. Throws Error(invalid_argument) that says what to do
+// where there is none.
 Device& open_device(std::string_view name);
 
 // What open_device can open here: "cuda" where a driver and a GPU are found.

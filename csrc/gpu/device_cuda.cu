@@ -2,6 +2,7 @@
 // so that a program with this in it starts without one.
 #include <cuda_runtime.h>
 
+#include "base/buffer.h"
 #include "gpu/open.h"
 
 namespace sdcore::gpu {
@@ -12,6 +13,11 @@ void check(cudaError_t status, const char* what) {
   (void)cudaGetLastError();  // it is told once
   fail(ErrorKind::internal, "[cuda] ", what, ": ", cudaGetErrorString(status));
 }
+
+struct Event : Mark {
+  ~Event() override { cudaEventDestroy(event); }
+  cudaEvent_t event = nullptr;
+};
 
 class Graph : public Recording {
  public:
@@ -40,6 +46,7 @@ class CudaDevice : public Device {
             " has compute capability ", properties.major, ".", properties.minor,
             ", and 8.0 is the least; use device='cpu'");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+    check(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking), "making a stream");
   }
 
   Backend backend() const override { return Backend::cuda; }
@@ -75,6 +82,12 @@ class CudaDevice : public Device {
     check(cudaStreamSynchronize(stream_), "running a network");
   }
 
+  void settle() noexcept override {
+    cudaSetDevice(ordinal_);
+    cudaStreamSynchronize(stream_);
+    cudaStreamSynchronize(copies_);
+    (void)cudaGetLastError();
+  }
   bool can_read(const void* data) const override {
     use();
     cudaPointerAttributes attributes;
@@ -93,6 +106,36 @@ class CudaDevice : public Device {
     if (status == cudaSuccess) status = cudaStreamWaitEvent(stream_, reached);
     cudaEventDestroy(reached);  // when it has been reached
     check(status, "waiting for the stream of an array");
+  }
+
+  void upload_beside(void* to, const void* from, size_t bytes) override {
+    use();
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, copies_), "copying to the GPU");
+  }
+  std::unique_ptr<Mark> make_mark() override {
+    use();
+    auto event = std::make_unique<Event>();
+    check(cudaEventCreateWithFlags(&event->event, cudaEventDisableTiming), "making an event");
+    return event;
+  }
+  void pass(Mark& mark, Lane lane) override {
+    use();
+    check(cudaEventRecord(static_cast<Event&>(mark).event, stream_of(lane)), "passing an event");
+  }
+  void await(Mark& mark, Lane lane) override {
+    use();
+    check(cudaStreamWaitEvent(stream_of(lane), static_cast<Event&>(mark).event),
+          "waiting for an event");
+  }
+  std::shared_ptr<std::byte> staging(size_t bytes) override {
+    use();
+    void* memory = nullptr;
+    if (cudaHostAlloc(&memory, bytes, cudaHostAllocPortable) == cudaSuccess) {
+      return {static_cast<std::byte*>(memory), [](std::byte* pinned) { cudaFreeHost(pinned); }};
+    }
+    (void)cudaGetLastError();
+    const auto buffer = std::make_shared<Buffer>(bytes);
+    return {buffer, buffer->data()};
   }
 
   std::unique_ptr<Recording> record(const std::function<void()>& launches) override {
@@ -116,6 +159,10 @@ class CudaDevice : public Device {
     return recording;
   }
 
+  // Large ones are of whole pages.
+  size_t footprint(size_t bytes) const override {
+    return align_up(bytes, bytes < (size_t{1} << 20) ? 512 : size_t{2} << 20);
+  }
   size_t free_bytes() const override { return memory().first; }
   size_t total_bytes() const override { return memory().second; }
 
@@ -134,6 +181,7 @@ class CudaDevice : public Device {
   void free_memory(void* memory) override { cudaFree(memory); }  // waits for what uses it
 
  private:
+  cudaStream_t stream_of(Lane lane) const { return lane == Lane::kernels ? stream_ : copies_; }
   // The current device is a thread's own.
   void use() const { check(cudaSetDevice(ordinal_), "choosing the GPU"); }
   std::pair<size_t, size_t> memory() const {
@@ -145,7 +193,7 @@ class CudaDevice : public Device {
 
   int ordinal_;
   std::string name_;
-  cudaStream_t stream_ = nullptr;
+  cudaStream_t stream_ = nullptr, copies_ = nullptr;
 };
 
 }  // namespace

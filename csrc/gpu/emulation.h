@@ -40,6 +40,8 @@ struct Place {
 };
 const Place& place();
 
+// Puts work into the device's lane of kernels.
+void enqueue(Device& device, std::function<void()> work);
 // Runs body() as every thread of every block.
 void run(Index grid, Index block, size_t shared_bytes, const std::function<void()>& body);
 
@@ -64,9 +66,10 @@ using dim3 = emulation::Index;
 inline constexpr Backend kBackend = Backend::emulated;
 
 template <class... Parameters, class... Args>
-void launch(Device&, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
+void launch(Device& device, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
             const Args&... args) {
-  emulation::run(grid, block, shared, [&] { kernel(args...); });
+  emulation::enqueue(device,
+                     [=] { emulation::run(grid, block, shared, [&] { kernel(args...); }); });
 }
 
 inline std::byte* shared_memory() { return emulation::shared_memory(); }

@@ -1,10 +1,9 @@
-// Fibers, and a device whose memory is the program's.
+// Fibers: the threads of a block on this thread.
 #include "gpu/emulation.h"
 
 #include <cstdlib>
 
 #include "base/buffer.h"
-#include "gpu/open.h"
 
 // Keeps what a call must keep (the System V ABI of x86-64), takes the other stack and goes on
 // there.
@@ -239,51 +238,5 @@ void await_copies(int groups) {
 }
 
 }  // namespace emulation
-
-namespace {
-
-class EmulatedDevice : public Device {
- public:
-  Backend backend() const override { return Backend::emulated; }
-  std::string id() const override { return "emulated"; }
-  int ordinal() const override { return 0; }
-  std::string name() const override { return "emulated"; }
-  void* stream() const override { return nullptr; }
-
-  void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
-  void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
-  void copy(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
-  void wait() override {}
-  bool can_read(const void*) const override { return true; }
-  void follow(uintptr_t) override {}
-  std::unique_ptr<Recording> record(const std::function<void()>& launches) override {
-    // What is recorded runs again as it was, so a launch that depends on the moment would show.
-    struct Again : Recording {
-      std::function<void()> launches;
-      void replay() override { launches(); }
-    };
-    launches();
-    auto recording = std::make_unique<Again>();
-    recording->launches = launches;
-    return recording;
-  }
-
-  size_t free_bytes() const override { return kLimit; }
-  size_t total_bytes() const override { return kLimit; }
-
- protected:
-  void* get_memory(size_t bytes) override {
-    if (bytes > kLimit) return nullptr;
-    return std::aligned_alloc(256, align_up(bytes + 1, 256));
-  }
-  void free_memory(void* memory) override { std::free(memory); }
-
- private:
-  static constexpr size_t kLimit = size_t{4} << 30;
-};
-
-}  // namespace
-
-std::unique_ptr<Device> open_emulated() { return std::make_unique<EmulatedDevice>(); }
 
 }  // namespace sdcore::gpu

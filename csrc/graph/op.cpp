@@ -55,7 +55,9 @@ View view_of(const TensorType& type) {
 
 PackedWeightPtr Lowering::matrix(size_t input, bool int8_activations) const {
   const Value& value = graph_.value(slot(input));
-  return weights_->matrix(value.name, value.shape, dtype_, kernels_, int8_activations);
+  matrices_.push_back(
+      weights_->matrix(value.name, value.shape, dtype_, kernels_, int8_activations));
+  return matrices_.back();
 }
 
 const float* Lowering::vector(size_t input) const {

@@ -62,6 +62,8 @@ class Lowering {
   Tensor table(size_t input) const;
   // These bytes where the kernels can read them.
   std::shared_ptr<const void> constant(const void* data, size_t bytes) const;
+  // All that matrix() gave.
+  const std::vector<PackedWeightPtr>& matrices() const { return matrices_; }
   const Shape& weight_shape(size_t input) const { return graph_.value(slot(input)).shape; }
 
   int64_t workspace_offset() const { return workspace_; }
@@ -75,6 +77,7 @@ class Lowering {
   int64_t workspace_;
   WeightStore* weights_;
   const KernelContext& kernels_;
+  mutable std::vector<PackedWeightPtr> matrices_;
 };
 
 struct Op {

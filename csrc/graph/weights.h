@@ -27,6 +27,9 @@ class WeightStore {
 
   PackedWeightPtr matrix(const std::string& name, const Shape& shape, DType dtype,
                          const KernelContext& kernels, bool int8_activations = false);
+  // Whether that is prepared.
+  bool has_matrix(const std::string& name, DType dtype, const KernelContext& kernels,
+                  bool int8_activations = false) const;
   // As float32, here or on the device.
   const float* vector(const std::string& name, const Shape& shape, gpu::Device* device = nullptr);
   // As stored; on a device as float32, or as bf16 for activations of that type.
@@ -38,6 +41,8 @@ class WeightStore {
   Tensor shaped(std::string_view name, const Shape& shape) const;
 
  private:
+  static std::string matrix_key(const std::string& name, DType dtype, const KernelContext& kernels,
+                                bool int8_activations);
   // A copy on the device, as f32 or bf16.
   const Tensor& uploaded(const std::string& name, const Shape& shape, DType dtype,
                          gpu::Device& device);

@@ -8,12 +8,14 @@ namespace sdcore {
 
 namespace gpu {
 class Device;
-}
+class WeightBudget;
+}  // namespace gpu
 
 struct KernelContext {
   ThreadPool& pool;
   Isa isa;                        // the highest level that may be used
   gpu::Device* device = nullptr;  // runs the kernels on its own memory; null: this processor does
+  gpu::WeightBudget* budget = nullptr;  // says which weights stay on the device; null: all do
 };
 
 // Applied to a single value; `none` leaves it.

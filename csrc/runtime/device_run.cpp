@@ -15,7 +15,10 @@ View dense_like(const View& v, DType dtype, void* data) {
 }  // namespace
 
 DeviceRun::DeviceRun(std::shared_ptr<const Executable> executable, const KernelContext& kernels)
-    : executable_(std::move(executable)), kernels_(kernels), bytes_(executable_->arena_bytes()) {
+    : executable_(std::move(executable)),
+      kernels_(kernels),
+      ring_(*executable_, *kernels.device),
+      bytes_(executable_->arena_bytes()) {
   const Plan& plan = executable_->plan();
   for (size_t i = 0; i < plan.graph.values.size(); ++i) {
     const Value& value = plan.graph.values[i];
@@ -23,6 +26,8 @@ DeviceRun::DeviceRun(std::shared_ptr<const Executable> executable, const KernelC
     stage(value.name, static_cast<ValueId>(i), inputs_);
   }
   for (const auto& [name, id] : plan.graph.outputs) stage(name, id, outputs_);
+  ring_offset_ = align_up(bytes_, 256);
+  bytes_ = ring_offset_ + ring_.bytes();
 }
 
 void DeviceRun::stage(const std::string& name, ValueId id, std::vector<Staged>& list) {
@@ -43,11 +48,21 @@ void DeviceRun::run(const InputArrays& inputs, const OutputArrays& outputs,
           "[network] what comes into layers is only looked at on the CPU; use device='cpu'");
   gpu::Device& device = *kernels_.device;
   const std::lock_guard turn(device.mutex());
-  enter(device.arena(bytes_));
+  try {
+    run_in(device.arena(bytes_), inputs, outputs, observer);
+  } catch (...) {
+    device.settle();  // what has begun ends while its memory is there
+    throw;
+  }
+}
+
+void DeviceRun::run_in(std::byte* arena, const InputArrays& inputs, const OutputArrays& outputs,
+                       const Observer& observer) {
+  enter(arena);
   for (const Staged& to : inputs_) take_in(to, inputs.at(to.name));
   launch_or_replay(observer);
   for (const Staged& from : outputs_) give_out(from, outputs.at(from.name));
-  device.check_fault();  // it waits: what stays on the device is there
+  kernels_.device->check_fault();  // it waits: what stays on the device is there
 }
 
 void DeviceRun::enter(std::byte* arena) {
@@ -81,17 +96,21 @@ void DeviceRun::give_out(const Staged& from, const OutputArray& to) const {
 void DeviceRun::launch_or_replay(const Observer& observer) {
   // Sizes that are run once are not worth a recording.
   if (!std::exchange(launched_, true) || observer.times) return launch(observer);
+  if (!ring_.is_empty()) return launch({});
   if (recording_) return recording_->replay();
   recording_ = kernels_.device->record([this] { launch({}); });
 }
 
-void DeviceRun::launch(const Observer& observer) const {
+void DeviceRun::launch(const Observer& observer) {
   const Run run{views_.data(), arena_, kernels_};
+  ring_.begin(arena_ + ring_offset_);
   const auto now = [] { return std::chrono::steady_clock::now(); };
   for (size_t i = 0; i < executable_->plan().graph.nodes.size(); ++i) {
     if (observer.times) kernels_.device->wait();
     const auto start = now();
+    ring_.before(i);
     executable_->run_step(i, run);
+    ring_.after(i);
     if (!observer.times) continue;
     kernels_.device->wait();
     const std::chrono::duration<double> time = now() - start;

@@ -5,6 +5,7 @@
 
 #include "gpu/device.h"
 #include "runtime/executable.h"
+#include "runtime/weight_ring.h"
 
 namespace sdcore {
 
@@ -12,6 +13,8 @@ class DeviceRun {
  public:
   DeviceRun(std::shared_ptr<const Executable> executable, const KernelContext& kernels);
 
+  // Bytes of weights that come from the program's memory in every run.
+  size_t streamed_bytes() const { return ring_.streamed_bytes(); }
   // Takes turns with everything else on the device.
   void run(const InputArrays& inputs, const OutputArrays& outputs, const Observer& observer);
 
@@ -25,20 +28,26 @@ class DeviceRun {
   };
 
   void stage(const std::string& name, ValueId id, std::vector<Staged>& list);
+  void run_in(std::byte* arena, const InputArrays& inputs, const OutputArrays& outputs,
+              const Observer& observer);
   void enter(std::byte* arena);
   void take_in(const Staged& to, const InputArray& from) const;
   void give_out(const Staged& from, const OutputArray& to) const;
-  void launch(const Observer& observer) const;
+  void launch(const Observer& observer);
   void launch_or_replay(const Observer& observer);
 
   std::shared_ptr<const Executable> executable_;
   KernelContext kernels_;
+  WeightRing ring_;
   std::vector<Staged> inputs_, outputs_;
-  size_t bytes_;  // of the arena with what is staged
+  size_t bytes_;            // of the arena with what is staged and the ring
+  size_t ring_offset_ = 0;  // in the arena
   std::byte* arena_ = nullptr;
   std::vector<View> views_;
-  bool launched_ = false;                      // in this arena
-  std::unique_ptr<gpu::Recording> recording_;  // for this arena
+  bool launched_ = false;  // in this arena
+  // For this arena. Where weights are streamed there is none: their copies take longer than
+  // launches.
+  std::unique_ptr<gpu::Recording> recording_;
 };
 
 }  // namespace sdcore

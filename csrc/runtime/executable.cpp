@@ -7,6 +7,7 @@
 #include "graph/ops/linear.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gemm/integers.h"
+#include "kernels/gemm/packed_weight.h"
 
 namespace sdcore {
 namespace {
@@ -17,6 +18,13 @@ View constant_view(const Value& value, const View& sizes, WeightStore& weights,
   View view = sizes;
   view.data = const_cast<float*>(weights.vector(value.name, value.shape, device));
   return view;
+}
+
+// An op reads one matrix at most.
+gpu::Streamed* streamed_among(const std::vector<PackedWeightPtr>& weights) {
+  require(weights.size() <= 1, ErrorKind::internal, "[executable] a step reads ", weights.size(),
+          " matrices");
+  return weights.empty() ? nullptr : weights.front()->streamed.get();
 }
 
 // The border of a value is part of memory that other values used before: zero it each time.
@@ -95,6 +103,7 @@ Executable::Executable(Plan plan, WeightStore& weights, DType dtype, const Kerne
                             kernels);
     steps_.push_back(node.op->lower ? node.op->lower(lowering) : Step{});
     names_.push_back(name_of(graph, node, weights, dtype, kernels));
+    streamed_.push_back(streamed_among(lowering.matrices()));
     for (size_t k = 0; k < node.inputs.size(); ++k) {
       const Op::Input& wanted = node.op->inputs[std::min(k, node.op->inputs.size() - 1)];
       if (node.inputs[k] == kAbsent || wanted.kind != Op::Input::value) continue;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "gpu/streaming.h"
 #include "graph/plan.h"
 
 namespace sdcore {
@@ -71,14 +72,18 @@ class Executable {
   // One node; its output's border is zero afterwards too.
   void run_step(size_t node, const Run& run) const;
   StepTime timed(size_t node, double seconds) const;
+  // The weight that a node's step reads from the program's memory, on its way through the device;
+  // null: none.
+  gpu::Streamed* streamed(size_t node) const { return streamed_[node]; }
   void run(Session& session, const InputArrays& inputs, const OutputArrays& outputs,
            const KernelContext& kernels, const Observer& observer = {}) const;
 
  private:
   Plan plan_;
-  std::vector<Step> steps_;         // by node; empty where nothing moves
-  std::vector<const char*> names_;  // by node, for profiles
-  std::vector<View> constants_;     // by value: weights that are read as plain values
+  std::vector<Step> steps_;               // by node; empty where nothing moves
+  std::vector<const char*> names_;        // by node, for profiles
+  std::vector<gpu::Streamed*> streamed_;  // by node; the steps keep them alive
+  std::vector<View> constants_;           // by value: weights that are read as plain values
 };
 
 }  // namespace sdcore

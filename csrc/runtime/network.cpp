@@ -7,6 +7,7 @@
 #include "graph/ops/linear.h"
 #include "kernels/conv2d/conv2d.h"
 #include "kernels/gemm/integers.h"
+#include "runtime/weight_needs.h"
 
 namespace sdcore {
 namespace {
@@ -44,17 +45,66 @@ Network::Entry Network::entry(const InputShapes& shapes) {
     executables_.splice(executables_.begin(), executables_, entry);
     return *entry;
   }
-  Plan plan = make_plan(graph_, shapes, options_.dtype, options_.isa, options_.device);
+  const Plan plan = make_plan(graph_, shapes, options_.dtype, options_.isa, options_.device);
   // Weights go to a device in its stream, in which others may be running a network.
   std::unique_lock<std::mutex> turn;
   if (options_.device) turn = std::unique_lock(options_.device->mutex());
-  Entry made{shapes, nullptr, nullptr};
-  made.executable =
-      std::make_shared<const Executable>(std::move(plan), *weights_, options_.dtype, kernels());
-  if (options_.device) made.on_device = std::make_shared<DeviceRun>(made.executable, kernels());
-  executables_.push_front(made);
+  executables_.push_front(options_.device ? make_on_device(shapes, plan)
+                                          : make_entry(shapes, plan, nullptr));
   if (executables_.size() > kMaxExecutables) executables_.pop_back();
+  return executables_.front();
+}
+
+Network::Entry Network::make_entry(const InputShapes& shapes, const Plan& plan,
+                                   gpu::WeightBudget* budget) {
+  KernelContext context = kernels();
+  context.budget = budget;
+  Entry made{shapes, nullptr, nullptr};
+  made.executable = std::make_shared<const Executable>(plan, *weights_, options_.dtype, context);
+  if (options_.device) made.on_device = std::make_shared<DeviceRun>(made.executable, kernels());
   return made;
+}
+
+Network::Entry Network::make_on_device(const InputShapes& shapes, const Plan& plan) {
+  gpu::Device& device = *options_.device;
+  if (auto made = make_without_streaming(shapes, plan)) return *made;
+  if (options_.streaming == Streaming::always) {
+    gpu::WeightBudget none(0, 1);
+    return make_entry(shapes, plan, &none);
+  }
+  // Weights of this network that are there already are dealt anew with the others.
+  executables_.clear();
+  weights_->release();
+  device.release_arena();
+  const WeightNeeds needs = weight_needs(plan, *weights_, options_.dtype, kernels());
+  const size_t taken = run_bytes(plan) + needs.others + WeightRing::bytes_for(needs.largest);
+  const size_t room = room_on(device);
+  gpu::WeightBudget budget(room - std::min(room, taken), needs.matrices);
+  return make_entry(shapes, plan, &budget);
+}
+
+std::optional<Network::Entry> Network::make_without_streaming(const InputShapes& shapes,
+                                                              const Plan& plan) {
+  if (options_.streaming == Streaming::never) return make_entry(shapes, plan, nullptr);
+  if (options_.streaming == Streaming::always) return std::nullopt;
+  const gpu::Device& device = *options_.device;
+  const WeightNeeds needs = weight_needs(plan, *weights_, options_.dtype, kernels());
+  // The old arena makes room for a larger one; and the others go up with the first matrices.
+  const size_t arena = run_bytes(plan), growth = arena - std::min(arena, device.arena_bytes());
+  const size_t weights = needs.matrices ? needs.matrices + needs.others : 0;
+  if (weights + growth > room_on(device)) return std::nullopt;
+  try {
+    return make_entry(shapes, plan, nullptr);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::out_of_memory) throw;
+    return std::nullopt;  // somebody else was faster, or the margin is too small
+  }
+}
+
+size_t Network::streamed_bytes() {
+  const std::lock_guard lock(mutex_);
+  const bool none = executables_.empty() || !executables_.front().on_device;
+  return none ? 0 : executables_.front().on_device->streamed_bytes();
 }
 
 void Network::release() {

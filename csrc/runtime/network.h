@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include "runtime/device_run.h"
 #include "runtime/executable.h"
@@ -13,11 +14,15 @@
 
 namespace sdcore {
 
+// Whether weights go through the device layer by layer, from the program's memory.
+enum class Streaming : uint8_t { where_they_do_not_fit, always, never };
+
 struct NetworkOptions {
   DType dtype = DType::f32;  // of activations
   Isa isa = Isa::generic;
   std::shared_ptr<ThreadPool> pool;
   gpu::Device* device = nullptr;  // null: this processor
+  Streaming streaming = Streaming::where_they_do_not_fit;
 };
 
 // What a graph's activations are best held in, by the types of its weights: bf16 on GPUs, where the
@@ -42,6 +47,9 @@ class Network {
     return entry(shapes).executable;
   }
 
+  // Bytes of weights that every run at the size last used sends to the device.
+  size_t streamed_bytes();
+
   // Gives back memory that only the next run needs; see WeightStore::release. Safe during a run.
   void release();
 
@@ -57,6 +65,10 @@ class Network {
   };
 
   Entry entry(const InputShapes& shapes);
+  Entry make_entry(const InputShapes& shapes, const Plan& plan, gpu::WeightBudget* budget);
+  // With the device's turn.
+  Entry make_on_device(const InputShapes& shapes, const Plan& plan);
+  std::optional<Entry> make_without_streaming(const InputShapes& shapes, const Plan& plan);
   KernelContext kernels() const { return {*options_.pool, options_.isa, options_.device}; }
 
   Graph graph_;

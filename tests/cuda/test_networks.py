@@ -145,6 +145,6 @@ def test_what_does_not_fit_is_said() -> None:
     weights = {name: np.zeros(shape, np.float32) for name, shape in b.graph.weights.items()}
     tensors = {name: _core.Tensor.from_array(w) for name, w in weights.items()}
     network = _core.Network(b.graph, tensors, device="emulated")
-    with pytest.raises(sdcore.OutOfMemoryError, match=r"needs \d+ MiB, and 4096 MiB of 4096 MiB"):
+    with pytest.raises(sdcore.OutOfMemoryError, match=r"needs \d+ MiB, and \d+ MiB of 4096 MiB"):
         network.run({"x": np.zeros((1, 64, 64, 64), np.float32)})
     assert network.run({"x": np.zeros((1, 1, 1, 64), np.float32)})["out"].shape == (1, 4, 4, 4)

@@ -117,7 +117,7 @@ void check(const char* place, const View& in, const View& out, const PackedWeigh
     require(ok, ErrorKind::invalid_argument, "[", place, "] ", text...);
   };
   need(weight != nullptr, "no weight");
-  need((weight->on_device != nullptr) == (context.device != nullptr),
+  need(weight->is_for_device() == (context.device != nullptr),
        "the weight is not where the kernel runs");
   if (const Variant* variant = weight->variant) {
     need(variant->isa <= context.isa, "the weight is packed for ", isa_name(variant->isa),
@@ -145,6 +145,13 @@ int integer_bits(Type type, Isa isa, bool int8_activations) {
   const gemm::Variant& variant = gemm::pick(DType::bf16, isa, 1, true, int8_activations);
   if (!variant.block_bytes || variant.isa == Isa::generic) return 0;
   return variant.int8 ? 8 : 16;
+}
+
+size_t device_bytes(const Tensor& weight, DType dtype) {
+  PackedWeight w;
+  w.dtype = dtype;
+  gemm::set_sizes(weight, w);
+  return gemm::bytes_on_device(weight, w);
 }
 
 void PackedWeightDeleter::operator()(PackedWeight* weight) const { delete weight; }

@@ -37,6 +37,9 @@ using PackedWeightPtr = std::shared_ptr<const PackedWeight>;
 PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelContext& context,
                             bool int8_activations = false);
 
+// Bytes that such a weight takes on a device.
+size_t device_bytes(const Tensor& weight, DType dtype);
+
 struct LinearArgs {
   View in;   // c = in features
   View out;  // same n, h, w; c = out features; either dtype

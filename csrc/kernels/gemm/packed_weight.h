@@ -5,6 +5,7 @@
 
 #include "base/buffer.h"
 #include "gpu/device.h"
+#include "gpu/streaming.h"
 #include "kernels/gemm/engine.h"
 
 namespace sdcore {
@@ -22,6 +23,11 @@ struct PackedWeight {
   Buffer panels;
   std::vector<float> norms;        // of a convolution: winograd::weight_norms
   gpu::DeviceMemoryPtr on_device;  // in place of `source` and `panels`
+  // In place of `on_device` where the device has no room; from `source`, where they lie there as
+  // the kernels want them.
+  std::unique_ptr<gpu::Streamed> streamed;
+
+  bool is_for_device() const { return on_device || streamed; }
 
   int64_t steps() const { return (channels + gemm::kStep - 1) / gemm::kStep * taps; }
   int64_t panel_count() const { return (outputs + variant->panel - 1) / variant->panel; }
@@ -53,12 +59,15 @@ struct Padding {
 void multiply_on_device(const View& in, const View& out, const PackedWeight& weight,
                         const Window& window, const Padding& padding, const Epilogue& epilogue,
                         const KernelContext& context);
-// Fills what a weight on a device needs, from `weight`, and puts it there.
+// Fills what a weight on a device needs, from `weight`, and puts it there if the budget has room.
 void upload(const Tensor& weight, PackedWeight& packed, const KernelContext& context);
 
 // What pack_weight does, to be added to.
 std::shared_ptr<PackedWeight> pack(const Tensor& weight, DType dtype, const KernelContext& context,
                                    bool int8_activations);
+
+// Of a weight whose sizes and dtype are known.
+size_t bytes_on_device(const Tensor& weight, const PackedWeight& packed);
 
 // Throws unless in, out and epilogue fit the weight and each other.
 void check(const char* place, const View& in, const View& out, const PackedWeightPtr& weight,

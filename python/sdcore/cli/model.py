@@ -52,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:1 (default: cpu)")
     add("--vae-on-cpu", action="store_true", help="keep the VAE on the CPU")
     add("--clip-on-cpu", action="store_true", help="keep the text encoders on the CPU")
+    add(
+        "--stream-weights",
+        action="store_true",
+        help="send weights through the GPU layer by layer (default: those that find no room there)",
+    )
     add("--type", help="quantize the model's matrices while opening it, such as q8_0 or q4_K")
 
 
@@ -83,6 +88,7 @@ def open_as(source: str, args: argparse.Namespace, **others: Any) -> DiffusionPi
             dtype=args.dtype,
             threads=args.threads,
             quantize=args.type,
+            stream_weights=args.stream_weights or None,
             **others,
         )
     except SDCoreError as error:

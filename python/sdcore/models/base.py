@@ -32,12 +32,14 @@ M = TypeVar("M", bound="Model")
 @dataclass(frozen=True)
 class RunOptions:
     """How networks run: `dtype` "auto", "f32" or "bf16"; `isa` and `threads` None for the best;
-    `device` "cpu", "cuda" or "cuda:1"."""
+    `device` "cpu", "cuda" or "cuda:1"; `stream_weights` whether weights go through a GPU layer by
+    layer, None: where they do not fit."""
 
     dtype: str = "auto"
     isa: str | None = None
     threads: int | None = None
     device: str = "cpu"
+    stream_weights: bool | None = None
 
     def resolved_dtype(
         self, graph: _core.Graph | None = None, weights: Mapping[str, Any] | None = None
@@ -83,6 +85,7 @@ def make_network(
         isa=options.isa,
         threads=options.threads,
         device=options.device,
+        stream_weights=options.stream_weights,
     )
 
 

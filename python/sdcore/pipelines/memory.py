@@ -98,6 +98,8 @@ def tell_memory(pipe: DiffusionPipeline, width: int, height: int) -> None:
         return
     if plan.fits:
         log.info("[memory] %s", plan)
+    elif _device(pipe) != "cpu":
+        log.info("[memory] %s; weights that find no room go there layer by layer", plan)
     else:
         log.warning("[memory] this picture may not fit: %s", plan)
 

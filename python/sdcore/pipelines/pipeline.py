@@ -138,6 +138,7 @@ class DiffusionPipeline(EmbeddingsMixin):
         tokenizer_3: PathLike | None = None,
         config: PathLike | None = None,
         quantize: str | None = None,
+        stream_weights: bool | None = None,
     ) -> P:
         """Opens a file or a folder, whatever it is called, or "pocket", the model inside sdcore.
 
@@ -149,6 +150,7 @@ class DiffusionPipeline(EmbeddingsMixin):
         `config` a diffusers folder whose configs are used in place of what the file implies.
         `quantize` is a storage type, such as "q8_0" or "q4_K", that the matrices of linear layers
         get on the way (docs/quantization.md): less memory, and less to read at every step.
+        `stream_weights` sends weights through a GPU layer by layer; None: those that find no room.
         Raises FileError, CheckpointError, UnsupportedModelError, or InvalidArgumentError if there
         is no such type.
         """
@@ -173,7 +175,9 @@ class DiffusionPipeline(EmbeddingsMixin):
                 family.padding,
                 family.tokenizer_classes,
             ),
-            RunOptions(dtype=dtype, threads=threads, device=elsewhere),
+            RunOptions(
+                dtype=dtype, threads=threads, device=elsewhere, stream_weights=stream_weights
+            ),
             devices=devices,
             overrides={
                 "vae": vae,
