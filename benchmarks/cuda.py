@@ -119,6 +119,10 @@ def check_kernels(device: str, tiny: bool) -> Iterator[dict[str, Any]]:
         "linear": lambda **o: ops.matmul(tokens, weight[..., 0, 0] * 3, bias, **o),
         "group_norm": lambda **o: ops.group_norm(image, bias, bias, 8, **o),
         "layer_norm": lambda **o: ops.layer_norm(tokens, bias, bias, **o),
+        "conv2d of a small image": lambda **o: ops.conv2d(
+            image[:, :8, :8], weight, bias, padding=1, **o
+        ),
+        "linear with geglu": lambda **o: _gated(tokens, weight[..., 0, 0] * 3, **o),
         "geglu": lambda **o: ops.geglu(tokens, **o),
     }
     for kind in ("q8_0", "q4_0", "q4_K", "q5_K", "q6_K"):
@@ -142,6 +146,17 @@ def _attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, **options: Any) -> n
     values = [b.input(name) for name in "qkv"]
     b.output("out", nn.concat(nn.attention(*values, heads=1)))
     out: np.ndarray = _core.Network(b.graph, {}, **options).run({"q": q, "k": k, "v": v})["out"]
+    return out
+
+
+def _gated(x: np.ndarray, weight: np.ndarray, **options: Any) -> np.ndarray:
+    from sdcore.graph import Builder, nn
+
+    b = Builder()
+    n, k = weight.shape
+    b.output("out", nn.geglu(nn.linear(b.weights.w, b.input("x"), k, n, bias=False)))
+    tensors = {"w.weight": _core.Tensor.from_array(weight)}
+    out: np.ndarray = _core.Network(b.graph, tensors, **options).run({"x": x})["out"]
     return out
 
 

@@ -51,8 +51,9 @@ py::dict weights_of(const Graph& graph) {
 }
 
 py::dict plan(const Graph& graph, const InputShapes& shapes, const std::string& dtype,
-              const std::optional<std::string>& isa) {
-  const Plan made = make_plan(graph, shapes, activation_dtype(dtype), isa_or_default(isa));
+              const std::optional<std::string>& isa, const std::string& device) {
+  const Plan made =
+      make_plan(graph, shapes, activation_dtype(dtype), isa_or_default(isa), device_of(device));
   double flops = 0.0;
   for (const Node& node : made.graph.nodes) {
     if (!node.op->flops) continue;
@@ -121,7 +122,8 @@ void init_graph(py::module_& m) {
       .def("with_side_paths", &add_side_paths, py::arg("ranks"),
            "The graph with low-rank paths beside these weights: \"a.weight\" of rank r gains "
            "\"a.lora_down\" [r, in] and \"a.lora_up\" [out, r].")
-      .def("plan", &plan, py::arg("shapes"), py::arg("dtype") = "f32", py::arg("isa") = py::none())
+      .def("plan", &plan, py::arg("shapes"), py::arg("dtype") = "f32", py::arg("isa") = py::none(),
+           py::arg("device") = "cpu")
       .def("__str__", &print_graph)
       .def_static("parse", &parse_graph, py::arg("text"));
   m.def("save_model", &save, py::arg("path"), py::arg("graphs"), py::arg("metadata"));

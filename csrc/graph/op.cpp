@@ -53,10 +53,9 @@ View view_of(const TensorType& type) {
   return view;
 }
 
-PackedWeightPtr Lowering::matrix(size_t input, bool int8_activations) const {
+PackedWeightPtr Lowering::matrix(size_t input, WeightForm form) const {
   const Value& value = graph_.value(slot(input));
-  matrices_.push_back(
-      weights_->matrix(value.name, value.shape, dtype_, kernels_, int8_activations));
+  matrices_.push_back(weights_->matrix(value.name, value.shape, dtype_, kernels_, form));
   return matrices_.back();
 }
 

@@ -57,7 +57,7 @@ class Lowering {
   const View& output() const { return views_[static_cast<size_t>(node_.output)]; }
 
   // Weights in the forms that kernels take. They live as long as the network.
-  PackedWeightPtr matrix(size_t input, bool int8_activations = false) const;
+  PackedWeightPtr matrix(size_t input, WeightForm form = WeightForm::plain) const;
   const float* vector(size_t input) const;  // null when absent
   Tensor table(size_t input) const;
   // These bytes where the kernels can read them.

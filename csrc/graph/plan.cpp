@@ -258,6 +258,10 @@ Plan make_plan(const Graph& graph, const InputShapes& inputs, DType dtype, Isa i
   plan.graph = graph;
   plan.types = infer_types(graph, inputs);
   remove_dead(plan.graph);
+  if (gpu) {
+    fuse_geglu(plan.graph);
+    check_graph(plan.graph);
+  }
   fuse_activation(plan.graph);
   check_graph(plan.graph);
   fuse_add(plan.graph, plan.types);

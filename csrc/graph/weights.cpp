@@ -31,34 +31,38 @@ Tensor WeightStore::shaped(std::string_view name, const Shape& shape) const {
 }
 
 std::string WeightStore::matrix_key(const std::string& name, DType dtype,
-                                    const KernelContext& kernels, bool int8_activations) {
+                                    const KernelContext& kernels, WeightForm form) {
   return concat(name, '|', dtype_name(dtype), '|',
                 kernels.device ? kernels.device->id() : isa_name(kernels.isa),
-                int8_activations ? "|int8" : "");
+                form == WeightForm::plain   ? ""
+                : form == WeightForm::gated ? "|gated"
+                                            : "|int8");
 }
 
 bool WeightStore::has_matrix(const std::string& name, DType dtype, const KernelContext& kernels,
-                             bool int8_activations) const {
+                             WeightForm form) const {
   if (const WeightStore* other = elsewhere(name)) {
-    return other->has_matrix(name, dtype, kernels, int8_activations);
+    return other->has_matrix(name, dtype, kernels, form);
   }
   const std::lock_guard lock(mutex_);
-  const auto found = matrices_.find(matrix_key(name, dtype, kernels, int8_activations));
+  const auto found = matrices_.find(matrix_key(name, dtype, kernels, form));
   return found != matrices_.end() && found->second;
 }
 
 PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape, DType dtype,
-                                    const KernelContext& kernels, bool int8_activations) {
+                                    const KernelContext& kernels, WeightForm form) {
   if (WeightStore* other = elsewhere(name)) {
-    return other->matrix(name, shape, dtype, kernels, int8_activations);
+    return other->matrix(name, shape, dtype, kernels, form);
   }
   const std::lock_guard lock(mutex_);
-  PackedWeightPtr& packed = matrices_[matrix_key(name, dtype, kernels, int8_activations)];
+  PackedWeightPtr& packed = matrices_[matrix_key(name, dtype, kernels, form)];
   if (!packed) {
     const Tensor tensor = shaped(name, shape);
     const bool taps = shape.size() == 4 && shape[2] * shape[3] > 1;
     packed = taps ? pack_conv2d_weight(tensor, dtype, kernels)
-                  : pack_weight(tensor, dtype, kernels, int8_activations);
+             : form == WeightForm::gated
+                 ? pack_gated_weight(tensor, dtype, kernels)
+                 : pack_weight(tensor, dtype, kernels, form == WeightForm::int8_activations);
     if (type_info(tensor.type).block_size == 1 && !packed->source.data) tensor.release();
   }
   return packed;

@@ -13,6 +13,13 @@
 
 namespace sdcore {
 
+// How a product reads its matrix.
+enum class WeightForm : uint8_t {
+  plain,
+  int8_activations,  // its other side may be rounded to 8 bits
+  gated,             // see Epilogue
+};
+
 class WeightStore {
  public:
   using Tensors = std::map<std::string, Tensor, std::less<>>;
@@ -26,10 +33,10 @@ class WeightStore {
   Tensors tensors() const;
 
   PackedWeightPtr matrix(const std::string& name, const Shape& shape, DType dtype,
-                         const KernelContext& kernels, bool int8_activations = false);
+                         const KernelContext& kernels, WeightForm form = WeightForm::plain);
   // Whether that is prepared.
   bool has_matrix(const std::string& name, DType dtype, const KernelContext& kernels,
-                  bool int8_activations = false) const;
+                  WeightForm form = WeightForm::plain) const;
   // As float32, here or on the device.
   const float* vector(const std::string& name, const Shape& shape, gpu::Device* device = nullptr);
   // As stored; on a device as float32, or as bf16 for activations of that type.
@@ -42,7 +49,7 @@ class WeightStore {
 
  private:
   static std::string matrix_key(const std::string& name, DType dtype, const KernelContext& kernels,
-                                bool int8_activations);
+                                WeightForm form);
   // A copy on the device, as f32 or bf16.
   const Tensor& uploaded(const std::string& name, const Shape& shape, DType dtype,
                          gpu::Device& device);

@@ -32,8 +32,9 @@ WeightNeeds weight_needs(const Plan& plan, const WeightStore& weights, DType dty
         needs.others += kernels.device->footprint(bytes);
         continue;
       }
-      const bool integers = node.op == &op_linear && allows_int8_activations(node.attrs);
-      if (weights.has_matrix(value.name, dtype, kernels, integers)) continue;
+      const WeightForm form =
+          node.op == &op_linear ? linear_form(node.attrs, node.fused) : WeightForm::plain;
+      if (weights.has_matrix(value.name, dtype, kernels, form)) continue;
       add_matrix(needs, weights.shaped(value.name, value.shape), dtype, *kernels.device);
     }
   }

@@ -57,6 +57,7 @@ class Graph:
         shapes: Mapping[str, Sequence[int]],
         dtype: str = "f32",
         isa: str | None = None,
+        device: str = "cpu",
     ) -> dict[str, Any]: ...
     @property
     def weights(self) -> dict[str, _Shape]: ...

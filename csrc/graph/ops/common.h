@@ -31,12 +31,14 @@ inline void require_channels(const char* op, const char* input, const TensorType
 struct EpilogueSlots {
   explicit EpilogueSlots(const Lowering& lowering, size_t bias_input)
       : bias(lowering.vector(bias_input)),
+        gated(lowering.fused().gated),
         image_bias(lowering.image_bias_slot()),
         activation(lowering.fused().activation),
         residual(lowering.residual_slot()) {}
 
   Epilogue resolve(const View* views) const {
     Epilogue epilogue;
+    epilogue.gated = gated;
     epilogue.bias = bias;
     epilogue.activation = activation;
     if (image_bias != kAbsent) epilogue.image_bias = views[image_bias];
@@ -45,6 +47,7 @@ struct EpilogueSlots {
   }
 
   const float* bias;
+  bool gated;
   int image_bias;
   Activation activation;
   int residual;

@@ -26,14 +26,22 @@ TensorType infer(const Node&, std::span<const TensorType> in) {
 }
 
 Step lower(const Lowering& l) {
-  return [weight = l.matrix(1, allows_int8_activations(l.attrs())), epilogue = EpilogueSlots(l, 2),
-          in = l.slot(0), out = l.output_slot()](const Run& run) {
-    linear({run.views[in], run.views[out], weight, epilogue.resolve(run.views)}, run.kernels);
+  return [weight = l.matrix(1, linear_form(l.attrs(), l.fused())), epilogue = EpilogueSlots(l, 2),
+          in = l.slot(0), out = l.output_slot(), scratch = l.workspace_offset()](const Run& run) {
+    linear(
+        {run.views[in], run.views[out], weight, epilogue.resolve(run.views), run.arena + scratch},
+        run.kernels);
   };
 }
 
+size_t workspace(const Lowering& l) {
+  return linear_workspace(l.view(0), l.output(), l.weight_shape(1)[0], l.kernels());
+}
+
 double flops(const Node&, std::span<const TensorType> in, const TensorType& out) {
-  return 2.0 * static_cast<double>(element_count(out.shape)) * static_cast<double>(in[1].shape[1]);
+  // Of gated ones the output has half of the sums.
+  const double rows = static_cast<double>(element_count(out.shape) / out.shape.back());
+  return 2.0 * rows * static_cast<double>(element_count(in[1].shape));
 }
 
 }  // namespace
@@ -42,11 +50,17 @@ bool allows_int8_activations(const Attrs& attrs) {
   return read_attrs<LinearAttrs>("linear", attrs).int8_activations;
 }
 
+WeightForm linear_form(const Attrs& attrs, const Fused& fused) {
+  if (fused.gated) return WeightForm::gated;
+  return allows_int8_activations(attrs) ? WeightForm::int8_activations : WeightForm::plain;
+}
+
 const Op op_linear = {
     .name = "linear",
     .inputs = {{"x"}, {"weight", Op::Input::weight}, {"bias", Op::Input::optional_weight}},
     .check = [](const Attrs& attrs) { check_attrs<LinearAttrs>("linear", attrs); },
     .infer = infer,
+    .workspace = workspace,
     .lower = lower,
     .fuses_activation = true,
     .fuses_add = true,

@@ -2,10 +2,13 @@
 #pragma once
 
 #include "graph/graph.h"
+#include "graph/weights.h"
 
 namespace sdcore {
 
 // Whether the network bears this layer's input in 8 bits.
 bool allows_int8_activations(const Attrs& attrs);
+// How it reads its matrix.
+WeightForm linear_form(const Attrs& attrs, const Fused& fused);
 
 }  // namespace sdcore

@@ -13,6 +13,10 @@ void remove_dead(Graph& graph);
 // Folds an activation into the node before it, where that node's kernel can apply one.
 void fuse_activation(Graph& graph);
 
+// Folds a geglu into the linear layer before it, for devices, whose kernels have both halves of a
+// product at once.
+void fuse_geglu(Graph& graph);
+
 // Folds an addition into the matrix product before it: of a value of the same sizes (a residual) or
 // of one vector an image (the time embedding).
 void fuse_add(Graph& graph, const ValueTypes& types);

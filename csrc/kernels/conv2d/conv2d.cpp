@@ -86,7 +86,10 @@ PackedWeightPtr pack_conv2d_weight(const Tensor& weight, DType dtype,
 bool convolves_integers(Isa isa) { return winograd::multiplies_integers(DType::bf16, isa); }
 
 size_t conv2d_workspace(const Conv2dArgs& args, const KernelContext& context) {
-  if (context.device) return 0;
+  if (context.device) {
+    return gemm::device_workspace(args.in, args.out, int64_t{args.kernel_h} * args.kernel_w,
+                                  args.out.c);
+  }
   if (winograd::suits(args, context.isa)) {
     return winograd::workspace_bytes(args, context.isa);
   }
@@ -105,7 +108,8 @@ void conv2d(const Conv2dArgs& args, const KernelContext& context) {
   const gemm::Window window{args.kernel_h, args.kernel_w, args.stride};
   if (context.device) {
     return gemm::multiply_on_device(args.in, args.out, *args.weight, window,
-                                    {args.pad_top, args.pad_left}, args.epilogue, context);
+                                    {args.pad_top, args.pad_left}, args.epilogue, context,
+                                    args.workspace);
   }
   if (winograd::suits(args, context.isa)) return winograd::conv2d(args, context);
   View in = args.in;

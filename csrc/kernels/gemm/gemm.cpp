@@ -128,8 +128,10 @@ void check(const char* place, const View& in, const View& out, const PackedWeigh
   need(out.dtype != DType::i32, "the output cannot be i32");
   need(in.c == weight->inputs, "the weight has ", weight->inputs, " inputs, got ", in.c,
        " channels");
-  need(out.c == weight->outputs, "the weight has ", weight->outputs, " outputs, got ", out.c,
-       " channels");
+  need(weight->gated == epilogue.gated, "the weight is ", weight->gated ? "" : "not ",
+       "packed for gated products");
+  need(out.c == weight->outputs / (weight->gated ? 2 : 1), "the weight has ", weight->outputs,
+       " outputs, got ", out.c, " channels");
   need(in.n == out.n, "input and output are batches of ", in.n, " and ", out.n);
   const View& r = epilogue.residual;
   need(!r.data || (r.n == out.n && r.h == out.h && r.w == out.w && r.c == out.c),
@@ -189,6 +191,24 @@ PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelConte
   return gemm::pack(weight, dtype, context, int8_activations);
 }
 
+PackedWeightPtr pack_gated_weight(const Tensor& weight, DType dtype, const KernelContext& context) {
+  std::shared_ptr<PackedWeight> w(new PackedWeight, PackedWeightDeleter());
+  w->dtype = dtype;
+  w->gated = true;
+  gemm::set_sizes(weight, *w);
+  w->channels = w->inputs;
+  require(context.device && can_be_gated(w->outputs) && w->kernel == 1, ErrorKind::invalid_argument,
+          "[gemm] a weight of ", w->outputs, " outputs and ", w->kernel,
+          " taps cannot be gated here");
+  gemm::upload(weight, *w, context);
+  return w;
+}
+
+size_t linear_workspace(const View& in, const View& out, int64_t outputs,
+                        const KernelContext& context) {
+  return context.device ? gemm::device_workspace(in, out, 1, outputs) : 0;
+}
+
 void linear(const LinearArgs& args, const KernelContext& context) {
   gemm::check("linear", args.in, args.out, args.weight, args.epilogue, context);
   require(args.weight->kernel == 1, ErrorKind::invalid_argument,
@@ -197,8 +217,8 @@ void linear(const LinearArgs& args, const KernelContext& context) {
           "[linear] input and output have ", args.in.h, " x ", args.in.w, " and ", args.out.h,
           " x ", args.out.w, " pixels");
   if (context.device) {
-    return gemm::multiply_on_device(args.in, args.out, *args.weight, {}, {}, args.epilogue,
-                                    context);
+    return gemm::multiply_on_device(args.in, args.out, *args.weight, {}, {}, args.epilogue, context,
+                                    args.workspace);
   }
   gemm::multiply(args.in, args.out, *args.weight, {}, args.epilogue, context);
 }

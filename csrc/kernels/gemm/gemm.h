@@ -11,9 +11,10 @@
 namespace sdcore {
 
 // What is done to a sum before it is stored, in this order: out = activation(sum + bias +
-// image_bias)
-// + residual.
+// image_bias) + residual. Of gated products, on devices only, the first half of the sums with their
+// bias times gelu of the second half with theirs takes the place of sum + bias.
 struct Epilogue {
+  bool gated = false;
   const float* bias = nullptr;  // [out channels]
   View image_bias;  // [n, 1, 1, out channels], added to every pixel of its image; data may be null
   Activation activation = Activation::none;
@@ -36,6 +37,10 @@ using PackedWeightPtr = std::shared_ptr<const PackedWeight>;
 // to bf16, or where `int8_activations` allows it as 8-bit ones (integer_bits).
 PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelContext& context,
                             bool int8_activations = false);
+// On a device, for gated products.
+PackedWeightPtr pack_gated_weight(const Tensor& weight, DType dtype, const KernelContext& context);
+// Whether a product with so many outputs can be gated there.
+bool can_be_gated(int64_t outputs);
 
 // Bytes that such a weight takes on a device.
 size_t device_bytes(const Tensor& weight, DType dtype);
@@ -45,7 +50,10 @@ struct LinearArgs {
   View out;  // same n, h, w; c = out features; either dtype
   PackedWeightPtr weight;
   Epilogue epilogue;
+  void* workspace = nullptr;  // linear_workspace bytes
 };
+size_t linear_workspace(const View& in, const View& out, int64_t outputs,
+                        const KernelContext& context);
 void linear(const LinearArgs& args, const KernelContext& context);
 
 }  // namespace sdcore

@@ -13,10 +13,19 @@ struct GpuProduct {
   const void* weight = nullptr;
   Type stored = Type::f32;
   int64_t padded_inputs = 0, row_bytes = 0;
+  int64_t columns = 0;  // outputs of the weight
   int kernel_h = 1, kernel_w = 1, stride = 1, pad_top = 0, pad_left = 0;
+  // Parts of every sum that blocks of their own compute, and room for them where there is more than
+  // one: [parts][pixels][columns].
+  int parts = 1;
+  float* partial = nullptr;
   // Its views' data may be null.
   Epilogue epilogue;
 };
+
+// Of a gated weight kGateRun rows of values and as many of their gates take turns, so that one
+// block has both.
+inline constexpr int64_t kGateRun = 8;
 
 // Channels of each tap are filled up with zeros to whole steps of the kernels.
 inline constexpr int64_t kGpuStep = 32;

@@ -63,23 +63,83 @@ __device__ __forceinline__ int64_t input_at(const GpuProduct& p, const Row& row,
   return present ? row.image + y * p.in.stride_h + x * p.in.stride_w + step.channel : 0;
 }
 
-// Adds what the epilogue adds to sums of neighbouring columns and stores them.
+template <int n>
+__device__ __forceinline__ void add(Values<n>& sums, const void* data, DType dtype, int64_t at) {
+  const auto more = load<n>(data, dtype, at);
+  SDCORE_UNROLL
+  for (int i = 0; i < n; ++i) sums.v[i] += more.v[i];
+}
+
+// Adds what the epilogue adds to sums of neighbouring channels, whose bias is in them, and stores
+// them.
+template <int n>
+__device__ __forceinline__ void finish_biased(const GpuProduct& p, const Pixel& pixel, int channel,
+                                              Values<n>& sums) {
+  const Epilogue& e = p.epilogue;
+  if (e.image_bias.data) {
+    add(sums, e.image_bias.data, e.image_bias.dtype, pixel.n * e.image_bias.stride_n + channel);
+  }
+  activate(e.activation, sums);
+  if (e.residual.data) {
+    add(sums, e.residual.data, e.residual.dtype, element(e.residual, pixel) + channel);
+  }
+  store<n>(p.out.data, p.out.dtype, element(p.out, pixel) + channel, sums);
+}
+
 template <int n>
 __device__ __forceinline__ void finish(const GpuProduct& p, const Pixel& pixel, int column,
                                        Values<n> sums) {
-  const auto add = [&](const void* data, DType dtype, int64_t at) {
-    const auto more = load<n>(data, dtype, at);
-    SDCORE_UNROLL
-    for (int i = 0; i < n; ++i) sums.v[i] += more.v[i];
-  };
-  const Epilogue& e = p.epilogue;
-  if (e.bias) add(e.bias, DType::f32, column);
-  if (e.image_bias.data) {
-    add(e.image_bias.data, e.image_bias.dtype, pixel.n * e.image_bias.stride_n + column);
+  if (p.epilogue.bias) add(sums, p.epilogue.bias, DType::f32, column);
+  finish_biased(p, pixel, column, sums);
+}
+
+// The same for values at `column` and their gates, which are kGateRun columns further.
+template <int n>
+__device__ __forceinline__ void finish_gated(const GpuProduct& p, const Pixel& pixel, int column,
+                                             Values<n> sums, Values<n> gates) {
+  constexpr int kRun = static_cast<int>(kGateRun);
+  const int channel = column / (2 * kRun) * kRun + column % kRun;
+  if (p.epilogue.bias) {
+    add(sums, p.epilogue.bias, DType::f32, channel);
+    add(gates, p.epilogue.bias, DType::f32, p.out.c + channel);
   }
-  activate(e.activation, sums);
-  if (e.residual.data) add(e.residual.data, e.residual.dtype, element(e.residual, pixel) + column);
-  store<n>(p.out.data, p.out.dtype, element(p.out, pixel) + column, sums);
+  SDCORE_UNROLL
+  for (int i = 0; i < n; ++i) sums.v[i] *= activate(Activation::gelu, gates.v[i]);
+  finish_biased(p, pixel, channel, sums);
+}
+
+// A vector of sums at a column of a row, or a part of it.
+__device__ __forceinline__ void finish_vector(const GpuProduct& p, const Pixel& pixel, int column,
+                                              const float* from, bool whole_vectors) {
+  const bool gated = p.epilogue.gated;
+  if (gated && column % (2 * kVector) != 0) return;  // gates, which their values take with them
+  if (whole_vectors) {
+    const auto sums = load<kVector>(from, DType::f32, 0);
+    if (gated) {
+      finish_gated(p, pixel, column, sums, load<kVector>(from, DType::f32, kVector));
+    } else {
+      finish(p, pixel, column, sums);
+    }
+    return;
+  }
+  for (int k = 0; k < kVector && column + k < p.columns; ++k) {
+    const auto sum = load<1>(from, DType::f32, k);
+    if (gated) {
+      finish_gated(p, pixel, column + k, sum, load<1>(from, DType::f32, kVector + k));
+    } else {
+      finish(p, pixel, column + k, sum);
+    }
+  }
+}
+
+// Sums of one part to where all parts are added up.
+__device__ __forceinline__ void keep_part(const GpuProduct& p, uint32_t row, uint32_t rows,
+                                          int column, const float* from) {
+  const int64_t at = (static_cast<int64_t>(blockIdx.z) * rows + row) * p.columns + column;
+  if (p.columns % kVector == 0) {
+    return store<kVector>(p.partial, DType::f32, at, load<kVector>(from, DType::f32, 0));
+  }
+  for (int k = 0; k < kVector && column + k < p.columns; ++k) p.partial[at + k] = from[k];
 }
 
 // A tile of sums in shared memory to its place, by all threads of the block.
@@ -91,18 +151,53 @@ __device__ __forceinline__ void finish_tile(const GpuProduct& p, const float* su
   for (int i = static_cast<int>(threadIdx.x); i < tile_rows * kEach; i += threads) {
     const uint32_t row = first_row + static_cast<uint32_t>(i / kEach);
     const int column = first_column + i % kEach * kVector;
-    if (row >= rows || column >= p.out.c) continue;
-    const Pixel pixel =
-        pixel_at(row, static_cast<uint32_t>(p.out.h), static_cast<uint32_t>(p.out.w));
+    if (row >= rows || column >= p.columns) continue;
     const float* from = sums + i / kEach * pitch + i % kEach * kVector;
-    if (whole_vectors) {
-      finish(p, pixel, column, load<kVector>(from, DType::f32, 0));
+    if (p.parts > 1) {
+      keep_part(p, row, rows, column, from);
       continue;
     }
-    for (int k = 0; k < kVector && column + k < p.out.c; ++k) {
-      finish(p, pixel, column + k, load<1>(from, DType::f32, k));
+    const Pixel pixel =
+        pixel_at(row, static_cast<uint32_t>(p.out.h), static_cast<uint32_t>(p.out.w));
+    finish_vector(p, pixel, column, from, whole_vectors);
+  }
+}
+
+// The parts of a vector of columns, first to last, so that a sum is the same whatever runs when.
+__device__ __forceinline__ Values<kVector> sum_of_parts(const GpuProduct& p, uint32_t row,
+                                                        uint32_t rows, int column) {
+  Values<kVector> sums = {};
+  for (int part = 0; part < p.parts; ++part) {
+    const int64_t at = (static_cast<int64_t>(part) * rows + row) * p.columns + column;
+    if (p.columns % kVector == 0) {
+      add(sums, p.partial, DType::f32, at);
+      continue;
+    }
+    SDCORE_UNROLL
+    for (int k = 0; k < kVector; ++k) {
+      if (column + k < p.columns) sums.v[k] += p.partial[at + k];
     }
   }
+  return sums;
+}
+
+// A thread takes a vector of columns, and with values that of their gates.
+constexpr int kAddThreads = 256;
+
+__global__ void __launch_bounds__(kAddThreads)
+    add_parts_kernel(GpuProduct p, uint32_t rows, uint32_t count, bool whole_output) {
+  const uint32_t index = blockIdx.x * kAddThreads + threadIdx.x;
+  if (index >= count) return;
+  float* own = reinterpret_cast<float*>(gpu::shared_memory()) + threadIdx.x * 2 * kVector;
+  const int width = p.epilogue.gated ? 2 * kVector : kVector;
+  const auto vectors = static_cast<uint32_t>((p.columns + width - 1) / width);
+  const uint32_t row = index / vectors;
+  const int column = static_cast<int>(index % vectors) * width;
+  for (int i = 0; i < width; i += kVector) {
+    store<kVector>(own + i, DType::f32, 0, sum_of_parts(p, row, rows, column + i));
+  }
+  const Pixel pixel = pixel_at(row, static_cast<uint32_t>(p.out.h), static_cast<uint32_t>(p.out.w));
+  finish_vector(p, pixel, column, own, whole_output);
 }
 
 // Eight numbers of a row of the input into shared memory.
@@ -129,7 +224,7 @@ struct Dense {
     const int64_t column = step.tap * p.padded_inputs + step.channel;
     for (int i = static_cast<int>(threadIdx.x); i < T::kColumns * 4; i += T::kThreads) {
       const int output = first + i / 4;
-      const bool present = output < p.out.c;
+      const bool present = output < p.columns;
       const auto* from = static_cast<const bf16*>(p.weight) +
                          (present ? output * pitch + column + i % 4 * kVector : 0);
       gpu::copy_async(to + i / 4 * kPitch + i % 4 * kVector, from, present);
@@ -145,7 +240,7 @@ struct Blocks {
     for (int i = static_cast<int>(threadIdx.x); i < T::kColumns * 2; i += T::kThreads) {
       const int output = first + i / 2;
       float numbers[16] = {};
-      if (output < p.out.c) {
+      if (output < p.columns) {
         const auto* row = static_cast<const uint8_t*>(p.weight) + output * p.row_bytes;
         Format::unpack(row, step.channel + i % 2 * 16, numbers);
       }
@@ -171,7 +266,10 @@ __global__ void __launch_bounds__(T::kThreads)
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   const uint32_t first_row = blockIdx.x * T::kRows;
   const int first_column = static_cast<int>(blockIdx.y) * T::kColumns;
-  const int steps = step_count(p);
+  // This block's part of the sum.
+  const int all_steps = step_count(p), each = (all_steps + p.parts - 1) / p.parts;
+  const int first_step = static_cast<int>(blockIdx.z) * each;
+  const int steps = (all_steps - first_step < each ? all_steps - first_step : each);
 
   Row mine[kFetches];
   SDCORE_UNROLL
@@ -179,7 +277,7 @@ __global__ void __launch_bounds__(T::kThreads)
     mine[i] = row_at(p, first_row + static_cast<uint32_t>((thread + i * T::kThreads) / 4), rows);
   }
   const auto fetch = [&](int index) {
-    const Step step = step_at(p, index);
+    const Step step = step_at(p, first_step + index);
     bf16* input = shared + index % T::kStages * kStage;
     SDCORE_UNROLL
     for (int i = 0; i < kFetches; ++i) {
@@ -254,20 +352,29 @@ bool has_whole_output(const GpuProduct& p) {
          (!image_bias.data || is_vectorized(image_bias));
 }
 
+void add_parts(const GpuProduct& p, int64_t rows, gpu::Device& device) {
+  const int64_t count = rows * blocks_of(p.columns, p.epilogue.gated ? 2 * kVector : kVector);
+  launch(device, add_parts_kernel, gpu::dim3(static_cast<uint32_t>(blocks_of(count, kAddThreads))),
+         kAddThreads, kAddThreads * 2 * kVector * sizeof(float), p, static_cast<uint32_t>(rows),
+         static_cast<uint32_t>(count), has_whole_output(p));
+}
+
 template <class T, class Weights, bool whole_vectors>
 void launch_tile(const GpuProduct& p, int64_t rows, gpu::Device& device) {
   constexpr size_t tiles = T::kStages * (T::kRows + T::kColumns) * kPitch * sizeof(bf16);
   constexpr size_t sums = T::kRows * T::kSumPitch * sizeof(float);
   const gpu::dim3 grid(static_cast<uint32_t>(blocks_of(rows, T::kRows)),
-                       static_cast<uint32_t>(blocks_of(p.out.c, T::kColumns)));
+                       static_cast<uint32_t>(blocks_of(p.columns, T::kColumns)),
+                       static_cast<uint32_t>(p.parts));
   launch(device, tensor_core_kernel<T, Weights, whole_vectors>, grid, T::kThreads,
          tiles > sums ? tiles : sums, p, static_cast<uint32_t>(rows), has_whole_output(p));
+  if (p.parts > 1) add_parts(p, rows, device);
 }
 
 template <class Weights>
 void multiply_tiles(const GpuProduct& p, int64_t rows, gpu::Device& device) {
   // The order of every sum is the same in both tiles, so a batch does not change a picture.
-  const int64_t wide = blocks_of(rows, WideTile::kRows) * blocks_of(p.out.c, WideTile::kColumns);
+  const int64_t wide = blocks_of(rows, WideTile::kRows) * blocks_of(p.columns, WideTile::kColumns);
   if (!is_vectorized(p.in)) return launch_tile<NarrowTile, Weights, false>(p, rows, device);
   if (wide < kFewTiles) return launch_tile<NarrowTile, Weights, true>(p, rows, device);
   launch_tile<WideTile, Weights, true>(p, rows, device);
@@ -299,7 +406,7 @@ __global__ void __launch_bounds__(kPlainThreads)
       const int k = thread % 4 * 4 + i;
       input[k * kPlainPitch + thread / 4] = present && step.channel + k < p.in.c ? from[k] : 0.0f;
       weight[k * kPlainPitch + thread / 4] =
-          output < p.out.c
+          output < p.columns
               ? static_cast<const float*>(
                     p.weight)[output * pitch + step.tap * p.padded_inputs + step.channel + k]
               : 0.0f;
@@ -332,7 +439,7 @@ __global__ void __launch_bounds__(kPlainThreads)
 
 void multiply_plainly(const GpuProduct& p, int64_t rows, gpu::Device& device) {
   const gpu::dim3 grid(static_cast<uint32_t>(blocks_of(rows, kPlainTile)),
-                       static_cast<uint32_t>(blocks_of(p.out.c, kPlainTile)));
+                       static_cast<uint32_t>(blocks_of(p.columns, kPlainTile)));
   constexpr size_t shared = kPlainTile * kPlainPitch * sizeof(float);  // of the sums, the larger
   launch(device, plain_kernel, grid, kPlainThreads, shared, p, static_cast<uint32_t>(rows),
          has_whole_output(p));

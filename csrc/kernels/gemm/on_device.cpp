@@ -24,7 +24,7 @@ void turn(const float* row, const PackedWeight& w, Convert convert, To* to) {
 }
 
 // The rows [begin, end), whose blocks may cross from one row into the next, ready for the device.
-void prepare(const Tensor& weight, const PackedWeight& w, int64_t begin, int64_t end,
+void convert(const Tensor& weight, const PackedWeight& w, int64_t begin, int64_t end,
              std::vector<float>& values, std::byte* to) {
   const int64_t row = w.inputs * w.kernel, block = type_info(weight.type).block_size;
   const int64_t first = begin * row / block * block;
@@ -54,33 +54,56 @@ Type stored_type(const Tensor& weight, const PackedWeight& w) {
 }
 
 bool lies_as_wanted(const Tensor& weight, const PackedWeight& w) {
+  if (w.gated) return false;
   return keeps_blocks(weight, w) ||
          (weight.type == stored_type(weight, w) && w.kernel == 1 && w.inputs == padded_inputs(w));
 }
 
-int64_t dense_row_bytes(const PackedWeight& w) {
+int64_t row_bytes(const Tensor& weight, const PackedWeight& w) {
+  if (keeps_blocks(weight, w)) return weight.bytes() / w.outputs;
   return padded_inputs(w) * w.kernel * dtype_size(w.dtype);
+}
+
+// The row of the weight that a row on the device is.
+int64_t source_row(const PackedWeight& w, int64_t row) {
+  const int64_t run = row / kGateRun, half = run % 2 * (w.outputs / 2);
+  return half + run / 2 * kGateRun + row % kGateRun;
+}
+
+void prepare(const Tensor& weight, const PackedWeight& w, int64_t begin, int64_t end,
+             std::vector<float>& values, std::byte* to) {
+  if (!w.gated) return convert(weight, w, begin, end, values, to);
+  const int64_t bytes = row_bytes(weight, w);
+  for (int64_t row = begin; row < end; ++row, to += bytes) {
+    const int64_t from = source_row(w, row);
+    if (keeps_blocks(weight, w)) {
+      std::memcpy(to, static_cast<const std::byte*>(weight.data) + from * bytes,
+                  static_cast<size_t>(bytes));
+    } else {
+      convert(weight, w, from, from + 1, values, to);
+    }
+  }
 }
 
 // Calls take(offset, data, bytes) for pieces of a weight that does not lie as it is wanted, some
 // rows at a time: a program that puts a model onto a GPU may have less memory than that.
 template <class Take>
 void for_pieces(const Tensor& weight, const PackedWeight& w, ThreadPool& pool, Take take) {
-  const int64_t row_bytes = dense_row_bytes(w);
-  const int64_t piece = std::max<int64_t>(1, (int64_t{4} << 20) / row_bytes);
+  const int64_t bytes = row_bytes(weight, w);
+  const int64_t piece = std::max<int64_t>(1, (int64_t{4} << 20) / bytes);
   const int64_t pieces = (w.outputs + piece - 1) / piece;
   const int64_t together = pool.size();
   std::vector<std::vector<float>> values(static_cast<size_t>(together));
-  Buffer staged(static_cast<size_t>(together * piece * row_bytes));
+  Buffer staged(static_cast<size_t>(together * piece * bytes));
   for (int64_t first = 0; first < pieces; first += together) {
     const int64_t count = std::min(together, pieces - first);
     pool.parallel_for(count, [&](int64_t i, int thread) {
       const int64_t begin = (first + i) * piece;
       prepare(weight, w, begin, std::min(w.outputs, begin + piece),
-              values[static_cast<size_t>(thread)], staged.data() + i * piece * row_bytes);
+              values[static_cast<size_t>(thread)], staged.data() + i * piece * bytes);
     });
     const int64_t begin = first * piece, end = std::min(w.outputs, (first + count) * piece);
-    take(begin * row_bytes, staged.data(), static_cast<size_t>((end - begin) * row_bytes));
+    take(begin * bytes, staged.data(), static_cast<size_t>((end - begin) * bytes));
   }
 }
 
@@ -115,8 +138,7 @@ void keep_for_streaming(const Tensor& weight, PackedWeight& w, size_t bytes,
 }  // namespace
 
 size_t bytes_on_device(const Tensor& weight, const PackedWeight& w) {
-  if (keeps_blocks(weight, w)) return static_cast<size_t>(weight.bytes());
-  return static_cast<size_t>(dense_row_bytes(w) * w.outputs);
+  return static_cast<size_t>(row_bytes(weight, w) * w.outputs);
 }
 
 void upload(const Tensor& weight, PackedWeight& w, const KernelContext& context) {
@@ -132,9 +154,36 @@ void upload(const Tensor& weight, PackedWeight& w, const KernelContext& context)
   }
 }
 
+namespace {
+
+// Tuning points: blocks that give a large GPU work, steps that are worth a block of its own, and
+// the most parts of a sum.
+constexpr int64_t kWantedBlocks = 128, kLeastSteps = 8, kMostParts = 16;
+
+// How many parts sums are split into. One image decides and not the batch, which must not change a
+// picture; the plain kernel has none.
+int parts_of(const View& in, const View& out, int64_t taps, int64_t outputs) {
+  constexpr int64_t kTile = 64;
+  const auto blocks = [](int64_t count, int64_t size) { return (count + size - 1) / size; };
+  const int64_t tiles = blocks(out.h * out.w, kTile) * blocks(outputs, kTile);
+  const int64_t steps = blocks(in.c, kGpuStep) * taps;
+  if (in.dtype != DType::bf16 || tiles == 0) return 1;
+  const int64_t parts = std::min({kWantedBlocks / tiles, steps / kLeastSteps, kMostParts});
+  if (parts <= 1) return 1;
+  return static_cast<int>(blocks(steps, blocks(steps, parts)));  // none is empty
+}
+
+}  // namespace
+
+size_t device_workspace(const View& in, const View& out, int64_t taps, int64_t outputs) {
+  const int parts = parts_of(in, out, taps, outputs);
+  if (parts == 1) return 0;
+  return align_up(static_cast<size_t>(parts * out.pixels() * outputs) * sizeof(float));
+}
+
 void multiply_on_device(const View& in, const View& out, const PackedWeight& weight,
                         const Window& window, const Padding& padding, const Epilogue& epilogue,
-                        const KernelContext& context) {
+                        const KernelContext& context, void* workspace) {
   GpuProduct product;
   product.in = in;
   product.out = out;
@@ -149,7 +198,18 @@ void multiply_on_device(const View& in, const View& out, const PackedWeight& wei
   product.pad_top = padding.top;
   product.pad_left = padding.left;
   product.epilogue = epilogue;
+  product.columns = weight.outputs;
+  product.parts = parts_of(in, out, weight.kernel, weight.outputs);
+  product.partial = static_cast<float*>(workspace);
+  require(product.parts == 1 || workspace, ErrorKind::internal, "[gemm] no workspace for sums in ",
+          product.parts, " parts");
   gpu_kernel(*context.device).multiply(product, *context.device);
 }
 
 }  // namespace sdcore::gemm
+
+namespace sdcore {
+
+bool can_be_gated(int64_t outputs) { return outputs % (2 * gemm::kGateRun) == 0; }
+
+}  // namespace sdcore

@@ -19,6 +19,7 @@ struct PackedWeight {
   int64_t channels = 0, taps = 1;
   Type stored = Type::f32;  // of the panels; of `source` where there are none
   bool gathered = false;
+  bool gated = false;  // on a device: values and gates take turns, kGateRun rows each
   Tensor source;
   Buffer panels;
   std::vector<float> norms;        // of a convolution: winograd::weight_norms
@@ -58,7 +59,9 @@ struct Padding {
 };
 void multiply_on_device(const View& in, const View& out, const PackedWeight& weight,
                         const Window& window, const Padding& padding, const Epilogue& epilogue,
-                        const KernelContext& context);
+                        const KernelContext& context, void* workspace);
+// Bytes that this wants, with so many taps and outputs of the weight.
+size_t device_workspace(const View& in, const View& out, int64_t taps, int64_t outputs);
 // Fills what a weight on a device needs, from `weight`, and puts it there if the budget has room.
 void upload(const Tensor& weight, PackedWeight& packed, const KernelContext& context);
 

@@ -79,7 +79,7 @@ def plan_memory(pipe: DiffusionPipeline, width: int, height: int) -> MemoryPlan:
     return MemoryPlan(
         weights={name: _weights(part) for name, part in parts.items()},
         arenas={
-            name: int(graph.plan(shapes, parts[name].networks[0].dtype)["arena_bytes"])
+            name: _arena(graph, shapes, parts[name].networks[0])
             for name, (graph, shapes) in graphs.items()
             if name in parts
         },
@@ -158,7 +158,12 @@ def fits(network: _core.Network, shapes: Mapping[str, Sequence[int]]) -> bool:
     if room is None:
         return True
     weights = weight_bytes(network.graph, network.tensors, network.dtype)
-    return weights + int(network.graph.plan(shapes, network.dtype)["arena_bytes"]) < room
+    return weights + _arena(network.graph, shapes, network) < room
+
+
+def _arena(graph: _core.Graph, shapes: Mapping[str, Sequence[int]], network: _core.Network) -> int:
+    """Bytes that a graph runs in where and as the network does."""
+    return int(graph.plan(shapes, network.dtype, device=network.device)["arena_bytes"])
 
 
 def _room(device: str) -> int | None:
