@@ -135,7 +135,10 @@ def test_flags_reach_the_pipeline(pipe, words, expected):
 def test_model_options_reach_the_pipeline(pipe):
     assert txt2img("x", "--dtype", "f32", "--type", "q8_0", "-t", 3, "--vae", "v.safetensors") == 0
     options = {"device": "cpu", "dtype": "f32", "threads": 3, "quantize": "q8_0"}
-    assert pipe.opened == [("model.gguf", {**options, "vae": "v.safetensors"})]
+    more = {"stream_weights": None, "vae": "v.safetensors"}
+    assert pipe.opened == [("model.gguf", {**options, **more})]
+    assert txt2img("x", "--stream-weights", "-o", "y.png") == 0
+    assert pipe.opened[1][1]["stream_weights"] is True
 
 
 @pytest.mark.parametrize("name", ["ddpm", "DDPM", "DDPMScheduler"])
