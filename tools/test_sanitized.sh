@@ -15,11 +15,19 @@ rm -rf "$build/site"
 cp -r python "$build/site"
 rm -f "$build"/site/sdcore/_core.*.so
 cmake --install "$build" --prefix "$build/site" > /dev/null
+# An editable install would be found before PYTHONPATH is looked at.
+cat > "$build/site/sitecustomize.py" << 'PYTHON'
+import sys
+
+sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuildRedirectingFinder"]
+PYTHON
 
 runtimes=()
 for library in asan ubsan stdc++; do
   runtimes+=("$("$cxx" -print-file-name="lib$library.so")")
 done
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
-export PYTHONPATH=$build/site LD_PRELOAD="${runtimes[*]}"
+export PYTHONPATH=$PWD/$build/site LD_PRELOAD="${runtimes[*]}"
+python -c 'import sys, sdcore; sys.exit("build-sanitize" not in sdcore._core.__file__)' ||
+  { echo "error: python imports another sdcore than $build/site's" >&2; exit 1; }
 exec python -m pytest "$@"
