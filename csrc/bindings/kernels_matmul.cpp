@@ -300,16 +300,12 @@ double bench_conv2d(std::array<int64_t, 4> shape, int64_t outputs, int kernel, i
   in.h = h;
   in.w = w;
   in.halo = pad;
-  Conv2dArgs args{in,
-                  dense_view(output.data(), type, n, oh, ow, outputs),
-                  {},
-                  kernel,
-                  kernel,
-                  stride,
-                  pad,
-                  pad,
-                  {reinterpret_cast<const float*>(bias.data()), {}, {}, {}},
-                  nullptr};
+  Conv2dArgs args{in,     dense_view(output.data(), type, n, oh, ow, outputs),
+                  {},     kernel,
+                  kernel, stride,
+                  pad,    pad,
+                  {},     nullptr};
+  args.epilogue.bias = reinterpret_cast<const float*>(bias.data());
   const Buffer workspace(conv2d_workspace(args, machine.context));
   args.workspace = workspace.data();
   return fastest(repeats, machine.context, [&](int i) {
@@ -332,7 +328,8 @@ double bench_linear(int64_t tokens, int64_t inputs, int64_t outputs, const std::
   LinearArgs args{dense_view(input.data(), type, 1, 1, tokens, inputs),
                   dense_view(output.data(), type, 1, 1, tokens, outputs),
                   {},
-                  {reinterpret_cast<const float*>(bias.data()), {}, {}, {}}};
+                  {}};
+  args.epilogue.bias = reinterpret_cast<const float*>(bias.data());
   return fastest(repeats, machine.context, [&](int i) {
     args.weight = weights[static_cast<size_t>(i % copies)];
     linear(args, machine.context);

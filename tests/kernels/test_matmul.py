@@ -429,3 +429,10 @@ def test_wrong_sizes_are_named(arguments: tuple[Array, Array], message: str) -> 
 def test_nothing_in_nothing_out(isa: str, dtype: str) -> None:
     out = kernels.linear(np.zeros((0, 8)), np.zeros((4, 8)), dtype=dtype, isa=isa)
     assert out.shape == (0, 4)
+
+
+def test_what_the_benchmark_calls_runs(isa: str, dtype: str) -> None:
+    common: dict[str, Any] = {"dtype": dtype, "isa": isa, "threads": 1, "repeats": 1}
+    assert kernels.bench_conv2d((1, 8, 8, 32), 16, 3, 1, **common) > 0
+    assert kernels.bench_linear(3, 64, 16, **common) > 0
+    assert kernels.bench_pack((16, 32, 3, 3), **common) > 0
