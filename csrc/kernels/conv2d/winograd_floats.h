@@ -49,17 +49,8 @@ struct Floats {
       const T* row = Move::template weights_of<T>(Move::panel_of(job, number), c);
       float* out = to + (c - begin) * panel;
       for (int64_t j = 0; j < panel; j += V::width) {
-        F columns[kPatch][3];
-        Move::move_weight_columns([&](int64_t at) { return V::load(row + at + j); }, columns);
-#pragma GCC unroll 6
-        for (int64_t y = 0; y < kPatch; ++y) {
-          F moved[kPatch];
-          Axis<V>::move_weight(columns[y], moved);
-#pragma GCC unroll 6
-          for (int64_t x = 0; x < kPatch; ++x) {
-            V::store(out + (y * kPatch + x) * stride + j, moved[x]);
-          }
-        }
+        Move::move_weight([&](int64_t at) { return V::load(row + at + j); },
+                          [&](int64_t point, F x) { V::store(out + point * stride + j, x); });
       }
     }
   }

@@ -36,6 +36,13 @@ struct Integers {
   // Channels c and c + width are a pair, in groups of both.
   static constexpr int64_t width = V::width, both = 2 * width;
 
+  // Of sums of squares at the points, lane by lane.
+  SDCORE_SIMD F largest(const F (&squares)[kPoints]) {
+    F most = squares[0];
+    for (int64_t point = 1; point < kPoints; ++point) most = V::larger(most, squares[point]);
+    return most;
+  }
+
   // ---- patches: [point][tile][channel] ----
 
   static void move_patch(const Job& job, int64_t tile) {
@@ -84,9 +91,7 @@ struct Integers {
       const int64_t n = c < count ? count - c : 0;
       Move::move_patch(from, c, [n](const bf16* p) { return V::load_n(p, n); }, put);
     }
-    F most = squares[0];
-    for (int64_t point = 1; point < kPoints; ++point) most = V::larger(most, squares[point]);
-    return most;
+    return largest(squares);
   }
 
   // ---- weights: [point][pair of channels][output][2] ----
@@ -108,20 +113,10 @@ struct Integers {
     F squares[kPoints] = {};
     for (int64_t c = begin; c < end; ++c) {
       const bf16* row = Move::template weights_of<bf16>(of_panel, c) + j;
-      F columns[kPatch][3];
-      Move::move_weight_columns([&](int64_t at) { return V::load(row + at); }, columns);
-      for (int64_t y = 0; y < kPatch; ++y) {
-        F moved[kPatch];
-        Axis<V>::move_weight(columns[y], moved);
-        for (int64_t x = 0; x < kPatch; ++x) {
-          F& sum = squares[y * kPatch + x];
-          sum = V::fma(moved[x], moved[x], sum);
-        }
-      }
+      Move::move_weight([&](int64_t at) { return V::load(row + at); },
+                        [&](int64_t point, F x) { squares[point] = V::fma(x, x, squares[point]); });
     }
-    F most = squares[0];
-    for (int64_t point = 1; point < kPoints; ++point) most = V::larger(most, squares[point]);
-    return most;
+    return largest(squares);
   }
 
   static void move_weights(const Job& job, int64_t number, int64_t begin, int64_t count,

@@ -157,6 +157,20 @@ struct Moves {
     }
   }
 
+  // A vector of outputs' weights of one channel; `put` takes a point and its vector.
+  template <class Load, class Put>
+  SDCORE_SIMD void move_weight(Load load, Put put) {
+    F columns[kPatch][3];
+    move_weight_columns(load, columns);
+#pragma GCC unroll 6
+    for (int64_t y = 0; y < kPatch; ++y) {
+      F moved[kPatch];
+      Axis<V>::move_weight(columns[y], moved);
+#pragma GCC unroll 6
+      for (int64_t x = 0; x < kPatch; ++x) put(y * kPatch + x, moved[x]);
+    }
+  }
+
   // A tile's sums at the points, `stride` apart, to [pixel][output]; each output times its scale.
   template <class Scale>
   static void move_back(const float* sums, int64_t stride, float* outputs, Scale scale) {
