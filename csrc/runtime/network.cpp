@@ -23,9 +23,10 @@ DType auto_dtype(const Graph& graph, const WeightTypes& types, Isa isa, bool on_
       const Shape& weight = graph.value(node.inputs[1]).shape;
       return weight[2] == 3 && weight[3] == 3;
     }
-    if (node.op != &op_linear || !allows_int8_activations(node.attrs)) return false;
+    if (node.op != &op_linear) return false;
     const auto type = types.find(graph.value(node.inputs[1]).name);
-    return type != types.end() && integer_bits(type->second, isa, true) == 8;
+    return type != types.end() &&
+           integer_bits(type->second, isa, allows_int8_activations(node.attrs)) > 0;
   };
   const bool bf16 = on_device || isa == Isa::amx || std::ranges::any_of(graph.nodes, in_integers);
   return bf16 ? DType::bf16 : DType::f32;

@@ -26,8 +26,8 @@ struct NetworkOptions {
 };
 
 // What a graph's activations are best held in, by the types of its weights: bf16 on GPUs, where the
-// processor multiplies bf16 in tiles, and where it multiplies integers in place of bf16, of 16 bits
-// in convolutions, or of 8 bits in layers that take such activations; else f32.
+// processor multiplies bf16 in tiles, and where it multiplies integers in place of bf16, in
+// convolutions or linear layers; else f32.
 using WeightTypes = std::map<std::string, Type, std::less<>>;
 DType auto_dtype(const Graph& graph, const WeightTypes& types, Isa isa, bool on_device);
 

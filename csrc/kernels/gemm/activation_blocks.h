@@ -19,7 +19,8 @@ struct Numbers {
   static constexpr int count = kStep / Op::width;
   F v[count];
 
-  [[gnu::always_inline]] explicit Numbers(const bf16* from) {
+  template <class T>
+  [[gnu::always_inline]] explicit Numbers(const T* from) {
 #pragma GCC unroll 32
     for (int j = 0; j < count; ++j) v[j] = Op::load(from + j * Op::width);
   }
@@ -58,17 +59,29 @@ SDCORE_SIMD void quantize_block(const bf16* from, ActivationBlock& to) {
   to.scaled_sum = to.scale * sum;
 }
 
+struct Even {
+  float scale, scaled_sum;
+};
+
+// As integers of no more than `most` to both sides of zero.
+template <class Op>
+SDCORE_SIMD Even quantize_evenly(Numbers<Op>& x, float most, int16_t* to) {
+  const bool unordered = x.unordered();
+  const float high = x.highest(false), negative = x.highest(true);
+  const float largest = high > negative ? high : negative;
+  x.spread(0.0f, largest > kClose ? most / largest : 0.0f);
+  const auto sum = static_cast<float>(Op::to_integers(x.v, to));
+  const bool finite = !unordered && largest <= std::numeric_limits<float>::max();
+  const float scale = finite ? largest * (1.0f / most) : kNaN;
+  return {scale, scale * sum};
+}
+
 template <class Op>
 SDCORE_SIMD void quantize_block(const bf16* from, WideActivationBlock& to) {
   Numbers<Op> x(from);
-  const bool unordered = x.unordered();
-  const float high = x.highest(false), negative = x.highest(true);
-  const float most = high > negative ? high : negative;
-  x.spread(0.0f, most > kClose ? 32767.0f / most : 0.0f);
-  const auto sum = static_cast<float>(Op::to_integers(x.v, to.values));
-  const bool finite = !unordered && most <= std::numeric_limits<float>::max();
-  to.scale = finite ? most * (1.0f / 32767.0f) : kNaN;
-  to.scaled_sum = to.scale * sum;
+  const Even even = quantize_evenly<Op>(x, 32767.0f, to.values);
+  to.scale = even.scale;
+  to.scaled_sum = even.scaled_sum;
 }
 
 template <class Op>

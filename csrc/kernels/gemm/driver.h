@@ -4,7 +4,7 @@
 // A kernel class has
 //   V, rows, panel, group      vector class; rows of a tile, outputs of a panel, tiles a call
 //   pairs                      panels hold bf16 pairs, else floats
-//   integers                   blocks are unpacked to integers (integer_tile.h)
+//   integers                   multiplies integers (integer_tile.h), which blocks are unpacked to
 //   widens                     reads rows of bf16 as floats, which they are copied to
 //   Kernel(tile_rows)          takes hold of what it needs on this thread; of integers
 //                              Kernel(offsets), whether the weight's type has them
@@ -25,6 +25,11 @@ struct Driver {
   using V = typename Kernel::V;
   using Element = std::conditional_t<Kernel::pairs, uint16_t, float>;
   static constexpr int64_t step_elements = kStep * Kernel::panel;
+  // Of a step of a panel of integers; 0: the kernel has none.
+  static constexpr int64_t integer_step_bytes = [] {
+    if constexpr (Kernel::integers) return Kernel::packed_step_bytes;
+    return int64_t{0};
+  }();
 
   // Element (k, n) of a step. Pairs lie as AMX wants its B tiles: [16 outputs][k / 2][output][2].
   SDCORE_SIMD int64_t place(int64_t k, int64_t n) {
@@ -129,8 +134,35 @@ struct Driver {
     }
   }
 
+  template <class From>
+  static void pack_integers(const PackSource& s, int64_t panel, float* out, float* rows) {
+    if constexpr (integer_step_bytes > 0) {
+      const From* weight = reinterpret_cast<const From*>(s.data);
+      for (int64_t c = 0; c < s.channels; c += kStep, out += integer_step_bytes / 4) {
+        for (int64_t n = 0; n < Kernel::panel; ++n) {
+          const int64_t o = panel * Kernel::panel + n;
+          float* row = rows + n * kStep;
+          if (o < s.outputs) {
+            convert(weight + o * s.channels + c, kStep, row);
+          } else {
+            std::memset(row, 0, kStep * sizeof(float));
+          }
+        }
+        Kernel::pack_step(rows, out);
+      }
+    }
+  }
+
   // `scratch` holds panel * kStep * taps floats.
   static void pack(const PackSource& s, int64_t panel, std::byte* out, std::byte* scratch) {
+    if (s.stored == kIntegers) {
+      const auto as = [&]<class From>() {
+        pack_integers<From>(s, panel, reinterpret_cast<float*>(out),
+                            reinterpret_cast<float*>(scratch));
+      };
+      if (s.type == Type::f32) return as.template operator()<float>();
+      return s.type == Type::f16 ? as.template operator()<f16>() : as.template operator()<bf16>();
+    }
     const auto as = [&]<class From, class To>() {
       pack_as<From, To>(s, panel, reinterpret_cast<To*>(out), reinterpret_cast<To*>(scratch));
     };
@@ -171,6 +203,7 @@ struct Driver {
                                 std::byte* scratch) {
     auto* out = reinterpret_cast<Element*>(scratch + p.scratch.block);
     if constexpr (Kernel::integers) {
+      if (!p.unpack) return p.panels + panel * p.panel_bytes + begin * integer_step_bytes;
       unpack_integers(p, panel, begin, count, reinterpret_cast<float*>(out));
       return scratch + p.scratch.block;
     }
@@ -285,7 +318,7 @@ struct Driver {
 
   static Kernel hold(const Product& p, const Tile& tile) {
     if constexpr (Kernel::integers) {
-      return Kernel(p.unpack->offsets);
+      return Kernel(p.unpack && p.unpack->offsets);
     } else {
       return Kernel(tile.rows);
     }
@@ -373,6 +406,7 @@ constexpr Variant variant(const char* name, Isa isa, DType dtype, bool avx_vnni 
           avx_vnni,
           Kernel::block_steps,
           Kernel::long_block_steps,
+          Driver<Kernel>::integer_step_bytes,
           &Driver<Kernel>::pack,
           quantizer<Kernel>(),
           &Driver<Kernel>::run};

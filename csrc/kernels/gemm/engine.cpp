@@ -162,7 +162,8 @@ void set_scratch(const Variant& variant, Product& p) {
   s.sums = s.rows + bytes(tiles * variant.rows, sizeof(Row));
   s.block = s.sums + bytes(live * variant.rows * variant.panel, sizeof(float));
   s.values = s.block;
-  if (p.unpack || (!variant.pairs && p.stored != Type::f32)) {
+  const bool widened = !variant.pairs && p.stored != Type::f32 && p.stored != kIntegers;
+  if (p.unpack || widened) {
     s.values += bytes(block, variant.pairs ? 2 : 4);
   }
   s.line = s.values + (p.unpack ? bytes(variant.panel * kUnpack, sizeof(float)) : 0);

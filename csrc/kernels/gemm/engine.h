@@ -18,6 +18,9 @@ inline constexpr int kStep = 32;
 // Rows of blocks are unpacked this many values at a time: the largest block of any type.
 inline constexpr int kUnpack = 256;
 
+// The type of panels that hold weights as integers with scales of their own, 32 of each output.
+inline constexpr Type kIntegers = Type::i16;
+
 // 32 activations of a row as a kernel that multiplies integers reads them: low + scale * values[i].
 struct ActivationBlock {
   float scale, low;
@@ -63,7 +66,7 @@ struct PackSource {
   const std::byte* data;
   Type type;  // f32, f16 or bf16
   int64_t outputs, channels, taps;
-  Type stored;  // f32, f16 or bf16
+  Type stored;  // f32, f16, bf16 or kIntegers
 };
 
 // Where the parts of a task's scratch memory begin.
@@ -125,13 +128,14 @@ struct Variant {
   bool pairs;        // panels hold pairs of bf16
   bool whole_steps;  // every step has 32 channels, else rows are gathered
   bool widens;       // reads copies of rows, as floats: for weights of one tap
-  // Bytes of a block of activations, if it multiplies integers, as quantized types have them: the
-  // other rows multiply floats.
+  // Bytes of a block of activations, if it multiplies integers: those of quantized types, or those
+  // that floats are packed as. The other rows multiply floats.
   int block_bytes;
   bool int8;      // they are rounded to 8 bits, which not every layer bears
   bool avx_vnni;  // needs AVX-VNNI beside its level
   // Steps that one pass over the tiles covers: of a convolution, about, and of a plain product.
   int block_steps, long_block_steps;
+  int64_t integer_step_bytes;  // of a panel of kIntegers; 0: it has no such panels
   void (*pack)(const PackSource& source, int64_t panel, std::byte* out, std::byte* scratch);
   // Of a kernel of integers: pixels [begin, end) of the input as blocks, pixel 0 at `out`.
   void (*quantize)(const View& in, int64_t begin, int64_t end, std::byte* out);

@@ -26,8 +26,8 @@ const std::vector<const Variant*>& variants() {
 
 namespace {
 
-// The first row for a weight of `taps`, whose blocks are integers or not, and whose activations may
-// be rounded to 8 bits then or not.
+// The first row for a weight of `taps`, which may be multiplied as integers or not, and whose
+// activations may be rounded to 8 bits then or not.
 const Variant& pick(DType dtype, Isa isa, int64_t taps, bool integers, bool int8) {
   const auto suits = [&](const Variant& v) {
     return v.dtype == dtype && v.isa <= isa && (integers || !v.block_bytes) && (int8 || !v.int8) &&
@@ -81,8 +81,9 @@ bool has_rows_of_blocks(const Tensor& weight, const PackedWeight& w) {
 }
 
 void set_variant(const Tensor& weight, Isa isa, bool int8_activations, PackedWeight& w) {
-  const bool integers = type_info(weight.type).integers && has_rows_of_blocks(weight, w);
-  w.variant = &pick(w.dtype, isa, w.kernel, integers, int8_activations);
+  const bool blocks = has_rows_of_blocks(weight, w);
+  const bool integers = blocks ? type_info(weight.type).integers : w.inputs % kStep == 0;
+  w.variant = &pick(w.dtype, isa, w.kernel, integers && w.kernel == 1, blocks && int8_activations);
   w.gathered = w.variant->whole_steps && w.inputs % kStep != 0;
 }
 
@@ -143,8 +144,9 @@ void check(const char* place, const View& in, const View& out, const PackedWeigh
 }  // namespace gemm
 
 int integer_bits(Type type, Isa isa, bool int8_activations) {
-  if (!type_info(type).integers) return 0;
-  const gemm::Variant& variant = gemm::pick(DType::bf16, isa, 1, true, int8_activations);
+  const bool blocks = type_info(type).block_size > 1;
+  if (blocks && !type_info(type).integers) return 0;
+  const gemm::Variant& variant = gemm::pick(DType::bf16, isa, 1, true, blocks && int8_activations);
   if (!variant.block_bytes || variant.isa == Isa::generic) return 0;
   return variant.int8 ? 8 : 16;
 }
@@ -181,7 +183,10 @@ std::shared_ptr<PackedWeight> gemm::pack(const Tensor& weight, DType dtype,
       return w;
     }
   }
-  w->stored = dtype == DType::bf16 ? Type::bf16 : is_float ? weight.type : Type::f32;
+  w->stored = w->variant->block_bytes ? gemm::kIntegers
+              : dtype == DType::bf16  ? Type::bf16
+              : is_float              ? weight.type
+                                      : Type::f32;
   gemm::pack_panels(weight, *w, context);
   return w;
 }

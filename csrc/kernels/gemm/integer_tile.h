@@ -1,10 +1,11 @@
-// The tile kernel that multiplies integers: activations of 8 or 16 bits by weights of 8 bits or
-// fewer, each 32 of them with numbers of their own that turn their sum into float32. Included only
-// from files of one instruction set.
+// The tile kernel that multiplies integers: activations of 8 bits by weights of 8 or fewer, or of
+// 16 by 12 or fewer, each 32 of them with numbers of their own that turn their sum into float32.
+// Included only from files of one instruction set.
 //
 //   x[i] = low + scale * q[i]                 0 <= q <= 255, of one row (ActivationBlock); or
 //   x[i] = scale * q[i]                       |q| <= 32767 (WideActivationBlock)
-//   w[i] = w_scale * p[i] + w_offset          -128 <= p <= 127, of one output
+//   w[i] = w_scale * p[i] + w_offset          -128 <= p <= 127, of one output; or
+//   w[i] = w_scale * p[i]                     |p| <= 2047, if it was a float
 //   sum x[i] w[i] = scale * (w_scale * sum q[i] p[i]) + low * sum w[i] + w_offset * scale * sum
 //   q[i]
 //
@@ -48,8 +49,13 @@ class IntegerTile {
   static constexpr bool lows = requires(Block block) { block.low; };
   // 4 bytes of a row: of four channels or of two.
   static constexpr int64_t quads = sizeof(Block::values) / 4;
-  // A step of a panel, in floats: scales, sums of weights, offsets, and [quad][output][4 bytes].
-  static constexpr int64_t step_floats = (3 + quads) * panel;
+  // A step of a panel, in floats: scales, sums of weights where activations have lows, offsets
+  // where weights have them, and [quad][output][4 bytes].
+  static constexpr int64_t offsets_at = lows ? 2 * panel : panel;
+  template <bool offsets>
+  static constexpr int64_t quads_at = offsets_at + (offsets ? panel : 0);
+  template <bool offsets>
+  static constexpr int64_t step_floats = quads_at<offsets> + quads * panel;
   // About half of a first-level cache.
   static constexpr int group = 1, block_steps = 128 / quads, long_block_steps = block_steps;
 
@@ -74,10 +80,27 @@ class IntegerTile {
   template <class Format>
   static void unpack(const std::byte* blocks, int64_t row_bytes, int64_t outputs, int64_t begin,
                      int64_t count, float* out) {
-    for (int64_t s = 0; s < count; s += kGroup, out += kGroup * step_floats) {
+    constexpr int64_t group_floats = kGroup * step_floats<quant::ScalesAndShifts<Format>>;
+    for (int64_t s = 0; s < count; s += kGroup, out += group_floats) {
       const int64_t steps = count - s < kGroup ? count - s : kGroup;
       unpack_group<Format>(blocks, row_bytes, outputs, begin + s, steps, out);
     }
+  }
+
+  // Where activations have 16 bits, weights that are floats are packed as integers: the bytes of
+  // a step of a panel.
+  static constexpr int64_t packed_step_bytes = lows ? 0 : step_floats<false> * 4;
+  static constexpr int kMostWeight = 2047;
+
+  // Packs a step of a panel: 32 weights of each output, one output after another.
+  static void pack_step(const float* rows, float* out) {
+    static_assert(!lows && int64_t{32767} * kMostWeight * kStep < int64_t{1} << 31);
+    alignas(64) int16_t words[panel][kStep];
+    for (int64_t n = 0; n < panel; ++n, rows += kStep) {
+      Numbers<Op> w(rows);
+      out[n] = quantize_evenly<Op>(w, kMostWeight, words[n]).scale;
+    }
+    turn<quads, false>(words, 1, out + quads_at<false>);
   }
 
  private:
@@ -93,7 +116,7 @@ class IntegerTile {
   // Rows are addressed from a pointer for every five, so that x86's scaled addresses reach them.
   template <int R, bool offsets>
   static void tile(const char* a, int64_t row_bytes, int64_t count, const float* b, float* sums) {
-    for (; count > 0; --count, a += sizeof(Block), b += step_floats) {
+    for (; count > 0; --count, a += sizeof(Block), b += step_floats<offsets>) {
       const char* bases[] = {a, a + 5 * row_bytes, a + 10 * row_bytes};
       I dot[R][panel_vectors];
 #pragma GCC unroll 16
@@ -102,7 +125,7 @@ class IntegerTile {
         for (int j = 0; j < panel_vectors; ++j) dot[r][j] = I{};
       }
       const char* p = bases[0] + offsetof(Block, values);
-      const float* weights = b + 3 * panel;
+      const float* weights = b + quads_at<offsets>;
 #pragma GCC unroll 16
       for (int k = 0; k < quads; ++k, p += 4, weights += panel) {
         const char* at[] = {p, p + 5 * row_bytes, p + 10 * row_bytes};
@@ -132,7 +155,7 @@ class IntegerTile {
           F total = Op::load(sum);
           if constexpr (lows) total = Op::fma(Op::set(x->low), Op::load(of + panel), total);
           if constexpr (offsets) {
-            total = Op::fma(Op::set(x->scaled_sum), Op::load(of + 2 * panel), total);
+            total = Op::fma(Op::set(x->scaled_sum), Op::load(of + offsets_at), total);
           }
           const F product = Op::mul(Op::to_float(dot[r][j]), Op::load(of));
           Op::store(sum, Op::fma(scale, product, total));
@@ -148,6 +171,7 @@ class IntegerTile {
     constexpr int64_t columns = std::max<int64_t>(kGroup, Op::width);  // whole squares of them
     alignas(64) float scales[panel][columns], offsets[panel][columns];
     constexpr int64_t groups = Format::block_size / kStep;
+    constexpr bool shifts = quant::ScalesAndShifts<Format>;
     for (int64_t n = 0; n < panel; ++n) {
       if (n >= outputs) {
         std::memset(quants[n], 0, sizeof(quants[n]));
@@ -158,7 +182,7 @@ class IntegerTile {
       const auto* block =
           reinterpret_cast<const typename Format::Block*>(blocks + n * row_bytes) + begin / groups;
       for (int64_t s = 0; s < count; s += groups, ++block) {
-        if constexpr (quant::ScalesAndShifts<Format>) {
+        if constexpr (shifts) {
           Format::integers(*block, quants[n] + s * kStep, scales[n] + s, offsets[n] + s);
         } else {
           Format::integers(*block, quants[n] + s * kStep, scales[n] + s);
@@ -166,24 +190,22 @@ class IntegerTile {
       }
     }
     if constexpr (quads == kStep / 4) {
-      turn<quads>(quants, count, out + 3 * panel);
+      turn<quads, shifts>(quants, count, out + quads_at<shifts>);
     } else {
       alignas(64) int16_t words[panel][kGroup * kStep];
       for (int64_t n = 0; n < panel; ++n) std::copy_n(quants[n], count * kStep, words[n]);
-      turn<quads>(words, count, out + 3 * panel);
+      turn<quads, shifts>(words, count, out + quads_at<shifts>);
     }
-    turn<1>(scales, count, out);
-    if constexpr (quant::ScalesAndShifts<Format>) turn<1>(offsets, count, out + 2 * panel);
-    for (int64_t s = 0; lows && s < count; ++s) {
-      add_up<quant::ScalesAndShifts<Format>>(out + s * step_floats);
-    }
+    turn<1, shifts>(scales, count, out);
+    if constexpr (shifts) turn<1, shifts>(offsets, count, out + offsets_at);
+    for (int64_t s = 0; lows && s < count; ++s) add_up<shifts>(out + s * step_floats<shifts>);
   }
 
   // Rows hold `each` times 4 bytes a step, which become vectors of the panel at `out` and further
   // on. Squares of them are transposed in registers; a square may be of many steps.
-  template <int64_t each, class Row>
+  template <int64_t each, bool offsets, class Row>
   static void turn(const Row (&rows)[panel], int64_t count, float* out) {
-    constexpr int64_t side = Op::width;
+    constexpr int64_t side = Op::width, stride = step_floats<offsets>;
     for (int64_t n = 0; n < panel; n += side) {
       for (int64_t k = 0; k < count * each; k += side) {
         typename Op::Bits square[side];
@@ -192,11 +214,11 @@ class IntegerTile {
           square[i] = Op::load_bits(reinterpret_cast<const std::byte*>(rows[n + i]) + k * 4);
         }
         Op::transpose(square);
-        float* to = out + k / each * step_floats + k % each * panel + n;
+        float* to = out + k / each * stride + k % each * panel + n;
 #pragma GCC unroll 16
         for (int64_t i = 0; i < side; ++i) {
           if (k / each + i / each < count) {
-            Op::store_bits(to + i / each * step_floats + i % each * panel, square[i]);
+            Op::store_bits(to + i / each * stride + i % each * panel, square[i]);
           }
         }
       }
@@ -211,10 +233,11 @@ class IntegerTile {
     for (int64_t n = 0; n < panel; n += Op::width) {
       I sum = {};
       for (int64_t k = 0; k < kStep / 4; ++k) {
-        sum = Op::dot(one, Op::load_bits(step + (3 + k) * panel + n), sum);
+        sum = Op::dot(one, Op::load_bits(step + quads_at<offsets> + k * panel + n), sum);
       }
       F total = Op::zero();
-      if constexpr (offsets) total = Op::mul(Op::set(float{kStep}), Op::load(step + 2 * panel + n));
+      if constexpr (offsets)
+        total = Op::mul(Op::set(float{kStep}), Op::load(step + offsets_at + n));
       Op::store(step + panel + n, Op::fma(Op::to_float(sum), Op::load(step + n), total));
     }
   }

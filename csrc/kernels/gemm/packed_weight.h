@@ -33,6 +33,7 @@ struct PackedWeight {
   int64_t steps() const { return (channels + gemm::kStep - 1) / gemm::kStep * taps; }
   int64_t panel_count() const { return (outputs + variant->panel - 1) / variant->panel; }
   int64_t panel_bytes() const {
+    if (stored == gemm::kIntegers) return steps() * variant->integer_step_bytes;
     return steps() * gemm::kStep * variant->panel * (stored == Type::f32 ? 4 : 2);
   }
 };
