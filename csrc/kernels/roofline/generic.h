@@ -2,25 +2,33 @@
 // instruction set, with classes from their unnamed namespaces.
 #pragma once
 
+#include <utility>
+
 #include "kernels/roofline/kernel.h"
 #include "simd/scalar.h"
 
 namespace sdcore::roofline {
 
-// Madd has F, zero(), set(float), madd(a, b, sum), first(F) and operations, of one madd.
+// Madd has F, set(float), madd(a, b, sum), first(F) and operations, of one madd; and keep(F&),
+// which asks the compiler to have it in a register here, where GCC would write sums to the stack.
+// For the same reason they are written out one by one.
+template <class Madd, int... j>
+void multiply_each(int64_t rounds, std::integer_sequence<int, j...>) {
+  using F = typename Madd::F;
+  F sum[] = {Madd::set(static_cast<float>(j))...};
+  const F a = Madd::set(1.0f), b = Madd::set(0.5f);
+  for (int64_t i = 0; i < rounds; ++i) {
+    ((sum[j] = Madd::madd(a, b, sum[j])), ...);
+    if constexpr (requires(F x) { Madd::keep(x); }) (Madd::keep(sum[j]), ...);
+  }
+  F total = Madd::set(0.0f);
+  ((total = Madd::madd(total, b, sum[j])), ...);
+  [[maybe_unused]] const volatile float keep = Madd::first(total);
+}
+
 template <class Madd, int sums>
 void multiply(int64_t rounds) {
-  using F = typename Madd::F;
-  F sum[sums];
-  for (F& s : sum) s = Madd::zero();
-  F a = Madd::set(1.0f), b = Madd::set(0.5f);
-  for (int64_t i = 0; i < rounds; ++i) {
-#pragma GCC unroll 32
-    for (int j = 0; j < sums; ++j) sum[j] = Madd::madd(a, b, sum[j]);
-  }
-  F total = sum[0];
-  for (int j = 1; j < sums; ++j) total = Madd::madd(total, b, sum[j]);
-  [[maybe_unused]] const volatile float keep = Madd::first(total);
+  multiply_each<Madd>(rounds, std::make_integer_sequence<int, sums>());
 }
 
 template <class Madd, int sums>

@@ -7,9 +7,9 @@ namespace {
 struct Bytes {
   using F = __m256i;
   static constexpr int operations = 64;
-  SDCORE_SIMD F zero() { return _mm256_setzero_si256(); }
   SDCORE_SIMD F set(float x) { return _mm256_set1_epi8(static_cast<char>(x * 2.0f)); }
   SDCORE_SIMD F madd(F a, F b, F c) { return _mm256_dpbusd_avx_epi32(c, a, b); }
+  SDCORE_SIMD void keep(F& x) { asm("" : "+x"(x)); }
   SDCORE_SIMD float first(F x) { return static_cast<float>(_mm256_cvtsi256_si32(x)); }
 };
 

@@ -7,9 +7,9 @@ namespace {
 struct Bytes {
   using F = __m512i;
   static constexpr int operations = 128;
-  SDCORE_SIMD F zero() { return _mm512_setzero_si512(); }
   SDCORE_SIMD F set(float x) { return _mm512_set1_epi8(static_cast<char>(x * 2.0f)); }
   SDCORE_SIMD F madd(F a, F b, F c) { return _mm512_dpbusd_epi32(c, a, b); }
+  SDCORE_SIMD void keep(F& x) { asm("" : "+v"(x)); }
   SDCORE_SIMD float first(F x) { return static_cast<float>(_mm512_cvtsi512_si32(x)); }
 };
 
