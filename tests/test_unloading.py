@@ -40,6 +40,22 @@ def test_prepared_weights_are_given_back_and_made_again() -> None:
     assert np.array_equal(network.run({"x": x})["y"], before)
 
 
+def test_mapped_weights_are_given_back_and_read_again(tmp_path: Path) -> None:
+    width, b = 4096, Builder()
+    b.output("y", nn.linear(b.weights.wide, b.input("x"), width, width, bias=False))
+    weight = np.random.default_rng(0).standard_normal((width, width), dtype=np.float32)
+    stored = _core.quantize(weight, "q8_0")
+    _core.save_model(tmp_path / "net.gguf", {"net": (b.graph, {"wide.weight": stored})}, {})
+    graph, tensors = _core.load_model(tmp_path / "net.gguf")[0]["net"]
+    network = _core.Network(graph, tensors)
+    x = np.ones((1, width), np.float32)
+    before = network.run({"x": x})["y"]
+    full = resident()
+    network.release_mapped()
+    assert full - resident() > 0.9 * width * width
+    assert np.array_equal(network.run({"x": x})["y"], before)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models.save_folder(tiny_models.PLAIN, tmp_path_factory.mktemp("model") / "plain")
@@ -55,6 +71,8 @@ def test_only_the_part_that_runs_is_kept_where_memory_is_tight(
     tight = sdcore.DiffusionPipeline.open(folder)
     assert tight.unload
     tight.vae_tiling = plenty.vae_tiling = False
+    unmapped: list[Any] = []
+    monkeypatch.setattr(_core.Network, "release_mapped", lambda network: unmapped.append(network))
     released: list[str] = []
     for name in tight.networks:
         part = getattr(tight, name)
@@ -66,6 +84,9 @@ def test_only_the_part_that_runs_is_kept_where_memory_is_tight(
     pictures = [pipe("a cat", **arguments).images[0].tobytes() for pipe in (plenty, tight)]
     assert pictures[0] == pictures[1]
     assert released == ["text_encoder", "vae", "text_encoder", "unet"]
+    text_encoder, unet, vae = (getattr(plenty, name) for name in ("text_encoder", "unet", "vae"))
+    others = [[*text_encoder.networks, *vae.networks], [*text_encoder.networks, *unet.networks]]
+    assert unmapped == [network for part in others for network in part]
     assert tight("a cat", **arguments).images[0].tobytes() == pictures[0]
 
 

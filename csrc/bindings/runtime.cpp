@@ -198,6 +198,8 @@ void init_runtime(py::module_& m) {
           py::arg("shapes"), py::call_guard<py::gil_scoped_release>())
       .def("release", &Network::release, py::call_guard<py::gil_scoped_release>(),
            "Gives back the memory of prepared weights until the next run.")
+      .def("release_mapped", &Network::release_mapped, py::call_guard<py::gil_scoped_release>(),
+           "Lets the system take back the memory of mapped files, until the next run reads them.")
       .def(
           "with_graph",
           [](const Network& network, const Graph& graph) {

@@ -75,6 +75,11 @@ void WeightStore::release() {
   for (const auto& [name, tensor] : tensors_) tensor.release();
 }
 
+void WeightStore::release_mapped() {
+  if (base_) base_->release_mapped();
+  for (const auto& [name, tensor] : tensors_) tensor.release();
+}
+
 const Tensor& WeightStore::uploaded(const std::string& name, const Shape& shape, DType dtype,
                                     gpu::Device& device) {
   const std::string key = concat(name, '|', dtype_name(dtype), '|', device.id());

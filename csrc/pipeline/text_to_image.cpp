@@ -204,6 +204,7 @@ std::vector<uint8_t> TextToImage::decode(const Job& job, const float* latents) c
 Images TextToImage::generate(const ImageRequest& request) const {
   Job job = check(request);
   const FloatArray latents = sample(request, job);
+  networks_.unet->release_mapped();  // the decoder's results are large
   Images images;
   images.width = job.width * settings_.latent.pixels;
   images.height = job.height * settings_.latent.pixels;

@@ -243,12 +243,16 @@ class DiffusionPipeline(EmbeddingsMixin):
         raise UnsupportedModelError(f"[plan] {cls.__name__} cannot be planned")
 
     def needs_only(self, part: Any) -> None:
-        """Gives back the memory of all other parts, where there is not enough for all of them. They
-        are prepared again when they are wanted."""
-        if self.unload:
-            for other in (getattr(self, name) for name in self.networks):
-                if other is not None and other is not part:
-                    other.release()
+        """Gives back the memory of all other parts, where there is not enough for all of them: they
+        are prepared again when they are wanted. Where there is, only that of their mapped files."""
+        for other in (getattr(self, name) for name in self.networks):
+            if other is None or other is part:
+                continue
+            if self.unload:
+                other.release()
+                continue
+            for network in other.networks:
+                network.release_mapped()
 
     # Whether guidance asks the model about one prompt after the other: less memory, the same
     # picture. None: where one batch of both does not fit into memory.
