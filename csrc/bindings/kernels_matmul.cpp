@@ -241,18 +241,26 @@ Buffer random_values(DType dtype, int64_t count) {
   return memory;
 }
 
+// Floats as a file holds them: what has no rows of whole blocks is folded.
+Tensor stored_as(const std::string& type, const Buffer& values, const Shape& shape,
+                 ThreadPool& pool) {
+  const TypeInfo* info = find_type(type);
+  require(info != nullptr, ErrorKind::invalid_argument, "[kernels] unknown type '", type, "'");
+  const Tensor plain{values.data(), Type::f32, shape, nullptr};
+  if (info->type == Type::f32) return plain;
+  if (storage_bytes(info->type, shape) >= 0) return convert(plain, info->type, pool);
+  const Shape folded{element_count(shape) / info->block_size, info->block_size};
+  return unfold(convert(reshape(plain, folded), info->type, pool), shape);
+}
+
 // `copies` weights take turns, so that each is read from memory again as in a real network.
 std::vector<PackedWeightPtr> bench_weights(const Shape& shape, const std::string& type, DType dtype,
                                            int copies, const KernelContext& context,
                                            bool int8_activations = false) {
   const Buffer values = random_values(DType::f32, element_count(shape));
-  const Tensor plain{values.data(), Type::f32, shape, nullptr};
-  const TypeInfo* info = find_type(type);
-  require(info != nullptr, ErrorKind::invalid_argument, "[kernels] unknown type '", type, "'");
   std::vector<PackedWeightPtr> weights;
   for (int i = 0; i < copies; ++i) {
-    const Tensor stored =
-        info->type == Type::f32 ? plain : convert(plain, info->type, context.pool);
+    const Tensor stored = stored_as(type, values, shape, context.pool);
     weights.push_back(shape.size() == 4 ? pack_conv2d_weight(stored, dtype, context)
                                         : pack_weight(stored, dtype, context, int8_activations));
   }
@@ -341,8 +349,7 @@ double bench_pack(const Shape& shape, const std::string& dtype, const std::strin
   const py::gil_scoped_release unlocked;
   const Machine machine(isa, threads);
   const Buffer values = random_values(DType::f32, element_count(shape));
-  const Tensor weight = convert({values.data(), Type::f32, shape, nullptr},
-                                find_type(weight_type)->type, *machine.pool);
+  const Tensor weight = stored_as(weight_type, values, shape, *machine.pool);
   return fastest(repeats, machine.context, [&](int) {
     shape.size() == 4 ? pack_conv2d_weight(weight, parse_dtype(dtype), machine.context)
                       : pack_weight(weight, parse_dtype(dtype), machine.context);

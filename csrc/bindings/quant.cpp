@@ -142,7 +142,7 @@ py::list types() {
     row["block_size"] = info.block_size;
     row["block_bytes"] = info.block_bytes;
     row["can_quantize"] = info.from_float != nullptr;
-    row["integers"] = info.integers;
+    row["integers"] = info.to_integers != nullptr;
     row["weighs"] = info.weighs;
     rows.append(row);
   }
@@ -167,6 +167,8 @@ void init_quant(py::module_& m) {
       .def_property_readonly("data", &data_view)
       .def("to_float", &to_array)
       .def("reshape", &reshape, py::arg("shape"))
+      .def("unfold", &unfold, py::arg("shape"),
+           "The same elements in a shape whose rows may cut blocks, for networks to take.")
       .def("rows", &rows, py::arg("begin"), py::arg("end"))
       .def("release", &Tensor::release)
       .def("__repr__", [](const Tensor& t) {

@@ -32,6 +32,13 @@ const Tensor* find_in(const Map& map, const std::string& name) {
   return found == map.end() ? nullptr : &found->second;
 }
 
+// Rows in files are whole blocks. The graph knows the shape.
+Tensor in_whole_blocks(const Tensor& tensor) {
+  if (storage_bytes(tensor.type, tensor.shape) >= 0) return tensor;
+  const int64_t block = type_info(tensor.type).block_size;
+  return reshape(tensor, {tensor.elements() / block, block});
+}
+
 }  // namespace
 
 void save_model(const std::filesystem::path& path, const ModelFile& model) {
@@ -42,7 +49,9 @@ void save_model(const std::filesystem::path& path, const ModelFile& model) {
     const auto weights = weights_of(
         stored.graph, ErrorKind::invalid_argument, name,
         [&stored](const std::string& weight) { return find_in(stored.weights, weight); });
-    for (const auto& [weight, tensor] : weights) tensors.push_back({name + "." + weight, tensor});
+    for (const auto& [weight, tensor] : weights) {
+      tensors.push_back({name + "." + weight, in_whole_blocks(tensor)});
+    }
   }
   gguf::write(path, metadata, tensors);
 }

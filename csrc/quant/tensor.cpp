@@ -114,6 +114,15 @@ Tensor reshape(const Tensor& tensor, const Shape& shape) {
   return result;
 }
 
+Tensor unfold(const Tensor& tensor, const Shape& shape) {
+  require(element_count(shape) == tensor.elements(), ErrorKind::invalid_argument,
+          "[unfold] a tensor of shape ", to_string(tensor.shape), " cannot become ",
+          to_string(shape));
+  Tensor result = tensor;
+  result.shape = shape;
+  return result;
+}
+
 Tensor rows(const Tensor& tensor, int64_t begin, int64_t end) {
   require(!tensor.shape.empty(), ErrorKind::invalid_argument, "[rows] the tensor has no axes");
   require(0 <= begin && begin <= end && end <= tensor.shape[0], ErrorKind::invalid_argument,

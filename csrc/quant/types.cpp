@@ -38,7 +38,22 @@ constexpr TypeInfo describe(Type type, const char* name) {
     };
   }
   info.offsets = quant::ScalesAndShifts<Format>;
-  info.integers = quant::Scales<Format> || info.offsets;
+  if constexpr (quant::ScalesAndShifts<Format>) {
+    info.to_integers = [](const void* blocks, int8_t* integers, float* scales, float* offsets,
+                          int64_t n) {
+      auto* block = static_cast<const Block*>(blocks);
+      for (int64_t i = 0; i < n; i += Format::block_size) {
+        Format::integers(*block++, integers + i, scales + i / 32, offsets + i / 32);
+      }
+    };
+  } else if constexpr (quant::Scales<Format>) {
+    info.to_integers = [](const void* blocks, int8_t* integers, float* scales, float*, int64_t n) {
+      auto* block = static_cast<const Block*>(blocks);
+      for (int64_t i = 0; i < n; i += Format::block_size) {
+        Format::integers(*block++, integers + i, scales + i / 32);
+      }
+    };
+  }
   info.swap_bytes = [](void* blocks, int64_t n) {
     auto* block = static_cast<Block*>(blocks);
     for (int64_t i = 0; i < n; i += Format::block_size) Format::swap(*block++);

@@ -31,9 +31,11 @@ struct TypeInfo {
   void (*to_float)(const void* blocks, float* out, int64_t n);
   void (*from_float)(const float* values, const float* importance, void* blocks, int64_t n);
   bool weighs;
-  // Each 32 numbers are 8-bit integers times a scale, plus an offset where it has `offsets`, so
-  // that they can be multiplied as integers.
-  bool integers, offsets;
+  // Where each 32 numbers are 8-bit integers times a scale, plus an offset if it has `offsets`:
+  // those of n elements. Null for other types, and `offsets` may be null where it has none.
+  void (*to_integers)(const void* blocks, int8_t* integers, float* scales, float* offsets,
+                      int64_t n);
+  bool offsets;
   // Turns n elements from one byte order into the other, in place.
   void (*swap_bytes)(void* blocks, int64_t n);
 };
@@ -57,7 +59,9 @@ struct Tensor {
   const MappedFile* mapping = nullptr;  // the owner, where that is a mapped file
 
   int64_t elements() const { return element_count(shape); }
-  int64_t bytes() const { return storage_bytes(type, shape); }
+  // -1 where its end would cut a block. Blocks run through all elements in their order, so in a
+  // tensor that was unfolded a row may begin within one.
+  int64_t bytes() const { return storage_bytes(type, {elements()}); }
   // Lets the system take back the memory of a mapped tensor that is not needed soon. It stays
   // valid.
   void release() const {
@@ -76,8 +80,10 @@ Tensor convert(const Tensor& tensor, Type type, ThreadPool& pool,
                std::span<const float> importance = {});
 
 // Other views of the same memory: the same elements in another shape, and the slices [begin, end)
-// of the first axis. A quantized row can be moved but not cut.
+// of the first axis. A quantized row can be moved but not cut; only unfolding gives rows that end
+// within a block, to what lies in rows of another length than its own.
 Tensor reshape(const Tensor& tensor, const Shape& shape);
+Tensor unfold(const Tensor& tensor, const Shape& shape);
 Tensor rows(const Tensor& tensor, int64_t begin, int64_t end);
 
 }  // namespace sdcore

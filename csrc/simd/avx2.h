@@ -28,6 +28,10 @@ struct Avx2 {
   SDCORE_SIMD F load(const f16* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
+  SDCORE_SIMD F load(const int8_t* p) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+  }
   SDCORE_SIMD void store(float* p, F x) { _mm256_storeu_ps(p, x); }
   SDCORE_SIMD __m128i narrow(F x) {
     const __m256i bits = _mm256_castps_si256(x);

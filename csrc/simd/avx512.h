@@ -32,6 +32,10 @@ struct Avx512 {
   SDCORE_SIMD F load(const f16* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
+  SDCORE_SIMD F load(const int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+  }
   SDCORE_SIMD F load_n(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(mask(n), p); }
   SDCORE_SIMD F load_n(const bf16* p, int64_t n) {
     return widen(_mm256_maskz_loadu_epi16(mask(n), p));

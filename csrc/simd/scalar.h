@@ -22,6 +22,7 @@ struct Scalar {
   SDCORE_SIMD F load(const float* p) { return *p; }
   SDCORE_SIMD F load(const bf16* p) { return to_float(*p); }
   SDCORE_SIMD F load(const f16* p) { return to_float(*p); }
+  SDCORE_SIMD F load(const int8_t* p) { return static_cast<float>(*p); }
   SDCORE_SIMD void store(float* p, F x) { *p = x; }
   SDCORE_SIMD void store(bf16* p, F x) { *p = to_bf16(x); }
   // The first n lanes, 0 <= n <= width; the others read as zero and are not written.

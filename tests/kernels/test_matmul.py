@@ -397,13 +397,32 @@ def test_integers_carry_what_is_not_finite(isa: str, int8: bool, value: float) -
     assert np.isfinite(out[[0, 2]]).all()
 
 
-def test_quantized_convolution(isa: str, dtype: str) -> None:
-    g = rng(13)
-    x, w = normal(g, 1, 3, 40, 32), normal(g, 12, 32, 1, 32)
-    stored = _core.quantize(w, "q8_0")
-    ref = conv_ref(rounded(x, dtype), rounded(stored.to_float(), dtype), 1, (0, 0, 0, 0))
-    out = kernels.conv2d(x, stored, dtype=dtype, out_dtype="f32", isa=isa)
-    assert error(out, ref) < bound(32 * 32, "f32")
+@cache
+def quantized_conv(type_name: str, *shape: int) -> _core.Tensor:
+    """Folded into rows of whole blocks, as files have them."""
+    w = normal(rng(13), *shape)
+    return _core.quantize(w.reshape(-1, 256), type_name).unfold(shape)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(16, 64, 3, 3), (33, 256, 3, 3), (12, 32, 1, 32)], ids=str)
+@pytest.mark.parametrize("type_name", ["q8_0", "q4_1", "q4_K", "q6_K"])
+def test_quantized_convolution(
+    isa: str, dtype: str, type_name: str, shape: tuple[int, ...], stride: int
+) -> None:
+    """Types whose blocks are integers are rounded to nothing else, where panels are not pairs."""
+    stored = quantized_conv(type_name, *shape)
+    x = normal(rng(14), 2, 9, 40, shape[1])
+    pairs = dtype == "bf16" and isa in ("avx512_bf16", "amx")
+    exact = type_name in INTEGERS and not pairs
+    weights = rounded(stored.to_float(), "f32" if exact else dtype)
+    ref = conv_ref(rounded(x, dtype), weights, stride, (1, 1, 1, 1))
+    out = kernels.conv2d(
+        x, stored, stride=stride, padding=(1, 1, 1, 1), dtype=dtype, out_dtype="f32", isa=isa
+    )
+    kernel = shape[2:] if stride == 1 else (1, 1)
+    rounding = conv_bound(shape[1], kernel, isa, dtype, "f32")
+    assert error(out, ref) < rounding + bound(shape[1] * shape[2] * shape[3], "f32")
 
 
 def test_every_level_has_its_variants() -> None:
@@ -451,4 +470,5 @@ def test_what_the_benchmark_calls_runs(isa: str, dtype: str) -> None:
     common: dict[str, Any] = {"dtype": dtype, "isa": isa, "threads": 1, "repeats": 1}
     assert kernels.bench_conv2d((1, 8, 8, 32), 16, 3, 1, **common) > 0
     assert kernels.bench_linear(3, 64, 16, **common) > 0
-    assert kernels.bench_pack((16, 32, 3, 3), **common) > 0
+    for weight_type in ("f16", "q8_0"):
+        assert kernels.bench_pack((16, 32, 3, 3), weight_type=weight_type, **common) > 0

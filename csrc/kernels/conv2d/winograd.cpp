@@ -48,6 +48,19 @@ struct Rounds {
   }
 };
 
+// What the weight says of one.
+Job job_of(const PackedWeight& weight) {
+  Job job;
+  job.product.outputs = weight.outputs;
+  job.product.stored = weight.stored;
+  job.product.panels = weight.panels.data();
+  job.product.panel_bytes = weight.panel_bytes();
+  job.product.offsets = weight.offsets;
+  job.channels = weight.inputs;
+  job.norms = weight.norms.data();
+  return job;
+}
+
 }  // namespace
 
 bool suits(const Conv2dArgs& a, Isa isa) {
@@ -70,9 +83,9 @@ std::vector<float> weight_norms(const PackedWeight& weight, const KernelContext&
   if (weight.kernel != 9 || !multiplies_integers(weight.dtype, context.isa)) return norms;
   const Kernel& kernel = kernel_for(weight.dtype, context.isa);
   norms.resize(static_cast<size_t>(weight.panel_count() * kernel.panel));
+  const Job job = job_of(weight);
   context.pool.parallel_for(weight.panel_count(), [&](int64_t panel, int) {
-    kernel.measure(weight.panels.data() + panel * weight.panel_bytes(), weight.inputs,
-                   norms.data() + panel * kernel.panel);
+    kernel.measure(job, panel, norms.data() + panel * kernel.panel);
   });
   return norms;
 }
@@ -87,15 +100,10 @@ void conv2d(const Conv2dArgs& a, const KernelContext& context) {
   require(!weight.variant->pairs && kernel.panel == weight.variant->panel, ErrorKind::internal,
           "[conv2d] a weight packed for ", weight.variant->name);
   const Rounds rounds(a, kernel);
-  Job job;
-  job.product.outputs = weight.outputs;
-  job.product.stored = weight.stored;
-  job.product.panels = weight.panels.data();
-  job.product.panel_bytes = weight.panel_bytes();
+  Job job = job_of(weight);
   job.product.out = a.out;
   job.product.epilogue = a.epilogue;
   job.in = a.in;
-  job.channels = a.in.c;
   job.pad_top = a.pad_top;
   job.pad_left = a.pad_left;
   job.tiles_w = rounds.tiles_w;
@@ -103,7 +111,6 @@ void conv2d(const Conv2dArgs& a, const KernelContext& context) {
   job.patches = static_cast<std::byte*>(a.workspace);
   job.point_stride = rounds.point_stride;
   job.scales = reinterpret_cast<float*>(job.patches + rounds.patch_bytes);
-  job.norms = weight.norms.data();
   const auto lock = context.pool.reserve_scratch(kernel.scratch_bytes);
   for (; job.first < rounds.tiles; job.first += job.count) {
     job.count = std::min(rounds.round_tiles, rounds.tiles - job.first);

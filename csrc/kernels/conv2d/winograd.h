@@ -58,8 +58,9 @@ struct Kernel {
   int64_t group;  // tiles that share a moved panel, at most
   int64_t element_bytes;
   size_t scratch_bytes;  // of a thread
-  // Of integers: the norms of a panel's outputs (weight_norms).
-  void (*measure)(const std::byte* panel, int64_t channels, float* norms);
+  // Of integers: the norms of a panel's outputs (weight_norms). Of the job only what is known of
+  // the weight counts.
+  void (*measure)(const Job& job, int64_t panel, float* norms);
   // Moves the patch of one tile of the round.
   void (*move_patch)(const Job& job, int64_t tile);
   // Multiplies one group of the round's tiles with one panel, and stores the outputs.

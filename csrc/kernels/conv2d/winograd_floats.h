@@ -42,14 +42,13 @@ struct Floats {
   }
 
   // [point][channel][output]
-  template <class T>
+  template <class Taps>
   static void move_weights_as(const Job& job, int64_t number, int64_t begin, int64_t count,
                               float* to, int64_t stride) {
     for (int64_t c = begin; c < begin + count; ++c) {
-      const T* row = Move::template weights_of<T>(Move::panel_of(job, number), c);
       float* out = to + (c - begin) * panel;
       for (int64_t j = 0; j < panel; j += V::width) {
-        Move::move_weight([&](int64_t at) { return V::load(row + at + j); },
+        Move::move_weight(Taps(Move::panel_of(job, number), c, j),
                           [&](int64_t point, F x) { V::store(out + point * stride + j, x); });
       }
     }
@@ -57,13 +56,20 @@ struct Floats {
 
   static void move_weights(const Job& job, int64_t number, int64_t begin, int64_t count, float* to,
                            int64_t stride) {
+    const auto as = [&]<class Taps>() {
+      move_weights_as<Taps>(job, number, begin, count, to, stride);
+    };
     switch (job.product.stored) {
+      case gemm::kBytes:
+        return job.product.offsets
+                   ? as.template operator()<typename Move::template ByteTaps<true>>()
+                   : as.template operator()<typename Move::template ByteTaps<false>>();
       case Type::f16:
-        return move_weights_as<f16>(job, number, begin, count, to, stride);
+        return as.template operator()<typename Move::template FloatTaps<f16>>();
       case Type::bf16:
-        return move_weights_as<bf16>(job, number, begin, count, to, stride);
+        return as.template operator()<typename Move::template FloatTaps<bf16>>();
       default:
-        return move_weights_as<float>(job, number, begin, count, to, stride);
+        return as.template operator()<typename Move::template FloatTaps<float>>();
     }
   }
 

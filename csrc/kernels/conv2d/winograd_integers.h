@@ -96,12 +96,26 @@ struct Integers {
 
   // ---- weights: [point][pair of channels][output][2] ----
 
-  static void measure(const std::byte* of_panel, int64_t channels, float* norms) {
+  // `use` with what reads a panel: bytes of quantized weights, else bf16.
+  template <class Use>
+  static auto with_taps(Type stored, bool offsets, Use use) {
+    if (stored != gemm::kBytes) {
+      return use.template operator()<typename Move::template FloatTaps<bf16>>();
+    }
+    return offsets ? use.template operator()<typename Move::template ByteTaps<true>>()
+                   : use.template operator()<typename Move::template ByteTaps<false>>();
+  }
+
+  static void measure(const Job& job, int64_t number, float* norms) {
+    const std::byte* of_panel = Move::panel_of(job, number);
     for (int64_t j = 0; j < panel; j += width) {
       F most = V::zero();
-      for (int64_t begin = 0; begin < channels; begin += kBlock) {
-        const int64_t end = begin + kBlock < channels ? begin + kBlock : channels;
-        most = V::larger(most, squares_of_block(of_panel, begin, end, j));
+      for (int64_t begin = 0; begin < job.channels; begin += kBlock) {
+        const int64_t end = begin + kBlock < job.channels ? begin + kBlock : job.channels;
+        const auto squares = [&]<class Taps>() {
+          return squares_of_block<Taps>(of_panel, begin, end, j);
+        };
+        most = V::larger(most, with_taps(job.product.stored, job.product.offsets, squares));
       }
       V::store(norms + j, most);
     }
@@ -109,11 +123,11 @@ struct Integers {
   }
 
   // Of a vector of outputs from j on, at the point where they are largest.
+  template <class Taps>
   static F squares_of_block(const std::byte* of_panel, int64_t begin, int64_t end, int64_t j) {
     F squares[kPoints] = {};
     for (int64_t c = begin; c < end; ++c) {
-      const bf16* row = Move::template weights_of<bf16>(of_panel, c) + j;
-      Move::move_weight([&](int64_t at) { return V::load(row + at); },
+      Move::move_weight(Taps(of_panel, c, j),
                         [&](int64_t point, F x) { squares[point] = V::fma(x, x, squares[point]); });
     }
     return largest(squares);
@@ -121,6 +135,13 @@ struct Integers {
 
   static void move_weights(const Job& job, int64_t number, int64_t begin, int64_t count,
                            int16_t* to, int64_t stride) {
+    with_taps(job.product.stored, job.product.offsets,
+              [&]<class Taps>() { move_weights_as<Taps>(job, number, begin, count, to, stride); });
+  }
+
+  template <class Taps>
+  static void move_weights_as(const Job& job, int64_t number, int64_t begin, int64_t count,
+                              int16_t* to, int64_t stride) {
     const std::byte* of_panel = Move::panel_of(job, number);
     for (int64_t j = 0; j < panel; j += width) {
       const float* norms = job.norms + number * panel + j;
@@ -132,29 +153,24 @@ struct Integers {
       for (int64_t c = 0; c < count; c += both) {
         const int64_t pairs = count - c < width ? count - c : width;
         for (int64_t i = 0; i < pairs; ++i) {
-          const bf16* low = Move::template weights_of<bf16>(of_panel, begin + c + i) + j;
-          if (j == 0) prefetch_pair(low + 9 * Move::kTapStride);
-          move_pair(low, low + width * panel, factor, to + (c + 2 * i) * panel + 2 * j, stride);
+          const Taps low(of_panel, begin + c + i, j), high(of_panel, begin + c + i + width, j);
+          if (j == 0) {
+            // What hardware sees of the taps is too short for it to run ahead.
+            low.prefetch_next_group();
+            high.prefetch_next_group();
+          }
+          move_pair(low, high, factor, to + (c + 2 * i) * panel + 2 * j, stride);
         }
       }
     }
   }
   static_assert(gemm::kStep % both == 0, "a pair's channels are of one step of the panel");
 
-  // Of the next 32 channels, one row of this panel each: what hardware sees of the taps is too
-  // short for it to run ahead.
-  static void prefetch_pair(const bf16* low) {
-    for (int64_t tap = 0; tap < 9; ++tap, low += Move::kTapStride) {
-      __builtin_prefetch(low);
-      __builtin_prefetch(low + width * panel);
-    }
-  }
-
-  static void move_pair(const bf16* low, const bf16* high, F factor, int16_t* to, int64_t stride) {
+  template <class Taps>
+  static void move_pair(Taps low, Taps high, F factor, int16_t* to, int64_t stride) {
     F lows[kPatch][3], highs[kPatch][3];
-    Move::move_weight_columns([&](int64_t at) { return V::mul(V::load(low + at), factor); }, lows);
-    Move::move_weight_columns([&](int64_t at) { return V::mul(V::load(high + at), factor); },
-                              highs);
+    Move::move_weight_columns([&](int64_t tap) { return V::mul(low(tap), factor); }, lows);
+    Move::move_weight_columns([&](int64_t tap) { return V::mul(high(tap), factor); }, highs);
 #pragma GCC unroll 6
     for (int64_t y = 0; y < kPatch; ++y) {
       F moved_low[kPatch], moved_high[kPatch];

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "kernels/conv2d/winograd.h"
+#include "kernels/gemm/byte_panels.h"
 #include "kernels/gemm/epilogue.h"
 
 namespace sdcore::winograd {
@@ -135,33 +136,48 @@ struct Moves {
     return job.product.panels + number * job.product.panel_bytes;
   }
 
-  // Channel c of a panel: its first tap. The next tap is kTapStride further.
-  static constexpr int64_t kTapStride = gemm::kStep * panel;
+  // A vector of outputs' weights of one channel, from output j of the panel on: of floats of any
+  // kind, or of bytes.
   template <class T>
-  static const T* weights_of(const std::byte* of_panel, int64_t c) {
-    return reinterpret_cast<const T*>(of_panel) +
-           (c / gemm::kStep * 9 * gemm::kStep + c % gemm::kStep) * panel;
-  }
+  class FloatTaps {
+   public:
+    FloatTaps(const std::byte* of_panel, int64_t channel, int64_t j)
+        : row_(reinterpret_cast<const T*>(of_panel) + j +
+               (channel / gemm::kStep * 9 * gemm::kStep + channel % gemm::kStep) * panel) {}
+    F operator()(int64_t tap) const { return V::load(row_ + tap * kStride); }
+    void prefetch_next_group() const {
+      for (int64_t tap = 9; tap < 18; ++tap) __builtin_prefetch(row_ + tap * kStride);
+    }
 
-  // Along the first axis, of a vector of outputs.
-  template <class Load>
-  SDCORE_SIMD void move_weight_columns(Load load, F (&columns)[kPatch][3]) {
+   private:
+    static constexpr int64_t kStride = gemm::kStep * panel;
+    const T* row_;
+  };
+  template <bool offsets>
+  struct ByteTaps : gemm::ByteTaps<V, panel, offsets> {
+    ByteTaps(const std::byte* of_panel, int64_t channel, int64_t j)
+        : gemm::ByteTaps<V, panel, offsets>(of_panel, 9, channel, j) {}
+  };
+
+  // Along the first axis.
+  template <class Taps>
+  SDCORE_SIMD void move_weight_columns(Taps taps, F (&columns)[kPatch][3]) {
 #pragma GCC unroll 3
     for (int64_t x = 0; x < 3; ++x) {
       F g[3], moved[kPatch];
 #pragma GCC unroll 3
-      for (int64_t y = 0; y < 3; ++y) g[y] = load((y * 3 + x) * kTapStride);
+      for (int64_t y = 0; y < 3; ++y) g[y] = taps(y * 3 + x);
       Axis<V>::move_weight(g, moved);
 #pragma GCC unroll 6
       for (int64_t y = 0; y < kPatch; ++y) columns[y][x] = moved[y];
     }
   }
 
-  // A vector of outputs' weights of one channel; `put` takes a point and its vector.
-  template <class Load, class Put>
-  SDCORE_SIMD void move_weight(Load load, Put put) {
+  // Along both; `put` takes a point and its vector.
+  template <class Taps, class Put>
+  SDCORE_SIMD void move_weight(Taps taps, Put put) {
     F columns[kPatch][3];
-    move_weight_columns(load, columns);
+    move_weight_columns(taps, columns);
 #pragma GCC unroll 6
     for (int64_t y = 0; y < kPatch; ++y) {
       F moved[kPatch];

@@ -13,6 +13,7 @@
 
 #include <cstring>
 
+#include "kernels/gemm/byte_panels.h"
 #include "kernels/gemm/engine.h"
 #include "kernels/gemm/epilogue.h"
 #include "kernels/gemm/integer_tile.h"
@@ -216,6 +217,11 @@ struct Driver {
       return stored + begin * step_elements * 2;
     } else {
       if (p.stored == Type::f32) return stored + begin * step_elements * 4;
+      if (p.stored == kBytes) {
+        p.offsets ? unpack_bytes<true>(stored, p.taps, begin, count, out)
+                  : unpack_bytes<false>(stored, p.taps, begin, count, out);
+        return scratch + p.scratch.block;
+      }
       stored += begin * step_elements * 2;
       if (p.stored == Type::f16) {
         convert(reinterpret_cast<const f16*>(stored), count * step_elements, out);
@@ -223,6 +229,20 @@ struct Driver {
         convert(reinterpret_cast<const bf16*>(stored), count * step_elements, out);
       }
       return scratch + p.scratch.block;
+    }
+  }
+
+  template <bool offsets>
+  static void unpack_bytes(const std::byte* of_panel, int64_t taps, int64_t begin, int64_t count,
+                           float* out) {
+    for (int64_t s = begin; s < begin + count; ++s) {
+      for (int64_t k = 0; k < kStep; ++k, out += Kernel::panel) {
+        for (int64_t j = 0; j < Kernel::panel; j += V::width) {
+          const ByteTaps<V, Kernel::panel, offsets> weights(of_panel, taps, s / taps * kStep + k,
+                                                            j);
+          V::store(out + j, weights(s % taps));
+        }
+      }
     }
   }
 

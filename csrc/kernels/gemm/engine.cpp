@@ -138,7 +138,8 @@ void set_chunks(int64_t channel_bytes, int stride, int threads, const Variant& v
                 Product& p) {
   const int64_t tiles = p.segments * p.tiles_per_segment;
   const int64_t tile_bytes = variant.rows * stride * stride * std::max<int64_t>(channel_bytes, 1);
-  const bool many = p.unpack || p.panel_count * p.panel_bytes > kManyWeights;
+  const bool unpacked = p.unpack || p.stored == kBytes;
+  const bool many = unpacked || p.panel_count * p.panel_bytes > kManyWeights;
   const int64_t most = std::clamp<int64_t>((many ? kLargeChunkBytes : kChunkBytes) / tile_bytes, 1,
                                            kChunkRows / variant.rows);
   p.tile_chunks = ceil_div(tiles, most);
@@ -178,6 +179,8 @@ void set_weight(const PackedWeight& w, Product& p) {
   p.stored = w.stored;
   p.panels = w.panels.data();
   p.panel_bytes = w.panel_bytes();
+  p.taps = w.taps;
+  p.offsets = w.offsets;
   p.panel_count = w.panel_count();
   if (w.panels.size() == 0) {
     p.unpack = &type_info(w.stored);

@@ -82,6 +82,8 @@ struct Product {
   Type stored = Type::f32;            // of the panels; a quantized type: unpacked from `blocks`
   const std::byte* panels = nullptr;  // panel_bytes each
   int64_t panel_bytes = 0;
+  int64_t taps = 1;                   // of the weight
+  bool offsets = false;               // of panels of bytes
   const std::byte* blocks = nullptr;  // row_blocks_bytes for each output
   int64_t row_blocks_bytes = 0;
   const TypeInfo* unpack = nullptr;  // of blocks

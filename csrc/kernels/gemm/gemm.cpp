@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "kernels/gemm/byte_panels.h"
 #include "kernels/gemm/integers.h"
 #include "kernels/gemm/packed_weight.h"
 
@@ -80,9 +81,16 @@ bool has_rows_of_blocks(const Tensor& weight, const PackedWeight& w) {
   return info.block_size > 1 && w.kernel == 1 && w.inputs % info.block_size == 0;
 }
 
+// Those of a convolution stay bytes, where the kernel can read them.
+bool fits_bytes(const Tensor& weight, const PackedWeight& w) {
+  return type_info(weight.type).to_integers && w.kernel > 1 && w.inputs % kStep == 0 &&
+         !w.variant->pairs;
+}
+
 void set_variant(const Tensor& weight, Isa isa, bool int8_activations, PackedWeight& w) {
   const bool blocks = has_rows_of_blocks(weight, w);
-  const bool integers = blocks ? type_info(weight.type).integers : w.inputs % kStep == 0;
+  const bool integers =
+      blocks ? type_info(weight.type).to_integers != nullptr : w.inputs % kStep == 0;
   w.variant = &pick(w.dtype, isa, w.kernel, integers && w.kernel == 1, blocks && int8_activations);
   w.gathered = w.variant->whole_steps && w.inputs % kStep != 0;
 }
@@ -145,7 +153,7 @@ void check(const char* place, const View& in, const View& out, const PackedWeigh
 
 int integer_bits(Type type, Isa isa, bool int8_activations) {
   const bool blocks = type_info(type).block_size > 1;
-  if (blocks && !type_info(type).integers) return 0;
+  if (blocks && !type_info(type).to_integers) return 0;
   const gemm::Variant& variant = gemm::pick(DType::bf16, isa, 1, true, blocks && int8_activations);
   if (!variant.block_bytes || variant.isa == Isa::generic) return 0;
   return variant.int8 ? 8 : 16;
@@ -180,6 +188,12 @@ std::shared_ptr<PackedWeight> gemm::pack(const Tensor& weight, DType dtype,
     if (!w->gathered && gemm::has_rows_of_blocks(weight, *w)) {
       w->stored = weight.type;
       w->source = weight;
+      return w;
+    }
+    if (gemm::fits_bytes(weight, *w)) {
+      w->stored = gemm::kBytes;
+      w->offsets = info.offsets;
+      gemm::pack_bytes(weight, *w, context.pool);
       return w;
     }
   }

@@ -6,6 +6,7 @@
 #include "base/buffer.h"
 #include "gpu/device.h"
 #include "gpu/streaming.h"
+#include "kernels/gemm/byte_panels.h"
 #include "kernels/gemm/engine.h"
 
 namespace sdcore {
@@ -18,6 +19,7 @@ struct PackedWeight {
   // gathered because the kernel wants whole steps.
   int64_t channels = 0, taps = 1;
   Type stored = Type::f32;  // of the panels; of `source` where there are none
+  bool offsets = false;     // of panels of bytes
   bool gathered = false;
   bool gated = false;  // on a device: values and gates take turns, kGateRun rows each
   Tensor source;
@@ -33,6 +35,8 @@ struct PackedWeight {
   int64_t steps() const { return (channels + gemm::kStep - 1) / gemm::kStep * taps; }
   int64_t panel_count() const { return (outputs + variant->panel - 1) / variant->panel; }
   int64_t panel_bytes() const {
+    if (stored == gemm::kBytes)
+      return steps() / taps * gemm::byte_group(taps, variant->panel, offsets);
     if (stored == gemm::kIntegers) return steps() * variant->integer_step_bytes;
     return steps() * gemm::kStep * variant->panel * (stored == Type::f32 ? 4 : 2);
   }
