@@ -1,18 +1,33 @@
 // How kernels see an activation: channels-last, strided, never owning.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
+#include <optional>
+#include <string_view>
 
 #include "base/half.h"
 
 namespace sdcore {
 
-// What activations are held in. Weights have many more types (quant/types.h).
-enum class DType : uint8_t { f32, bf16, i32 };
+// What activations are held in; f16 on GPUs only. Weights have many more types (quant/types.h),
+// whose names these share.
+enum class DType : uint8_t { f32, bf16, f16, i32 };
 
-constexpr int64_t dtype_size(DType dtype) { return dtype == DType::bf16 ? 2 : 4; }
-constexpr const char* dtype_name(DType dtype) {
-  return dtype == DType::f32 ? "f32" : dtype == DType::bf16 ? "bf16" : "i32";
+struct DTypeInfo {
+  const char* name;
+  int64_t size;
+};
+inline constexpr DTypeInfo kDTypes[] = {{"f32", 4}, {"bf16", 2}, {"f16", 2}, {"i32", 4}};
+
+constexpr int64_t dtype_size(DType dtype) { return kDTypes[static_cast<size_t>(dtype)].size; }
+constexpr const char* dtype_name(DType dtype) { return kDTypes[static_cast<size_t>(dtype)].name; }
+constexpr std::optional<DType> find_dtype(std::string_view name) {
+  for (size_t i = 0; i < std::size(kDTypes); ++i) {
+    if (name == kDTypes[i].name) return static_cast<DType>(i);
+  }
+  return std::nullopt;
 }
 
 // An image is [n, h, w, c]; tokens are [n, 1, t, c]; a vector per image is [n, 1, 1, c]. Channels

@@ -7,16 +7,9 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
-#include "base/view.h"
 #include "gpu/device.h"
 
 namespace sdcore::bindings {
-
-inline DType activation_dtype(const std::string& name) {
-  if (name == "f32") return DType::f32;
-  if (name == "bf16") return DType::bf16;
-  fail(ErrorKind::invalid_argument, "[dtype] must be f32 or bf16, got ", name);
-}
 
 // None means default_isa(); a level above the hardware's is refused.
 inline Isa isa_or_default(const std::optional<std::string>& name) {

@@ -97,19 +97,26 @@ inline uint32_t as_bits(float value) { return std::bit_cast<uint32_t>(value); }
 inline float widen(bf16 value) { return to_float(value); }
 inline float widen(f16 value) { return to_float(value); }
 
-inline uint32_t pack_bf16(float low, float high) {
-  return static_cast<uint32_t>(to_bf16(low).bits) | static_cast<uint32_t>(to_bf16(high).bits) << 16;
+template <class T>
+inline uint32_t pack(float low, float high) {
+  const auto bits = [](float value) -> uint32_t {
+    if constexpr (std::is_same_v<T, f16>) return to_f16(value).bits;
+    return to_bf16(value).bits;
+  };
+  return bits(low) | bits(high) << 16;
 }
 
 // The half of a register that holds element `i` of a pair.
+template <class T>
 inline float half_of(uint32_t pair, int i) {
-  return to_float(bf16{static_cast<uint16_t>(pair >> (16 * i))});
+  return to_float(T{static_cast<uint16_t>(pair >> (16 * i))});
 }
 
 // PTX ISA, "Matrix fragments for mma.m16n8k16": with group = lane / 4 and place = lane % 4, a[i]
 // holds row group (+ 8 for odd i) and columns 2 place, + 1 (+ 8 from i = 2); b[i] holds rows
 // 2 place, + 1 (+ 8 for i = 1) of column group; sum[i] row group (+ 8 from i = 2), column 2 place
 // (+ 1 for odd i).
+template <class T>
 inline void mma(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   struct Fragments {
     float* sum;
@@ -122,9 +129,9 @@ inline void mma(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
       const int group = lane / 4, column = lane % 4 * 2;
       for (int half = 0; half < 2; ++half) {
         for (int i = 0; i < 4; ++i) {
-          left[group + i % 2 * 8][column + i / 2 * 8 + half] = half_of(f->a[i], half);
+          left[group + i % 2 * 8][column + i / 2 * 8 + half] = half_of<T>(f->a[i], half);
         }
-        for (int i = 0; i < 2; ++i) right[column + i * 8 + half][group] = half_of(f->b[i], half);
+        for (int i = 0; i < 2; ++i) right[column + i * 8 + half][group] = half_of<T>(f->b[i], half);
       }
     }
     for (int lane = 0; lane < 32; ++lane) {

@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "base/half.h"
 #include "gpu/device.h"
@@ -60,10 +61,15 @@ __device__ __forceinline__ float widen(f16 value) {
   return wide;
 }
 
-// Two numbers as bf16, the first in the low half.
-__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+// Two numbers as T, bf16 or f16, the first in the low half.
+template <class T>
+__device__ __forceinline__ uint32_t pack(float low, float high) {
   uint32_t pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  if constexpr (std::is_same_v<T, f16>) {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  }
   return pair;
 }
 
@@ -71,14 +77,21 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// sum += a · b for a warp: a is 16 x 16 and b 16 x 8, bf16, in the fragments of mma.m16n8k16.
+// sum += a · b for a warp: a is 16 x 16 and b 16 x 8, both T, in the fragments of mma.m16n8k16.
+template <class T>
 __device__ __forceinline__ void mma(float (&sum)[4], const uint32_t (&a)[4],
                                     const uint32_t (&b)[2]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#define SDCORE_MMA(type)                                                    \
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type       \
+               ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
+               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])     \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+  if constexpr (std::is_same_v<T, f16>) {
+    SDCORE_MMA("f16");
+  } else {
+    SDCORE_MMA("bf16");
+  }
+#undef SDCORE_MMA
 }
 
 // Four 8 x 8 matrices of 16-bit numbers from shared memory; lane i names row i % 8 of matrix i / 8.

@@ -252,8 +252,21 @@ class Planner {
 
 }  // namespace
 
+DType activation_dtype(std::string_view name) {
+  const auto dtype = find_dtype(name);
+  require(dtype && *dtype != DType::i32, ErrorKind::invalid_argument,
+          "[dtype] must be auto, f32, bf16 or f16, got '", name, "'");
+  return *dtype;
+}
+
+void require_dtype(DType dtype, const gpu::Device* gpu) {
+  require(gpu || dtype != DType::f16, ErrorKind::invalid_argument,
+          "[dtype] f16 is for GPUs: on the CPU use auto, bf16 or f32");
+}
+
 Plan make_plan(const Graph& graph, const InputShapes& inputs, DType dtype, Isa isa,
                gpu::Device* gpu) {
+  require_dtype(dtype, gpu);
   Plan plan;
   plan.graph = graph;
   plan.types = infer_types(graph, inputs);

@@ -14,8 +14,13 @@ struct Plan {
   int64_t arena_bytes = 0;
 };
 
-// `dtype` is what activations are held in: f32 or bf16. Weights are not needed: this is the null
-// device. `gpu` is asked for nothing but what its kernels want.
+// What activations are to be held in, by its name. Throws Error(invalid_argument) for all others.
+DType activation_dtype(std::string_view name);
+// Throws likewise where a device (null: this processor) has no kernels for it.
+void require_dtype(DType dtype, const gpu::Device* gpu);
+
+// `dtype` is what activations are held in. Weights are not needed: this is the null device. `gpu`
+// is asked for nothing but what its kernels want.
 Plan make_plan(const Graph& graph, const InputShapes& inputs, DType dtype, Isa isa,
                gpu::Device* gpu = nullptr);
 

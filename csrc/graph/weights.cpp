@@ -89,15 +89,18 @@ const Tensor& WeightStore::uploaded(const std::string& name, const Shape& shape,
   const Tensor tensor = shaped(name, shape);
   std::vector<float> values(static_cast<size_t>(tensor.elements()));
   to_float(tensor, 0, tensor.elements(), values.data());
-  std::vector<bf16> rounded;
-  if (dtype == DType::bf16) {
-    for (const float value : values) rounded.push_back(to_bf16(value));
-  }
-  const void* from = rounded.empty() ? static_cast<const void*>(values.data()) : rounded.data();
+  const TypeInfo& type = type_info(type_of(dtype));
   const size_t bytes = values.size() * static_cast<size_t>(dtype_size(dtype));
+  const void* from = values.data();
+  Buffer rounded;
+  if (dtype != DType::f32) {
+    rounded = Buffer(bytes);
+    type.from_float(values.data(), nullptr, rounded.data(), tensor.elements());
+    from = rounded.data();
+  }
   const auto memory = device.allocate(bytes, "a weight");
   device.upload(memory->data(), from, bytes);
-  copy = {memory->data(), rounded.empty() ? Type::f32 : Type::bf16, shape, memory};
+  copy = {memory->data(), type.type, shape, memory};
   return copy;
 }
 

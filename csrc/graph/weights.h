@@ -39,7 +39,7 @@ class WeightStore {
                   WeightForm form = WeightForm::plain) const;
   // As float32, here or on the device.
   const float* vector(const std::string& name, const Shape& shape, gpu::Device* device = nullptr);
-  // As stored; on a device as float32, or as bf16 for activations of that type.
+  // As stored; on a device as activations of that type.
   Tensor table(const std::string& name, const Shape& shape, DType dtype, gpu::Device* device);
   // Gives back the memory of what was prepared, but for what somebody still holds, and of mapped
   // files. Nothing is lost: it is made again when it is wanted.
@@ -52,7 +52,7 @@ class WeightStore {
  private:
   static std::string matrix_key(const std::string& name, DType dtype, const KernelContext& kernels,
                                 WeightForm form);
-  // A copy on the device, as f32 or bf16.
+  // A copy on the device, as that type.
   const Tensor& uploaded(const std::string& name, const Shape& shape, DType dtype,
                          gpu::Device& device);
 

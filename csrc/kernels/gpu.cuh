@@ -17,7 +17,7 @@ namespace {
 
 using gpu::launch;
 
-// Numbers that a thread handles at once: 16 bytes of bf16.
+// Numbers that a thread handles at once: 16 bytes of the types of 16 bits.
 constexpr int kVector = 8;
 
 // Whether pixels of this view can be read and written in whole vectors.
@@ -36,22 +36,15 @@ struct alignas(16) Words {
   uint32_t w[4];
 };
 
-// n numbers from element `at` of a view's memory: one, or a vector.
+// n numbers from an address: one, or a vector.
 template <int n>
-__device__ __forceinline__ Values<n> load(const void* data, DType dtype, int64_t at) {
+__device__ __forceinline__ Values<n> load(const float* from) {
   Values<n> values;
   if constexpr (n == 1) {
-    values.v[0] = dtype == DType::bf16 ? gpu::widen(static_cast<const bf16*>(data)[at])
-                                       : static_cast<const float*>(data)[at];
-  } else if (dtype == DType::bf16) {
-    const Words words = *reinterpret_cast<const Words*>(static_cast<const bf16*>(data) + at);
-    SDCORE_UNROLL
-    for (int i = 0; i < n; ++i) {
-      values.v[i] = gpu::widen(bf16{static_cast<uint16_t>(words.w[i / 2] >> (i % 2 * 16))});
-    }
+    values.v[0] = *from;
   } else {
-    const auto* from = reinterpret_cast<const Words*>(static_cast<const float*>(data) + at);
-    Words words[2] = {from[0], from[1]};
+    const auto* at = reinterpret_cast<const Words*>(from);
+    Words words[2] = {at[0], at[1]};
     SDCORE_UNROLL
     for (int i = 0; i < n; ++i) {
       values.v[i] = gpu::as_float(words[i / 4].w[i % 4]);
@@ -59,32 +52,71 @@ __device__ __forceinline__ Values<n> load(const void* data, DType dtype, int64_t
   }
   return values;
 }
+// The same of the types of 16 bits.
+template <int n, class T>
+__device__ __forceinline__ Values<n> load(const T* from) {
+  Values<n> values;
+  if constexpr (n == 1) {
+    values.v[0] = gpu::widen(*from);
+  } else {
+    const Words words = *reinterpret_cast<const Words*>(from);
+    SDCORE_UNROLL
+    for (int i = 0; i < n; ++i) {
+      values.v[i] = gpu::widen(T{static_cast<uint16_t>(words.w[i / 2] >> (i % 2 * 16))});
+    }
+  }
+  return values;
+}
 
 template <int n>
-__device__ __forceinline__ void store(void* data, DType dtype, int64_t at,
-                                      const Values<n>& values) {
+__device__ __forceinline__ void store(float* to, const Values<n>& values) {
   if constexpr (n == 1) {
-    if (dtype == DType::bf16) {
-      static_cast<bf16*>(data)[at] = {
-          static_cast<uint16_t>(gpu::pack_bf16(values.v[0], 0.0f) & 0xffffu)};
-    } else {
-      static_cast<float*>(data)[at] = values.v[0];
-    }
-  } else if (dtype == DType::bf16) {
-    Words words;
-    SDCORE_UNROLL
-    for (int i = 0; i < 4; ++i) words.w[i] = gpu::pack_bf16(values.v[2 * i], values.v[2 * i + 1]);
-    *reinterpret_cast<Words*>(static_cast<bf16*>(data) + at) = words;
+    *to = values.v[0];
   } else {
-    auto* to = reinterpret_cast<Words*>(static_cast<float*>(data) + at);
     Words words[2];
     SDCORE_UNROLL
     for (int i = 0; i < n; ++i) {
       words[i / 4].w[i % 4] = gpu::as_bits(values.v[i]);
     }
-    to[0] = words[0];
-    to[1] = words[1];
+    auto* at = reinterpret_cast<Words*>(to);
+    at[0] = words[0];
+    at[1] = words[1];
   }
+}
+template <int n, class T>
+__device__ __forceinline__ void store(T* to, const Values<n>& values) {
+  if constexpr (n == 1) {
+    *to = {static_cast<uint16_t>(gpu::pack<T>(values.v[0], 0.0f) & 0xffffu)};
+  } else {
+    Words words;
+    SDCORE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      words.w[i] = gpu::pack<T>(values.v[2 * i], values.v[2 * i + 1]);
+    }
+    *reinterpret_cast<Words*>(to) = words;
+  }
+}
+
+// From and to element `at` of a view's memory.
+template <int n>
+__device__ __forceinline__ Values<n> load(const void* data, DType dtype, int64_t at) {
+  if (dtype == DType::bf16) return load<n>(static_cast<const bf16*>(data) + at);
+  if (dtype == DType::f16) return load<n>(static_cast<const f16*>(data) + at);
+  return load<n>(static_cast<const float*>(data) + at);
+}
+template <int n>
+__device__ __forceinline__ void store(void* data, DType dtype, int64_t at,
+                                      const Values<n>& values) {
+  if (dtype == DType::bf16) return store(static_cast<bf16*>(data) + at, values);
+  if (dtype == DType::f16) return store(static_cast<f16*>(data) + at, values);
+  store(static_cast<float*>(data) + at, values);
+}
+
+// Calls run(T{}) with T the type of 16 bits that tensor cores are to multiply.
+template <class Run>
+void with_half(DType dtype, const Run& run) {
+  if (dtype == DType::f16) return run(f16{});
+  run(bf16{});
 }
 
 __device__ __forceinline__ float activate(Activation activation, float x) {

@@ -8,10 +8,7 @@ namespace sdcore {
 namespace {
 
 DType resolve(const std::string& dtype, const StoredGraph& stored, const NetworkOptions& run) {
-  if (dtype == "f32") return DType::f32;
-  if (dtype == "bf16") return DType::bf16;
-  require(dtype == "auto", ErrorKind::invalid_argument,
-          "[model] dtype must be auto, f32 or bf16, got '", dtype, "'");
+  if (dtype != "auto") return activation_dtype(dtype);
   WeightTypes types;
   for (const auto& [name, weight] : stored.weights) types.emplace(name, weight.type);
   return auto_dtype(stored.graph, types, run.isa, run.device != nullptr);

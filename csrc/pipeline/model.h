@@ -11,7 +11,7 @@
 namespace sdcore {
 
 struct ModelOptions {
-  std::string dtype;           // "auto", "f32" or "bf16"; empty: what the file says
+  std::string dtype;           // "auto", "f32", "bf16", "f16" (GPUs); empty: what the file says
   std::optional<int> threads;  // absent: SDCORE_NUM_THREADS, or one a processor
   std::string device = "cpu";  // or what gpu::open_device takes
 };

@@ -11,6 +11,7 @@
 #include "base/mapped_file.h"
 #include "base/shape.h"
 #include "base/thread_pool.h"
+#include "base/view.h"
 
 namespace sdcore {
 
@@ -44,6 +45,8 @@ const std::vector<TypeInfo>& all_types();
 const TypeInfo& type_info(Type type);
 const TypeInfo* find_type(uint32_t ggml_id);       // null: not known
 const TypeInfo* find_type(std::string_view name);  // by name, case ignored; null: not known
+// That of tensors whose elements are such activations.
+inline Type type_of(DType dtype) { return find_type(dtype_name(dtype))->type; }
 
 // Bytes of a tensor of this shape, whose last size runs along the blocks; -1 when the shape does
 // not divide into blocks or the number does not fit.

@@ -40,7 +40,8 @@ struct Observer {
 };
 
 // Dense arrays of the caller: f32, or i32 for inputs of whole numbers. They are in the program's
-// memory, or, where the network is on a device, in that device's; there inputs may be bf16 too.
+// memory, or, where the network is on a device, in that device's; there inputs may be of 16 bits
+// too.
 struct InputArray {
   InputArray() = default;
   InputArray(const void* array) : data(array) {}

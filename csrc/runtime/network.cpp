@@ -34,6 +34,7 @@ DType auto_dtype(const Graph& graph, const WeightTypes& types, Isa isa, bool on_
 
 Network::Network(Graph graph, std::shared_ptr<WeightStore> weights, NetworkOptions options)
     : graph_(std::move(graph)), weights_(std::move(weights)), options_(std::move(options)) {
+  require_dtype(options_.dtype, options_.device);
   for (const Value& value : graph_.values) {
     if (value.kind == Value::Kind::weight) (void)weights_->shaped(value.name, value.shape);
   }

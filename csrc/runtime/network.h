@@ -25,9 +25,9 @@ struct NetworkOptions {
   Streaming streaming = Streaming::where_they_do_not_fit;
 };
 
-// What a graph's activations are best held in, by the types of its weights: bf16 on GPUs, where the
-// processor multiplies bf16 in tiles, and where it multiplies integers in place of bf16, in
-// convolutions or linear layers; else f32.
+// What a graph's activations are best held in, by the types of its weights: bf16 on GPUs (in f16
+// some networks overflow), where the processor multiplies bf16 in tiles, and where it multiplies
+// integers in place of bf16, in convolutions or linear layers; else f32.
 using WeightTypes = std::map<std::string, Type, std::less<>>;
 DType auto_dtype(const Graph& graph, const WeightTypes& types, Isa isa, bool on_device);
 

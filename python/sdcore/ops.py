@@ -1,8 +1,8 @@
 """Single ops on NumPy arrays, for tests, benchmarks and a look at what an op does.
 
-Images are channels-last `[n, h, w, c]`, tokens `[n, t, c]`. Every function takes `dtype` ("f32" or
-"bf16"), `isa` and `threads`, and returns float32. Each builds a graph of one op and runs it, so
-what is measured here is what a network does.
+Images are channels-last `[n, h, w, c]`, tokens `[n, t, c]`. Every function takes `dtype` ("f32",
+"bf16" or, on GPUs, "f16"), `isa` and `threads`, and returns float32. Each builds a graph of one op
+and runs it, so what is measured here is what a network does.
 """
 
 from __future__ import annotations

@@ -280,7 +280,8 @@ def test_parameters_of_other_versions(model: sdc.Model) -> None:
 
 def test_bad_options(library: sdc.Library, exported: Path) -> None:
     for options, text in (
-        ({"dtype": "f64"}, "dtype must be auto, f32 or bf16, got 'f64'"),
+        ({"dtype": "f64"}, r"\[dtype\] must be auto, f32, bf16 or f16, got 'f64'"),
+        ({"dtype": "f16"}, "f16 is for GPUs: on the CPU use auto, bf16 or f32"),
         ({"threads": -1}, "threads must be at least 0, got -1"),
         ({"threads": 5000}, "threads.* must be between 1 and 1024, got 5000"),
     ):

@@ -10,6 +10,6 @@ def device(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["f32", "bf16"])
+@pytest.fixture(params=["f32", "bf16", "f16"])
 def dtype(request: pytest.FixtureRequest) -> str:
     return str(request.param)

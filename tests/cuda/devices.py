@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from reference.common import TORCH_TYPES
 from sdcore import InvalidArgumentError, _core
 
 Array = np.ndarray[Any, Any]
@@ -23,8 +24,9 @@ def _is_there(device: str) -> bool:
 
 DEVICES = [name for name in ("emulated", "cuda") if _is_there(name)]
 
-# Errors of the stored result: one rounding to bf16 is at most 2^-9 of the value.
-STORE = {"f32": 2.0**-24, "bf16": 2.0**-9}
+# Errors of the stored result: one rounding to bf16 is at most 2^-9 of the value, to f16 2^-12.
+STORE = {"f32": 2.0**-24, "bf16": 2.0**-9, "f16": 2.0**-12}
+HALVES = ["bf16", "f16"]
 
 
 def rng(*key: int) -> np.random.Generator:
@@ -38,7 +40,7 @@ def normal(generator: np.random.Generator, *shape: int) -> Array:
 def rounded(x: Array, dtype: str) -> Array:
     """The value that a kernel of this dtype sees, as float64."""
     tensor = torch.from_numpy(np.ascontiguousarray(x))
-    return (tensor.bfloat16() if dtype == "bf16" else tensor).double().numpy()
+    return tensor.to(TORCH_TYPES[dtype]).double().numpy()
 
 
 def error(out: Array, ref: Array) -> float:

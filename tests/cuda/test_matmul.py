@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cuda.devices import Array, bound, error, normal, rng, rounded
-from sdcore import _core, ops
+from cuda.devices import HALVES, Array, bound, error, normal, rng, rounded
+from sdcore import InvalidArgumentError, _core, ops
 from sdcore.graph import Builder, nn
 
 SIZES = [
@@ -32,14 +32,17 @@ def test_linear(device: str, dtype: str, size: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(12500, 32, 8), (1100, 40, 1300)], ids=str)
-def test_linear_of_many_rows_takes_the_wide_tile(device: str, size: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("dtype", HALVES)
+def test_linear_of_many_rows_takes_the_wide_tile(
+    device: str, dtype: str, size: tuple[int, int, int]
+) -> None:
     m, k, n = size
     g = rng(m, k, n)
     x, w = normal(g, 1, m, k), normal(g, n, k)
-    out = ops.matmul(x, w, device=device, dtype="bf16")
-    assert error(out, rounded(x, "bf16") @ rounded(w, "bf16").T) < bound(k, "f32")
+    out = ops.matmul(x, w, device=device, dtype=dtype)
+    assert error(out, rounded(x, dtype) @ rounded(w, dtype).T) < bound(k, "f32")
     # The narrow tile sums in the same order, so rows alone are the rows of many.
-    few = ops.matmul(x[:, 70:135], w, device=device, dtype="bf16")
+    few = ops.matmul(x[:, 70:135], w, device=device, dtype=dtype)
     np.testing.assert_array_equal(out[:, 70:135], few)
 
 
@@ -114,16 +117,16 @@ def test_epilogue_and_slices(device: str, dtype: str, channels: int) -> None:
 
 
 @pytest.mark.parametrize("type", ["q8_0", "q4_0", "q4_K", "q5_K", "q6_K", "q5_1", "iq4_nl"])
-@pytest.mark.parametrize("rows", [3, 70])
-def test_quantized(device: str, type: str, rows: int) -> None:
-    """Like the unpacked weights, rounded to bf16; the last two types are unpacked on the way up."""
+@pytest.mark.parametrize("rows, dtype", [(3, "bf16"), (70, "bf16"), (70, "f16")])
+def test_quantized(device: str, type: str, rows: int, dtype: str) -> None:
+    """Like the unpacked weights, rounded; the last two types are unpacked on the way up."""
     g = rng(rows)
     k, n = 512, 67
     x = normal(g, 1, rows, k)
     weight = _core.quantize(normal(g, n, k), type)
     values = gguf.dequantize(weight.data, gguf.GGMLQuantizationType[type.upper()]).reshape(n, k)
-    out = ops.matmul(x, weight, device=device, dtype="bf16")
-    assert error(out, rounded(x, "bf16") @ rounded(values, "bf16").T) < bound(k, "f32")
+    out = ops.matmul(x, weight, device=device, dtype=dtype)
+    assert error(out, rounded(x, dtype) @ rounded(values, dtype).T) < bound(k, "f32")
 
 
 def test_quantized_in_f32(device: str) -> None:
@@ -131,3 +134,51 @@ def test_quantized_in_f32(device: str) -> None:
     x, weight = normal(g, 1, 9, 256), _core.quantize(normal(g, 20, 256), "q4_K")
     ref: Array = x.astype(np.float64) @ weight.to_float().astype(np.float64).T
     assert error(ops.matmul(x, weight, device=device), ref) < bound(256, "f32")
+
+
+@pytest.mark.parametrize("type", ["f16", "bf16", "f32"])
+@pytest.mark.parametrize("k", [64, 40])
+def test_weights_in_f16(device: str, type: str, k: int) -> None:
+    """Those of f16 files are multiplied as they are, subnormal ones too, and others rounded."""
+    g = rng(k)
+    x = normal(g, 1, 9, k)
+    weight = _core.quantize(normal(g, 20, k) * np.logspace(-8, 0, k, dtype=np.float32), type)
+    values = weight.to_float()
+    out = ops.matmul(x, weight, device=device, dtype="f16")
+    assert error(out, rounded(x, "f16") @ rounded(values, "f16").T) < bound(k, "f32")
+    if type == "f16":
+        np.testing.assert_array_equal(rounded(values, "f16"), values)
+
+
+def test_weights_that_f16_cannot_hold_are_told(device: str) -> None:
+    w = np.ones((3, 40), np.float32)
+    for most in (65504.0, 65519.0):  # the nearest is the largest
+        w[1, 7] = most
+        out = ops.matmul(np.eye(40, dtype=np.float32)[None], w, device=device, dtype="f16")
+        assert out.max() == 65504.0
+    w[1, 7] = -65520.0
+    for weight in (w, _core.quantize(w, "bf16")):
+        with pytest.raises(InvalidArgumentError, match=r"beyond 65504.*use dtype bf16 or f32"):
+            ops.matmul(np.ones((1, 1, 40)), weight, device=device, dtype="f16")
+    assert ops.matmul(np.ones((1, 1, 40)), w, device=device, dtype="bf16").min() < -65000
+
+
+def test_f16_overflows_to_infinity(device: str) -> None:
+    """Sums are float32; what is stored is not cut off."""
+    x, w = np.full((1, 1, 64), 300, np.float32), np.full((8, 64), 300, np.float32)
+    assert (ops.matmul(x, w, device=device, dtype="f16") == 64 * 9e4).all()
+    b = Builder()
+    b.output("out", nn.concat(nn.linear(b.weights.w, b.input("x"), 64, 8, bias=False)))
+    tensors = {"w.weight": _core.Tensor.from_array(w)}
+    network = _core.Network(b.graph, tensors, dtype="f16", device=device)
+    assert (network.run({"x": x})["out"] == np.inf).all()
+
+
+def test_f16_is_not_the_cpu_s() -> None:
+    x = np.ones((1, 1, 8), np.float32)
+    with pytest.raises(InvalidArgumentError, match=r"f16 is for GPUs: on the CPU use auto, bf16"):
+        ops.scale(x, 2.0, dtype="f16")
+    with pytest.raises(
+        InvalidArgumentError, match=r"\[dtype\] must be auto, f32, bf16 or f16, got"
+    ):
+        ops.scale(x, 2.0, dtype="float16")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import sdcore
 import tiny_models
 import tiny_transformers
 from cuda.devices import DEVICES
-from reference.common import BF16_FACTOR, NETWORK_F32, SAMPLED_F32, TorchComponent, error, in_bf16
+from reference.common import BF16_FACTOR, NETWORK_F32, SAMPLED_F32, TorchComponent, error, in_dtype
 from reference.test_networks import _clip_case, _unet_case, _vae_case
 from sdcore import _core
 from sdcore.cli import main
@@ -24,7 +24,12 @@ from sdcore.models.t5 import T5EncoderModel
 from sdcore.models.unet import DeepFeatures, UNet2DConditionModel
 from sdcore.models.vae import AutoencoderKL
 
-MODES = pytest.mark.parametrize("dtype", ["f32", "bf16"])
+MODES = pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+
+
+def allowed(dtype: str, own_error: Callable[[str], float]) -> float:
+    """By the contract, with what PyTorch errs in a dtype."""
+    return NETWORK_F32 if dtype == "f32" else BF16_FACTOR * own_error(dtype)
 
 
 @MODES
@@ -33,8 +38,7 @@ def test_unet(device: str, dtype: str) -> None:
     options = RunOptions(dtype=dtype, device=device)
     unet = UNet2DConditionModel.from_component(case["component"], options)
     out = unet(*case["arguments"], **case["conditions"])
-    allowed = {"f32": NETWORK_F32, "bf16": BF16_FACTOR * case["bf16_error"]}[dtype]
-    assert error(out, case["ref"]) <= allowed
+    assert error(out, case["ref"]) <= allowed(dtype, case["own_error"])
     # What is replayed gives the same; and so does a picture of the batch alone.
     np.testing.assert_array_equal(unet(*case["arguments"], **case["conditions"]), out)
     x, t, context = (a[1:] for a in case["arguments"])
@@ -42,7 +46,7 @@ def test_unet(device: str, dtype: str) -> None:
     np.testing.assert_array_equal(alone[0], out[1])
 
 
-@MODES
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
 def test_kept_features_stay_on_the_device(device: str, dtype: str) -> None:
     case = _unet_case("lcm")
     options = RunOptions(dtype=dtype, device=device)
@@ -62,8 +66,8 @@ def test_vae(device: str, dtype: str) -> None:
     options = RunOptions(dtype=dtype, device=device)
     vae = AutoencoderKL.from_component(case["component"], options)
     outs = vae.moments(case["x"]), vae.decode(case["z"])
-    for out, ref, rounded in zip(outs, case["refs"], case["bf16_errors"], strict=True):
-        assert error(out, ref) <= (NETWORK_F32 if dtype == "f32" else BF16_FACTOR * rounded)
+    for i, (out, ref) in enumerate(zip(outs, case["refs"], strict=True)):
+        assert error(out, ref) <= allowed(dtype, lambda kind, i=i: case["own_errors"](kind)[i])
 
 
 @MODES
@@ -71,19 +75,23 @@ def test_clip(device: str, dtype: str) -> None:
     case = _clip_case("quick_gelu", True, 498)
     options = RunOptions(dtype=dtype, device=device)
     out = CLIPTextModel.from_component(case["component"], options)(case["ids"])
-    ref, rounded = case["ref"][1], case["bf16"][1]
-    assert error(out, ref) <= (NETWORK_F32 if dtype == "f32" else BF16_FACTOR * error(rounded, ref))
+    ref = case["ref"][1]
+    assert error(out, ref) <= allowed(dtype, lambda kind: error(case["rounded"](kind)[1], ref))
 
 
-def test_t5(device: str) -> None:
+@MODES
+def test_t5(device: str, dtype: str) -> None:
     module = tiny_transformers.t5()
     ids = torch.randint(3, 399, (2, 19), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        ref, rounded = (m(ids).last_hidden_state.float().numpy() for m in (module, in_bf16(module)))
+
+    def run(kind: str) -> np.ndarray:
+        with torch.no_grad():
+            return in_dtype(module, kind)(ids).last_hidden_state.float().numpy()
+
+    ref = run("f32")
     component = TorchComponent(module.config.to_dict(), module)
-    for dtype, allowed in (("f32", NETWORK_F32), ("bf16", BF16_FACTOR * error(rounded, ref))):
-        options = RunOptions(dtype=dtype, device=device)
-        assert error(T5EncoderModel.from_component(component, options)(ids.numpy()), ref) <= allowed
+    model = T5EncoderModel.from_component(component, RunOptions(dtype=dtype, device=device))
+    assert error(model(ids.numpy()), ref) <= allowed(dtype, lambda kind: error(run(kind), ref))
 
 
 @pytest.fixture(scope="module")

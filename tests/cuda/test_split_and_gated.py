@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cuda.devices import Array, bound, error, normal, rng, rounded
+from cuda.devices import HALVES, Array, bound, error, normal, rng, rounded
 from sdcore import _core, ops
 from sdcore.graph import Builder, nn
 
@@ -42,12 +42,13 @@ def test_split_linear(device: str, size: tuple[int, int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("type", ["q8_0", "q4_K"])
-def test_split_quantized(device: str, type: str) -> None:
+@pytest.mark.parametrize("dtype", HALVES)
+def test_split_quantized(device: str, dtype: str, type: str) -> None:
     g = rng(1)
     x, weight = normal(g, 1, 9, 2048), _core.quantize(normal(g, 67, 2048), type)
     values = gguf.dequantize(weight.data, gguf.GGMLQuantizationType[type.upper()])
-    ref = rounded(x, "bf16") @ rounded(values.reshape(67, 2048), "bf16").T
-    out = ops.matmul(x, weight, device=device, dtype="bf16")
+    ref = rounded(x, dtype) @ rounded(values.reshape(67, 2048), dtype).T
+    out = ops.matmul(x, weight, device=device, dtype=dtype)
     assert error(out, ref) < bound(2048, "f32")
 
 
@@ -113,22 +114,24 @@ def test_gated_linear(device: str, dtype: str, rows: int, c: int) -> None:
     assert error(out, reference(x, w, bias, dtype)) < allowed
 
 
-def test_gated_and_split(device: str) -> None:
+@pytest.mark.parametrize("dtype", HALVES)
+def test_gated_and_split(device: str, dtype: str) -> None:
     g = rng(5)
     x, w, bias = normal(g, 2, 3, 1024), normal(g, 48, 1024), normal(g, 48)
     w /= np.float32(32)
     tensors = {"w.weight": _core.Tensor.from_array(w), "w.bias": _core.Tensor.from_array(bias)}
-    out, names = gated(device, "bf16", x, tensors, 24)
+    out, names = gated(device, dtype, x, tensors, 24)
     assert "geglu" not in names
-    assert error(out, reference(x, w, bias, "bf16")) < bound(1024, "f32")
+    assert error(out, reference(x, w, bias, dtype)) < bound(1024, "f32")
 
 
 @pytest.mark.parametrize("type", ["q8_0", "q4_K", "q6_K", "q5_1", "f16", "bf16"])
-def test_gated_quantized(device: str, type: str) -> None:
+@pytest.mark.parametrize("dtype", HALVES)
+def test_gated_quantized(device: str, dtype: str, type: str) -> None:
     """Those that stay in blocks, and those that are unpacked on the way up."""
     g = rng(7)
     x, bias = normal(g, 1, 9, 256), normal(g, 80)
     stored = _core.quantize(normal(g, 80, 256) / np.float32(16), type)
     tensors = {"w.weight": stored, "w.bias": _core.Tensor.from_array(bias)}
-    out, _ = gated(device, "bf16", x, tensors, 40)
-    assert error(out, reference(x, stored.to_float(), bias, "bf16")) < bound(256, "f32")
+    out, _ = gated(device, dtype, x, tensors, 40)
+    assert error(out, reference(x, stored.to_float(), bias, dtype)) < bound(256, "f32")

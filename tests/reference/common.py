@@ -17,7 +17,9 @@ ISAS = _core.supported_isas()
 # DESIGN's numerical contract: the error of one network, and of a whole sampled latent.
 NETWORK_F32 = 1e-4
 SAMPLED_F32 = 1e-3
-BF16_FACTOR = 1.5  # times PyTorch's own error in bf16
+BF16_FACTOR = 1.5  # times PyTorch's own error in bf16, or in f16
+
+TORCH_TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 def error(out: np.ndarray, ref: np.ndarray) -> float:
@@ -53,5 +55,9 @@ def randomized(module: torch.nn.Module, seed: int) -> torch.nn.Module:
     return module.eval()
 
 
+def in_dtype(module: torch.nn.Module, dtype: str) -> torch.nn.Module:
+    return copy.deepcopy(module).to(TORCH_TYPES[dtype])
+
+
 def in_bf16(module: torch.nn.Module) -> torch.nn.Module:
-    return copy.deepcopy(module).to(torch.bfloat16)
+    return in_dtype(module, "bf16")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,11 @@ from reference.common import (
     BF16_FACTOR,
     ISAS,
     NETWORK_F32,
+    TORCH_TYPES,
     TorchComponent,
     error,
     in_bf16,
+    in_dtype,
     randomized,
 )
 from sdcore import _core
@@ -164,7 +166,9 @@ def _unet_case(name: str) -> dict[str, Any]:
         "conditions": {k: v.numpy() for k, v in given.items()}
         | ({} if cond is None else {"timestep_cond": cond.numpy()}),
         "ref": ref,
-        "bf16_error": error(run(in_bf16(module), torch.bfloat16), ref),
+        "own_error": cache(
+            lambda dtype: error(run(in_dtype(module, dtype), TORCH_TYPES[dtype]), ref)
+        ),
     }
 
 
@@ -172,7 +176,7 @@ def _unet_case(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", UNETS)
 def test_unet_is_diffusers(name: str, isa: str) -> None:
     case = _unet_case(name)
-    for dtype, allowed in (("f32", NETWORK_F32), ("bf16", BF16_FACTOR * case["bf16_error"])):
+    for dtype, allowed in (("f32", NETWORK_F32), ("bf16", BF16_FACTOR * case["own_error"]("bf16"))):
         unet = UNet2DConditionModel.from_component(
             case["component"], RunOptions(dtype=dtype, isa=isa)
         )
@@ -223,13 +227,18 @@ def _vae_case(name: str) -> dict[str, Any]:
             return moments.float().numpy(), m.decode(z.to(kind)).sample.float().numpy()
 
     refs = run(module, torch.float32)
-    rounded = run(in_bf16(module), torch.bfloat16)
+
+    @cache
+    def own_errors(dtype: str) -> list[float]:
+        rounded = run(in_dtype(module, dtype), TORCH_TYPES[dtype])
+        return [error(a, b) for a, b in zip(rounded, refs, strict=True)]
+
     return {
         "component": TorchComponent(dict(module.config), module),
         "x": x.numpy(),
         "z": z.numpy(),
         "refs": refs,
-        "bf16_errors": [error(a, b) for a, b in zip(rounded, refs, strict=True)],
+        "own_errors": own_errors,
     }
 
 
@@ -240,7 +249,7 @@ def test_vae_is_diffusers(name: str, isa: str) -> None:
     for dtype in ("f32", "bf16"):
         vae = AutoencoderKL.from_component(case["component"], RunOptions(dtype=dtype, isa=isa))
         outs = vae.moments(case["x"]), vae.decode(case["z"])
-        for out, ref, rounded in zip(outs, case["refs"], case["bf16_errors"], strict=True):
+        for out, ref, rounded in zip(outs, case["refs"], case["own_errors"]("bf16"), strict=True):
             allowed = NETWORK_F32 if dtype == "f32" else BF16_FACTOR * rounded
             assert error(out, ref) <= allowed, dtype
 
@@ -303,7 +312,7 @@ def _clip_case(act: str, projects: bool, eos: int) -> dict[str, Any]:
         "component": TorchComponent(config.to_dict(), module),
         "ids": ids.numpy(),
         "ref": run(module),
-        "bf16": run(in_bf16(module)),
+        "rounded": cache(lambda dtype: run(in_dtype(module, dtype))),
         "norm": lambda x: norm(torch.from_numpy(x)).detach().numpy(),
     }
 
@@ -316,10 +325,11 @@ def test_clip_is_transformers(act: str, isa: str) -> None:
     for dtype in ("f32", "bf16"):
         clip = CLIPTextModel.from_component(case["component"], RunOptions(dtype=dtype, isa=isa))
         out = clip.encode(case["ids"], skip=1, final_norm=False, pooled=True)
+        rounded_states, rounded_last, rounded_pooled = case["rounded"]("bf16")
         pairs = [
-            (clip(case["ids"]), last, case["bf16"][1]),
-            (out.hidden_states, states[-2], case["bf16"][0][-2]),
-            (out.pooled, pooled, case["bf16"][2]),
+            (clip(case["ids"]), last, rounded_last),
+            (out.hidden_states, states[-2], rounded_states[-2]),
+            (out.pooled, pooled, rounded_pooled),
         ]
         for ours, ref, rounded in pairs:
             allowed = NETWORK_F32 if dtype == "f32" else BF16_FACTOR * error(rounded, ref)

@@ -83,7 +83,7 @@ typedef struct sdc_model sdc_model;
 
 typedef struct sdc_model_options {
   size_t struct_size;
-  const char* dtype;  /* "auto", "f32", "bf16"; NULL: what the file says */
+  const char* dtype;  /* "auto", "f32", "bf16", on GPUs "f16"; NULL: what the file says */
   int32_t threads;    /* 0: SDCORE_NUM_THREADS, or one a processor */
   const char* device; /* "cpu", "cuda", "cuda:1"; NULL: "cpu" */
 } sdc_model_options;

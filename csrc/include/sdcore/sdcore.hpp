@@ -96,8 +96,8 @@ struct GenerateParams {
 // A model; copies share it. Safe to use from many threads.
 class Model {
  public:
-  // dtype "auto", "f32" or "bf16", or "" for what the file says; no threads: one a processor;
-  // device "cpu", "cuda" or "cuda:1".
+  // dtype "auto", "f32", "bf16", on GPUs "f16", or "" for what the file says; no threads: one a
+  // processor; device "cpu", "cuda" or "cuda:1".
   explicit Model(const std::string& path, const std::string& dtype = "", std::int32_t threads = 0,
                  const std::string& device = "cpu") {
     sdc_model_options options;

@@ -34,7 +34,7 @@ void require_arguments(const AttentionArgs& args) {
   require(args.heads > 0 && q.c > 0 && q.c % args.heads == 0, ErrorKind::invalid_argument,
           "[attention] channels must divide by heads, got ", q.c, " and ", args.heads);
   require(q.dtype != DType::i32 && q.dtype == k.dtype && q.dtype == v.dtype && q.dtype == out.dtype,
-          ErrorKind::invalid_argument, "[attention] q, k, v and out must be all f32 or all bf16");
+          ErrorKind::invalid_argument, "[attention] q, k, v and out must be floats of one type");
   require(q.h == 1 && k.h == 1 && v.h == 1 && out.h == 1 && q.n == k.n && q.n == v.n &&
               q.n == out.n && q.c == k.c && q.c == v.c && q.c == out.c && k.w == v.w &&
               q.w == out.w,

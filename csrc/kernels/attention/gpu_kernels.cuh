@@ -1,6 +1,6 @@
 // Flash attention (Dao 2023): a block takes some queries of a head and walks over the keys with a
-// running softmax. In bf16 by tensor cores, a warp having 16 queries; in f32 plainly, a warp having
-// one.
+// running softmax. In bf16 and f16 by tensor cores, a warp having 16 queries; in f32 plainly, a
+// warp having one.
 #pragma once
 
 #include "kernels/attention/gpu.h"
@@ -30,31 +30,32 @@ __device__ __forceinline__ float biased(const AttentionArgs& args, int64_t image
 // Heads of up to `head` numbers, of whose values a block takes `values`: of large heads the scores
 // are computed once for each part. Tuning points: keys a turn, and whether the next keys are
 // fetched meanwhile.
-template <int head, int values, int keys, int stages>
+template <class E, int head, int values, int keys, int stages>
 struct Shape {
+  using Element = E;
   static constexpr int kHead = head, kValues = values, kKeys = keys, kStages = stages;
   static constexpr int kQueries = 64, kThreads = 128;
   // From one row to the next in shared memory: the rows of a fragment lie in different banks.
   static constexpr int kPitch = head + 8, kValuePitch = values + 8;
   static constexpr int kStage = keys * (kPitch + kValuePitch);
-  static constexpr size_t kShared = (kQueries * kPitch + stages * kStage) * sizeof(bf16);
+  static constexpr size_t kShared = (kQueries * kPitch + stages * kStage) * sizeof(E);
 };
 
 // Rows [first, first + count) of a head, channels [channel, channel + width) of it, zeros where
 // there are none.
-template <int count, int width, int pitch, int threads>
+template <int count, int width, int pitch, int threads, class E>
 __device__ __forceinline__ void fetch(const View& v, int64_t image, int64_t head_at, int head_size,
-                                      int first, int channel, bool whole_vectors, bf16* to) {
-  const auto* from = static_cast<const bf16*>(v.data) + image * v.stride_n + head_at;
+                                      int first, int channel, bool whole_vectors, E* to) {
+  const auto* from = static_cast<const E*>(v.data) + image * v.stride_n + head_at;
   for (int i = static_cast<int>(threadIdx.x); i < count * (width / kVector); i += threads) {
     const int row = first + i / (width / kVector), c = i % (width / kVector) * kVector;
-    bf16* place = to + i / (width / kVector) * pitch + c;
+    E* place = to + i / (width / kVector) * pitch + c;
     const int left = row < v.w ? head_size - channel - c : 0;
-    const bf16* at = from + (left > 0 ? row * v.stride_w + channel + c : 0);
+    const E* at = from + (left > 0 ? row * v.stride_w + channel + c : 0);
     if (whole_vectors) {
       gpu::copy_async(place, at, left > 0);
     } else {
-      for (int k = 0; k < kVector; ++k) place[k] = k < left ? at[k] : bf16{0};
+      for (int k = 0; k < kVector; ++k) place[k] = k < left ? at[k] : E{0};
     }
   }
 }
@@ -62,9 +63,10 @@ __device__ __forceinline__ void fetch(const View& v, int64_t image, int64_t head
 template <class S>
 __global__ void __launch_bounds__(S::kThreads)
     flash_kernel(AttentionArgs args, int head_size, bool whole_vectors) {
+  using E = typename S::Element;
   constexpr int kScores = S::kKeys / 8, kOut = S::kValues / 8;
-  auto* queries = reinterpret_cast<bf16*>(gpu::shared_memory());
-  bf16* stages = queries + S::kQueries * S::kPitch;
+  auto* queries = reinterpret_cast<E*>(gpu::shared_memory());
+  E* stages = queries + S::kQueries * S::kPitch;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int head = static_cast<int>(blockIdx.y) % args.heads;
   const int64_t image = blockIdx.y / static_cast<uint32_t>(args.heads);
@@ -78,7 +80,7 @@ __global__ void __launch_bounds__(S::kThreads)
     tiles = seen < tiles ? seen : tiles;
   }
   const auto fetch_keys = [&](int tile) {
-    bf16* to = stages + tile % S::kStages * S::kStage;
+    E* to = stages + tile % S::kStages * S::kStage;
     fetch<S::kKeys, S::kHead, S::kPitch, S::kThreads>(args.k, image, head_at, head_size,
                                                       tile * S::kKeys, 0, whole_vectors, to);
     fetch<S::kKeys, S::kValues, S::kValuePitch, S::kThreads>(
@@ -101,8 +103,8 @@ __global__ void __launch_bounds__(S::kThreads)
       gpu::await_copies<0>();
     }
     gpu::wait_for_block();
-    const bf16* keys = stages + tile % S::kStages * S::kStage;
-    const bf16* values = keys + S::kKeys * S::kPitch;
+    const E* keys = stages + tile % S::kStages * S::kStage;
+    const E* values = keys + S::kKeys * S::kPitch;
 
     float scores[kScores][4] = {};
     for (int c = 0; c < S::kHead; c += 16) {
@@ -113,8 +115,8 @@ __global__ void __launch_bounds__(S::kThreads)
         uint32_t pair[4];
         gpu::load_matrices(
             pair, keys + (j * 8 + lane / 16 * 8 + lane % 8) * S::kPitch + c + lane / 8 % 2 * 8);
-        gpu::mma(scores[j], a, {pair[0], pair[1]});
-        gpu::mma(scores[j + 1], a, {pair[2], pair[3]});
+        gpu::mma<E>(scores[j], a, {pair[0], pair[1]});
+        gpu::mma<E>(scores[j + 1], a, {pair[2], pair[3]});
       }
     }
 
@@ -161,16 +163,15 @@ __global__ void __launch_bounds__(S::kThreads)
     SDCORE_UNROLL
     for (int k = 0; k < S::kKeys / 16; ++k) {
       const float(&left)[4] = scores[2 * k], (&right)[4] = scores[2 * k + 1];
-      const uint32_t a[4] = {gpu::pack_bf16(left[0], left[1]), gpu::pack_bf16(left[2], left[3]),
-                             gpu::pack_bf16(right[0], right[1]),
-                             gpu::pack_bf16(right[2], right[3])};
+      const uint32_t a[4] = {gpu::pack<E>(left[0], left[1]), gpu::pack<E>(left[2], left[3]),
+                             gpu::pack<E>(right[0], right[1]), gpu::pack<E>(right[2], right[3])};
       SDCORE_UNROLL
       for (int j = 0; j < kOut; j += 2) {
         uint32_t pair[4];
         gpu::load_matrices_transposed(
             pair, values + (k * 16 + lane % 16) * S::kValuePitch + j * 8 + lane / 16 * 8);
-        gpu::mma(out[j], a, {pair[0], pair[1]});
-        gpu::mma(out[j + 1], a, {pair[2], pair[3]});
+        gpu::mma<E>(out[j], a, {pair[0], pair[1]});
+        gpu::mma<E>(out[j + 1], a, {pair[2], pair[3]});
       }
     }
     gpu::wait_for_block();  // before these keys are overwritten
@@ -205,6 +206,16 @@ void launch_flash(const AttentionArgs& args, int head_size, gpu::Device& device)
                        static_cast<uint32_t>(args.q.n * args.heads),
                        static_cast<uint32_t>(blocks_of(head_size, S::kValues)));
   launch(device, flash_kernel<S>, grid, S::kThreads, S::kShared, args, head_size, whole);
+}
+
+template <class E>
+void attend_halves(const AttentionArgs& args, int head_size, gpu::Device& device) {
+  if (head_size <= 48) return launch_flash<Shape<E, 48, 48, 64, 2>>(args, head_size, device);
+  if (head_size <= 64) return launch_flash<Shape<E, 64, 64, 64, 2>>(args, head_size, device);
+  if (head_size <= 80) return launch_flash<Shape<E, 80, 80, 64, 2>>(args, head_size, device);
+  if (head_size <= 128) return launch_flash<Shape<E, 128, 128, 32, 2>>(args, head_size, device);
+  if (head_size <= 160) return launch_flash<Shape<E, 160, 160, 32, 2>>(args, head_size, device);
+  launch_flash<Shape<E, 512, 128, 16, 1>>(args, head_size, device);
 }
 
 // float32, for heads of up to kPlainHead numbers: in every turn a lane scores a key, and then adds
@@ -279,12 +290,8 @@ void attention(const AttentionArgs& args, gpu::Device& device) {
     const size_t shared = kPlainThreads / 32 * static_cast<size_t>(head_size + 32) * sizeof(float);
     return launch(device, plain_kernel, grid, kPlainThreads, shared, args, head_size);
   }
-  if (head_size <= 48) return launch_flash<Shape<48, 48, 64, 2>>(args, head_size, device);
-  if (head_size <= 64) return launch_flash<Shape<64, 64, 64, 2>>(args, head_size, device);
-  if (head_size <= 80) return launch_flash<Shape<80, 80, 64, 2>>(args, head_size, device);
-  if (head_size <= 128) return launch_flash<Shape<128, 128, 32, 2>>(args, head_size, device);
-  if (head_size <= 160) return launch_flash<Shape<160, 160, 32, 2>>(args, head_size, device);
-  launch_flash<Shape<512, 128, 16, 1>>(args, head_size, device);
+  with_half(args.q.dtype,
+            [&](auto element) { attend_halves<decltype(element)>(args, head_size, device); });
 }
 
 constexpr GpuKernel kGpuKernel = {gpu::kBackend, attention};

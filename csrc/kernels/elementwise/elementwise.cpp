@@ -27,7 +27,7 @@ std::string describe(const View& v) { return to_string({v.n, v.h, v.w, v.c}); }
 
 void require_float(const char* op, const char* name, const View& v) {
   require(v.dtype != DType::i32, ErrorKind::invalid_argument, "[", op, "] ", name,
-          " must be f32 or bf16, got i32");
+          " must be floats, got i32");
 }
 
 // A view walked as [n][h][w] pixels with the strides of sizes that are repeated set to 0.

@@ -47,7 +47,7 @@ void gather(const Gather& g, gpu::Device& device) {
 }
 
 void embedding(const EmbeddingArgs& args, gpu::Device& device) {
-  const DType dtype = args.table.type == Type::bf16 ? DType::bf16 : DType::f32;
+  const DType dtype = *find_dtype(type_info(args.table.type).name);
   gather({args.ids, args.out, args.table.data, dtype, args.out.c, 0,
           static_cast<int32_t>(args.table.shape[0]), gpu::Fault::embedding_id, device.fault()},
          device);

@@ -31,10 +31,11 @@ struct PackedWeightDeleter {
 using PackedWeightPtr = std::shared_ptr<const PackedWeight>;
 
 // `weight` is [out, in] or [out, in, kh, kw]; trailing sizes of 1 may be missing or extra. `dtype`
-// is that of the activations: f32 computes in float32, bf16 multiplies bf16 by bf16 and sums in
-// float32. Weights whose blocks are integers may be multiplied as they are instead, where hardware
-// is fast at it: by bf16 activations as 16-bit integers, which loses less than rounding the weights
-// to bf16, or where `int8_activations` allows it as 8-bit ones (integer_bits).
+// is that of the activations: f32 computes in float32, bf16 and, on devices, f16 multiply numbers
+// of that type and sum in float32. Weights whose blocks are integers may be multiplied as they are
+// instead, where hardware is fast at it: by bf16 activations as 16-bit integers, which loses less
+// than rounding the weights to bf16, or where `int8_activations` allows it as 8-bit ones
+// (integer_bits).
 PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelContext& context,
                             bool int8_activations = false);
 // On a device, for gated products.
@@ -47,7 +48,7 @@ size_t device_bytes(const Tensor& weight, DType dtype);
 
 struct LinearArgs {
   View in;   // c = in features
-  View out;  // same n, h, w; c = out features; either dtype
+  View out;  // same n, h, w; c = out features; of any dtype
   PackedWeightPtr weight;
   Epilogue epilogue;
   void* workspace = nullptr;  // linear_workspace bytes

@@ -8,7 +8,7 @@ namespace sdcore::gemm {
 
 struct GpuProduct {
   View in, out;
-  // [outputs][taps][padded_inputs] f32 or bf16, as `in` is; or a quantized type's blocks
+  // [outputs][taps][padded_inputs] as `in` is; or a quantized type's blocks
   // [outputs][row_bytes].
   const void* weight = nullptr;
   Type stored = Type::f32;
@@ -35,7 +35,8 @@ struct GpuKernel {
   void (*multiply)(const GpuProduct& product, gpu::Device& device);
 };
 
-// Whether kernels read blocks of this type; other quantized types become bf16 on the way up.
+// Whether kernels read blocks of this type; other quantized types become the type of
+// the activations on the way up.
 constexpr bool stays_quantized(Type type) {
   return type == Type::q8_0 || type == Type::q4_0 || type == Type::q4_K || type == Type::q5_K ||
          type == Type::q6_K;

@@ -1,5 +1,6 @@
-// out = epilogue(in · weightᵀ) by tensor cores in bf16, or plainly in f32. Rows are output pixels;
-// a convolution gathers each row's pixels anew for every tap, so a linear layer is one of 1 x 1.
+// out = epilogue(in · weightᵀ) by tensor cores in 16 bits, or plainly in f32. Rows are output
+// pixels; a convolution gathers each row's pixels anew for every tap, and a linear layer is one of
+// 1 x 1.
 #pragma once
 
 #include "kernels/gemm/gpu.h"
@@ -201,31 +202,34 @@ __global__ void __launch_bounds__(kAddThreads)
 }
 
 // Eight numbers of a row of the input into shared memory.
-template <bool whole_vectors>
+template <bool whole_vectors, class T>
 __device__ __forceinline__ void fetch_input(const GpuProduct& p, const Row& row, const Step& step,
-                                            int offset, bf16* to) {
+                                            int offset, T* to) {
   bool present;
   const int64_t at = input_at(p, row, step, present);
-  const auto* from = static_cast<const bf16*>(p.in.data) + at + offset;
+  const auto* from = static_cast<const T*>(p.in.data) + at + offset;
   const int64_t left = present ? p.in.c - step.channel - offset : 0;
   if constexpr (whole_vectors) {
     gpu::copy_async(to, left > 0 ? from : p.in.data, left > 0);
   } else {
     SDCORE_UNROLL
-    for (int i = 0; i < kVector; ++i) to[i] = i < left ? from[i] : bf16{0};
+    for (int i = 0; i < kVector; ++i) to[i] = i < left ? from[i] : T{0};
   }
 }
 
-// How a tile of weights gets into shared memory: dense ones are copied ...
+// How a tile of weights gets into shared memory, as the type that is multiplied: dense ones are
+// copied ...
+template <class E>
 struct Dense {
+  using Element = E;
   template <class T>
-  __device__ static void fetch(const GpuProduct& p, const Step& step, int first, bf16* to) {
+  __device__ static void fetch(const GpuProduct& p, const Step& step, int first, E* to) {
     const int64_t pitch = p.padded_inputs * p.kernel_h * p.kernel_w;
     const int64_t column = step.tap * p.padded_inputs + step.channel;
     for (int i = static_cast<int>(threadIdx.x); i < T::kColumns * 4; i += T::kThreads) {
       const int output = first + i / 4;
       const bool present = output < p.columns;
-      const auto* from = static_cast<const bf16*>(p.weight) +
+      const auto* from = static_cast<const E*>(p.weight) +
                          (present ? output * pitch + column + i % 4 * kVector : 0);
       gpu::copy_async(to + i / 4 * kPitch + i % 4 * kVector, from, present);
     }
@@ -233,10 +237,11 @@ struct Dense {
 };
 
 // ... and those in blocks are unpacked.
-template <class Format>
+template <class E, class Format>
 struct Blocks {
+  using Element = E;
   template <class T>
-  __device__ static void fetch(const GpuProduct& p, const Step& step, int first, bf16* to) {
+  __device__ static void fetch(const GpuProduct& p, const Step& step, int first, E* to) {
     for (int i = static_cast<int>(threadIdx.x); i < T::kColumns * 2; i += T::kThreads) {
       const int output = first + i / 2;
       float numbers[16] = {};
@@ -247,7 +252,7 @@ struct Blocks {
       Words words[2];
       SDCORE_UNROLL
       for (int k = 0; k < 8; ++k) {
-        words[k / 4].w[k % 4] = gpu::pack_bf16(numbers[2 * k], numbers[2 * k + 1]);
+        words[k / 4].w[k % 4] = gpu::pack<E>(numbers[2 * k], numbers[2 * k + 1]);
       }
       auto* place = reinterpret_cast<Words*>(to + i / 2 * kPitch + i % 2 * 16);
       place[0] = words[0];
@@ -259,10 +264,11 @@ struct Blocks {
 template <class T, class Weights, bool whole_vectors>
 __global__ void __launch_bounds__(T::kThreads)
     tensor_core_kernel(GpuProduct p, uint32_t rows, bool whole_output) {
+  using E = typename Weights::Element;
   constexpr int kDown = T::kWarpRows / 16, kAcross = T::kWarpColumns / 8;
   constexpr int kFetches = T::kRows * 4 / T::kThreads;  // of the input, a thread and step
   constexpr int kStage = (T::kRows + T::kColumns) * kPitch;
-  auto* shared = reinterpret_cast<bf16*>(gpu::shared_memory());
+  auto* shared = reinterpret_cast<E*>(gpu::shared_memory());
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   const uint32_t first_row = blockIdx.x * T::kRows;
   const int first_column = static_cast<int>(blockIdx.y) * T::kColumns;
@@ -278,7 +284,7 @@ __global__ void __launch_bounds__(T::kThreads)
   }
   const auto fetch = [&](int index) {
     const Step step = step_at(p, first_step + index);
-    bf16* input = shared + index % T::kStages * kStage;
+    E* input = shared + index % T::kStages * kStage;
     SDCORE_UNROLL
     for (int i = 0; i < kFetches; ++i) {
       const int at = thread + i * T::kThreads;
@@ -300,8 +306,8 @@ __global__ void __launch_bounds__(T::kThreads)
     gpu::wait_for_block();  // this step's tiles are there, and nobody reads those of the last one
     if (index + T::kStages - 1 < steps) fetch(index + T::kStages - 1);
     gpu::commit_copies();
-    const bf16* input = shared + index % T::kStages * kStage + warp_row * kPitch;
-    const bf16* weight = shared + index % T::kStages * kStage + (T::kRows + warp_column) * kPitch;
+    const E* input = shared + index % T::kStages * kStage + warp_row * kPitch;
+    const E* weight = shared + index % T::kStages * kStage + (T::kRows + warp_column) * kPitch;
     SDCORE_UNROLL
     for (int k = 0; k < kStep; k += 16) {
       uint32_t a[kDown][4], b[kAcross][2];
@@ -322,7 +328,7 @@ __global__ void __launch_bounds__(T::kThreads)
       SDCORE_UNROLL
       for (int i = 0; i < kDown; ++i) {
         SDCORE_UNROLL
-        for (int j = 0; j < kAcross; ++j) gpu::mma(sums[i][j], a[i], b[j]);
+        for (int j = 0; j < kAcross; ++j) gpu::mma<E>(sums[i][j], a[i], b[j]);
       }
     }
   }
@@ -361,7 +367,8 @@ void add_parts(const GpuProduct& p, int64_t rows, gpu::Device& device) {
 
 template <class T, class Weights, bool whole_vectors>
 void launch_tile(const GpuProduct& p, int64_t rows, gpu::Device& device) {
-  constexpr size_t tiles = T::kStages * (T::kRows + T::kColumns) * kPitch * sizeof(bf16);
+  constexpr size_t tiles =
+      T::kStages * (T::kRows + T::kColumns) * kPitch * sizeof(typename Weights::Element);
   constexpr size_t sums = T::kRows * T::kSumPitch * sizeof(float);
   const gpu::dim3 grid(static_cast<uint32_t>(blocks_of(rows, T::kRows)),
                        static_cast<uint32_t>(blocks_of(p.columns, T::kColumns)),
@@ -445,26 +452,31 @@ void multiply_plainly(const GpuProduct& p, int64_t rows, gpu::Device& device) {
          has_whole_output(p));
 }
 
+template <class E>
+void multiply_halves(const GpuProduct& p, int64_t rows, gpu::Device& device) {
+  switch (p.stored) {
+    case Type::q8_0:
+      return multiply_tiles<Blocks<E, Q8_0>>(p, rows, device);
+    case Type::q4_0:
+      return multiply_tiles<Blocks<E, Q4_0>>(p, rows, device);
+    case Type::q4_K:
+      return multiply_tiles<Blocks<E, Q4_K>>(p, rows, device);
+    case Type::q5_K:
+      return multiply_tiles<Blocks<E, Q5_K>>(p, rows, device);
+    case Type::q6_K:
+      return multiply_tiles<Blocks<E, Q6_K>>(p, rows, device);
+    default:
+      return multiply_tiles<Dense<E>>(p, rows, device);
+  }
+}
+
 void multiply(const GpuProduct& p, gpu::Device& device) {
   const int64_t rows = p.out.pixels();
   if (rows == 0) return;
   require(rows < INT32_MAX, ErrorKind::invalid_argument, "[gemm] ", rows,
           " rows are too many for one kernel");
   if (p.in.dtype == DType::f32) return multiply_plainly(p, rows, device);
-  switch (p.stored) {
-    case Type::q8_0:
-      return multiply_tiles<Blocks<Q8_0>>(p, rows, device);
-    case Type::q4_0:
-      return multiply_tiles<Blocks<Q4_0>>(p, rows, device);
-    case Type::q4_K:
-      return multiply_tiles<Blocks<Q4_K>>(p, rows, device);
-    case Type::q5_K:
-      return multiply_tiles<Blocks<Q5_K>>(p, rows, device);
-    case Type::q6_K:
-      return multiply_tiles<Blocks<Q6_K>>(p, rows, device);
-    default:
-      return multiply_tiles<Dense>(p, rows, device);
-  }
+  with_half(p.in.dtype, [&](auto element) { multiply_halves<decltype(element)>(p, rows, device); });
 }
 
 constexpr GpuKernel kGpuKernel = {gpu::kBackend, multiply};

@@ -1,6 +1,7 @@
 // Weights on a GPU: dense ones as [outputs][taps][inputs] in the type of the activations, inputs
 // filled up to whole steps with zeros; quantized ones that the kernels unpack as they are.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/gemm/gpu.h"
@@ -13,44 +14,50 @@ int64_t padded_inputs(const PackedWeight& w) {
   return (w.inputs + kGpuStep - 1) / kGpuStep * kGpuStep;
 }
 
-// Rows of [inputs][taps] as [taps][padded inputs].
-template <class To, class Convert>
-void turn(const float* row, const PackedWeight& w, Convert convert, To* to) {
+// What a thread needs to prepare rows, and whether it met one with a number too large for f16.
+struct Scratch {
+  std::vector<float> values, turned;
+  bool overflows = false;
+};
+
+// A row of [inputs][taps] as [taps][padded inputs].
+void turn(const float* row, const PackedWeight& w, std::vector<float>& to) {
   const int64_t padded = padded_inputs(w);
-  std::fill(to, to + padded * w.kernel, To{});
+  to.assign(static_cast<size_t>(padded * w.kernel), 0.0f);
   for (int64_t tap = 0; tap < w.kernel; ++tap) {
-    for (int64_t i = 0; i < w.inputs; ++i) to[tap * padded + i] = convert(row[i * w.kernel + tap]);
+    for (int64_t i = 0; i < w.inputs; ++i) {
+      to[static_cast<size_t>(tap * padded + i)] = row[i * w.kernel + tap];
+    }
   }
 }
 
 // The rows [begin, end), whose blocks may cross from one row into the next, ready for the device.
 void convert(const Tensor& weight, const PackedWeight& w, int64_t begin, int64_t end,
-             std::vector<float>& values, std::byte* to) {
+             Scratch& scratch, std::byte* to) {
   const int64_t row = w.inputs * w.kernel, block = type_info(weight.type).block_size;
+  const int64_t padded_row = padded_inputs(w) * w.kernel;
   const int64_t first = begin * row / block * block;
   const int64_t last = std::min((end * row + block - 1) / block * block, w.outputs * row);
-  values.resize(static_cast<size_t>(last - first));
-  to_float(weight, first, last - first, values.data());
-  for (int64_t o = begin; o < end; ++o) {
-    const float* from = values.data() + (o * row - first);
-    const int64_t at = (o - begin) * padded_inputs(w) * w.kernel;
-    if (w.stored == Type::bf16) {
-      turn(from, w, [](float x) { return to_bf16(x); }, reinterpret_cast<bf16*>(to) + at);
-    } else {
-      turn(from, w, [](float x) { return x; }, reinterpret_cast<float*>(to) + at);
-    }
+  scratch.values.resize(static_cast<size_t>(last - first));
+  to_float(weight, first, last - first, scratch.values.data());
+  const auto rounds_to_infinity = [](float x) { return std::abs(x) >= 65520.0f; };
+  scratch.overflows |=
+      w.stored == Type::f16 && std::ranges::any_of(scratch.values, rounds_to_infinity);
+  for (int64_t o = begin; o < end; ++o, to += padded_row * dtype_size(w.dtype)) {
+    turn(scratch.values.data() + (o * row - first), w, scratch.turned);
+    type_info(w.stored).from_float(scratch.turned.data(), nullptr, to, padded_row);
   }
 }
 
 // Blocks that the kernels unpack go up as they lie in the file.
 bool keeps_blocks(const Tensor& weight, const PackedWeight& w) {
-  return w.dtype == DType::bf16 && w.kernel == 1 &&
+  return w.dtype != DType::f32 && w.kernel == 1 &&
          w.inputs % type_info(weight.type).block_size == 0 && stays_quantized(weight.type);
 }
 
 Type stored_type(const Tensor& weight, const PackedWeight& w) {
   if (keeps_blocks(weight, w)) return weight.type;
-  return w.dtype == DType::bf16 ? Type::bf16 : Type::f32;
+  return type_of(w.dtype);
 }
 
 bool lies_as_wanted(const Tensor& weight, const PackedWeight& w) {
@@ -71,8 +78,8 @@ int64_t source_row(const PackedWeight& w, int64_t row) {
 }
 
 void prepare(const Tensor& weight, const PackedWeight& w, int64_t begin, int64_t end,
-             std::vector<float>& values, std::byte* to) {
-  if (!w.gated) return convert(weight, w, begin, end, values, to);
+             Scratch& scratch, std::byte* to) {
+  if (!w.gated) return convert(weight, w, begin, end, scratch, to);
   const int64_t bytes = row_bytes(weight, w);
   for (int64_t row = begin; row < end; ++row, to += bytes) {
     const int64_t from = source_row(w, row);
@@ -80,7 +87,7 @@ void prepare(const Tensor& weight, const PackedWeight& w, int64_t begin, int64_t
       std::memcpy(to, static_cast<const std::byte*>(weight.data) + from * bytes,
                   static_cast<size_t>(bytes));
     } else {
-      convert(weight, w, from, from + 1, values, to);
+      convert(weight, w, from, from + 1, scratch, to);
     }
   }
 }
@@ -93,15 +100,18 @@ void for_pieces(const Tensor& weight, const PackedWeight& w, ThreadPool& pool, T
   const int64_t piece = std::max<int64_t>(1, (int64_t{4} << 20) / bytes);
   const int64_t pieces = (w.outputs + piece - 1) / piece;
   const int64_t together = pool.size();
-  std::vector<std::vector<float>> values(static_cast<size_t>(together));
+  std::vector<Scratch> scratches(static_cast<size_t>(together));
   Buffer staged(static_cast<size_t>(together * piece * bytes));
   for (int64_t first = 0; first < pieces; first += together) {
     const int64_t count = std::min(together, pieces - first);
     pool.parallel_for(count, [&](int64_t i, int thread) {
       const int64_t begin = (first + i) * piece;
       prepare(weight, w, begin, std::min(w.outputs, begin + piece),
-              values[static_cast<size_t>(thread)], staged.data() + i * piece * bytes);
+              scratches[static_cast<size_t>(thread)], staged.data() + i * piece * bytes);
     });
+    // Cut off at the largest, it would be another network, and nobody would know.
+    require(std::ranges::none_of(scratches, &Scratch::overflows), ErrorKind::invalid_argument,
+            "[gemm] a weight is beyond 65504, the largest number of f16: use dtype bf16 or f32");
     const int64_t begin = first * piece, end = std::min(w.outputs, (first + count) * piece);
     take(begin * bytes, staged.data(), static_cast<size_t>((end - begin) * bytes));
   }
@@ -167,7 +177,7 @@ int parts_of(const View& in, const View& out, int64_t taps, int64_t outputs) {
   const auto blocks = [](int64_t count, int64_t size) { return (count + size - 1) / size; };
   const int64_t tiles = blocks(out.h * out.w, kTile) * blocks(outputs, kTile);
   const int64_t steps = blocks(in.c, kGpuStep) * taps;
-  if (in.dtype != DType::bf16 || tiles == 0) return 1;
+  if (in.dtype == DType::f32 || tiles == 0) return 1;
   const int64_t parts = std::min({kWantedBlocks / tiles, steps / kLeastSteps, kMostParts});
   if (parts <= 1) return 1;
   return static_cast<int>(blocks(steps, blocks(steps, parts)));  // none is empty

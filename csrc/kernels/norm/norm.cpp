@@ -25,7 +25,7 @@ std::string describe(const View& v) { return to_string({v.n, v.h, v.w, v.c}); }
 
 void require_same_shape(const char* op, const View& in, const View& out) {
   require(in.dtype != DType::i32 && out.dtype != DType::i32, ErrorKind::invalid_argument, "[", op,
-          "] needs f32 or bf16, got ", dtype_name(in.dtype), " and ", dtype_name(out.dtype));
+          "] needs floats, got ", dtype_name(in.dtype), " and ", dtype_name(out.dtype));
   require(in.n == out.n && in.h == out.h && in.w == out.w && in.c == out.c,
           ErrorKind::invalid_argument, "[", op, "] in ", describe(in), " and out ", describe(out),
           " must be the same shape");

@@ -31,9 +31,9 @@ M = TypeVar("M", bound="Model")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How networks run: `dtype` "auto", "f32" or "bf16"; `isa` and `threads` None for the best;
-    `device` "cpu", "cuda" or "cuda:1"; `stream_weights` whether weights go through a GPU layer by
-    layer, None: where they do not fit."""
+    """How networks run: `dtype` "auto", "f32", "bf16" or, on GPUs, "f16"; `isa` and `threads` None
+    for the best; `device` "cpu", "cuda" or "cuda:1"; `stream_weights` whether weights go through a
+    GPU layer by layer, None: where they do not fit."""
 
     dtype: str = "auto"
     isa: str | None = None

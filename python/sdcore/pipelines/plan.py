@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["plan", "planned_graphs", "weight_bytes"]
 
 Shapes = Mapping[str, Sequence[int]]
-_BYTES = {"f32": 4, "bf16": 2}
+_BYTES = {"f32": 4, "bf16": 2, "f16": 2}
 _FLOATS = ("f32", "f16", "bf16")
 
 
