@@ -5,11 +5,14 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "bindings/bindings.h"
 #include "bindings/dlpack.h"
 #include "bindings/options.h"
 
 namespace py = pybind11;
+using namespace pybind11::literals;
 
 namespace sdcore::bindings {
 namespace {
@@ -24,27 +27,35 @@ dlpack::Device dlpack_device(const gpu::Device& device) {
 
 // ---- types
 
-dlpack::DataType dlpack_type(DType dtype) {
-  if (dtype == DType::bf16) return {dlpack::brain_floating, 16, 1};
-  return {dtype == DType::i32 ? dlpack::signed_integer : dlpack::floating, 32, 1};
-}
+// What others call the types of arrays; NumPy and its relatives have no name for bfloat16.
+struct Names {
+  DType dtype;
+  const char* numpy;
+  dlpack::DataType dlpack;
+};
+constexpr Names kNames[] = {{DType::f32, "<f4", {dlpack::floating, 32}},
+                            {DType::bf16, nullptr, {dlpack::brain_floating, 16}},
+                            {DType::f16, "<f2", {dlpack::floating, 16}},
+                            {DType::i32, "<i4", {dlpack::signed_integer, 32}}};
+
+const Names& names_of(DType dtype) { return *std::ranges::find(kNames, dtype, &Names::dtype); }
 
 [[noreturn]] void fail_type(const std::string& found) {
-  fail(ErrorKind::invalid_argument, "[array] must be float32, bfloat16 or int32 on a device, got ",
-       found);
+  fail(ErrorKind::invalid_argument,
+       "[array] must be float32, bfloat16, float16 or int32 on a device, got ", found);
 }
 
-DType type_of(const dlpack::DataType& type) {
-  for (const DType dtype : {DType::f32, DType::bf16, DType::i32}) {
-    const dlpack::DataType ours = dlpack_type(dtype);
+DType dtype_of(const dlpack::DataType& type) {
+  for (const auto& [dtype, numpy, ours] : kNames) {
     if (type.code == ours.code && type.bits == ours.bits && type.lanes == 1) return dtype;
   }
   fail_type(concat("DLPack's type ", int{type.code}, " of ", int{type.bits}, " bits"));
 }
 
-DType type_of(const std::string& typestr) {
-  if (typestr == "<f4") return DType::f32;
-  if (typestr == "<i4") return DType::i32;
+DType dtype_of(const std::string& typestr) {
+  for (const auto& [dtype, numpy, dlpack] : kNames) {
+    if (numpy && typestr == numpy) return dtype;
+  }
   fail_type(typestr);
 }
 
@@ -93,7 +104,7 @@ Array from_tensor(const dlpack::Tensor& tensor, gpu::Device& device) {
           ErrorKind::invalid_argument, "[array] the array is not in the memory of ", device.id(),
           ", but on DLPack's device ", tensor.device.type, ":", tensor.device.id);
   Array array{&device, nullptr, static_cast<std::byte*>(tensor.data) + tensor.byte_offset,
-              type_of(tensor.dtype), Shape(tensor.shape, tensor.shape + tensor.ndim)};
+              dtype_of(tensor.dtype), Shape(tensor.shape, tensor.shape + tensor.ndim)};
   if (tensor.strides) {
     require_dense(array.shape, Shape(tensor.strides, tensor.strides + tensor.ndim), 1);
   }
@@ -140,7 +151,7 @@ Array from_cuda_array(const py::object& object, gpu::Device& device) {
   Array array{&device,
               keep(object),
               reinterpret_cast<void*>(place.first),
-              type_of(told["typestr"].cast<std::string>()),
+              dtype_of(told["typestr"].cast<std::string>()),
               told["shape"].cast<Shape>(),
               place.second};
   if (told.contains("strides") && !told["strides"].is_none()) {
@@ -170,7 +181,7 @@ py::capsule to_capsule(const Array& array) {
   managed.tensor = {array.data,
                     dlpack_device(*array.device),
                     static_cast<int32_t>(array.shape.size()),
-                    dlpack_type(array.dtype),
+                    names_of(array.dtype).dlpack,
                     lent->array.shape.data(),
                     lent->strides.data(),
                     0};
@@ -208,12 +219,13 @@ py::capsule to_dlpack(const Array& array, const py::object&, std::optional<std::
 }
 
 py::dict to_cuda_array(const Array& array) {
-  if (array.dtype == DType::bf16) {
+  const char* numpy = names_of(array.dtype).numpy;
+  if (!numpy) {
     throw py::attribute_error("[array] __cuda_array_interface__ has no name for bfloat16");
   }
   py::dict told;
   told["shape"] = py::tuple(py::cast(array.shape));
-  told["typestr"] = array.dtype == DType::i32 ? "<i4" : "<f4";
+  told["typestr"] = numpy;
   told["data"] = py::make_tuple(reinterpret_cast<uintptr_t>(array.data), array.read_only);
   told["strides"] = py::none();
   told["stream"] = py::none();  // there is nothing to wait for
@@ -223,6 +235,12 @@ py::dict to_cuda_array(const Array& array) {
 
 // ---- to and from NumPy
 
+// The array, dense, in a type that NumPy has.
+py::array in_numpy(const py::array& array, DType dtype) {
+  const py::object as = array.attr("astype");
+  return as(names_of(dtype).numpy, "order"_a = "C", "copy"_a = false);
+}
+
 Array from_numpy(const py::object& object, const std::string& name) {
   gpu::Device* device = device_of(name);
   require(device != nullptr, ErrorKind::invalid_argument,
@@ -231,11 +249,10 @@ Array from_numpy(const py::object& object, const std::string& name) {
   require(static_cast<bool>(given), ErrorKind::invalid_argument, "[array] needs an array");
   const char kind = given.dtype().kind();
   const bool whole = kind == 'i' || kind == 'u' || kind == 'b';
-  using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
-  using Integers = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
-  const py::array dense = whole ? py::array(Integers(given)) : py::array(Floats(given));
-  Array array = new_array(*device, whole ? DType::i32 : DType::f32,
-                          Shape(dense.shape(), dense.shape() + dense.ndim()));
+  const bool half = kind == 'f' && given.itemsize() == 2;
+  const DType dtype = whole ? DType::i32 : half ? DType::f16 : DType::f32;
+  const py::array dense = in_numpy(given, dtype);
+  Array array = new_array(*device, dtype, Shape(dense.shape(), dense.shape() + dense.ndim()));
   const py::gil_scoped_release unlocked;
   const std::lock_guard turn(device->mutex());
   device->upload(array.data, dense.data(), array.bytes());
@@ -249,16 +266,12 @@ void download(const Array& array, void* to) {
 }
 
 py::array to_numpy(const Array& array) {
-  if (array.dtype == DType::i32) {
-    py::array_t<int32_t> result(array.shape);
+  if (const char* numpy = names_of(array.dtype).numpy) {
+    py::array result(py::dtype(numpy), array.shape);
     download(array, result.mutable_data());
     return result;
   }
   py::array_t<float> result(array.shape);
-  if (array.dtype == DType::f32) {
-    download(array, result.mutable_data());
-    return result;
-  }
   std::vector<bf16> values(static_cast<size_t>(element_count(array.shape)));
   download(array, values.data());
   float* to = result.mutable_data();
@@ -301,9 +314,10 @@ std::optional<Array> as_device_array(const py::object& object, gpu::Device& devi
 
 void init_device_array(py::module_& m) {
   py::class_<Array>(m, "DeviceArray",
-                    "A dense array in the memory of a GPU, of float32, bfloat16 or int32.")
+                    "A dense array in the memory of a GPU, of float32, bfloat16, float16 or int32.")
       .def_static("from_numpy", &from_numpy, py::arg("array"), py::arg("device"),
-                  "A copy on the device: whole numbers as int32, all others as float32.")
+                  "A copy on the device: whole numbers as int32, float16 as it is, all others as "
+                  "float32.")
       .def_static(
           "share",
           [](const py::object& object, const std::string& name) {

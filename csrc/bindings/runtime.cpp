@@ -86,8 +86,9 @@ struct Inputs {
 
   void add(const std::string& name, DType wanted, gpu::Array array) {
     require((array.dtype == DType::i32) == (wanted == DType::i32), ErrorKind::invalid_argument,
-            "[network] input '", name, "' must be ", wanted == DType::i32 ? "i32" : "f32 or bf16",
-            " on a device, got ", dtype_name(array.dtype));
+            "[network] input '", name, "' must be ",
+            wanted == DType::i32 ? "i32" : "f32, bf16 or f16", " on a device, got ",
+            dtype_name(array.dtype));
     shapes[name] = array.shape;
     arrays[name] = InputArray(array.data, array.dtype);
     kept_on_device.push_back(std::move(array));

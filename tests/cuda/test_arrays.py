@@ -18,7 +18,7 @@ from cuda.devices import Array, normal, rng
 from sdcore import DeviceArray, InvalidArgumentError, _core
 from sdcore.graph import Builder, nn
 
-KINDS = {"f32": np.float32, "i32": np.int32}
+KINDS = {"f32": np.float32, "f16": np.float16, "i32": np.int32}
 
 
 def network(device: str, dtype: str = "f32") -> Any:
@@ -53,7 +53,12 @@ def test_there_and_back(device: str, kind: str, shape: tuple[int, ...]) -> None:
 
 
 def test_other_types_become_those_that_kernels_have(device: str) -> None:
-    for kind, wanted in (("int64", "i32"), ("bool", "i32"), ("float16", "f32"), ("float64", "f32")):
+    for kind, wanted in (
+        ("int64", "i32"),
+        ("bool", "i32"),
+        ("longdouble", "f32"),
+        ("float64", "f32"),
+    ):
         array = DeviceArray.from_numpy(np.ones((2, 3), kind).T, device)
         assert (array.dtype, array.shape) == (wanted, (3, 2))
         assert (array.numpy() == 1).all()
@@ -76,7 +81,7 @@ def test_another_library_sees_the_same_memory(device: str) -> None:
     np.testing.assert_array_equal(tensor.cpu().numpy(), values)
 
 
-@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int32"])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16", "int32"])
 def test_the_memory_of_another_library_is_shared(device: str, kind: str) -> None:
     tensor = on_device(torch.arange(12).reshape(3, 4).to(getattr(torch, kind)), device)
     array = DeviceArray.share(tensor, device)
@@ -97,7 +102,8 @@ class CudaArray:
 
     def __init__(self, tensor: torch.Tensor, **more: Any) -> None:
         self.tensor = tensor
-        kind = {torch.float32: "<f4", torch.int32: "<i4", torch.float64: "<f8"}[tensor.dtype]
+        kinds = {torch.float32: "<f4", torch.float16: "<f2", torch.int32: "<i4"}
+        kind = kinds.get(tensor.dtype, "<f8")
         place = {"shape": tuple(tensor.shape), "typestr": kind, "data": (tensor.data_ptr(), False)}
         self.__cuda_array_interface__ = place | {"version": 3} | more
 
@@ -131,7 +137,7 @@ def test_what_cannot_be_shared_is_said(device: str) -> None:
     tensor = on_device(torch.zeros(2, 3), device)
     for given, why in (
         (tensor.T, r"an array of \[3, 2\] must lie in memory in that order.*contiguous copy"),
-        (tensor.double(), "must be float32, bfloat16 or int32 on a device"),
+        (tensor.double(), "must be float32, bfloat16, float16 or int32"),
         (CudaArray(tensor, strides=(4, 8)), "contiguous copy"),
         (CudaArray(tensor.double()), "got <f8"),
         ([1.0, 2.0], "DeviceArray.from_numpy copies all else"),
@@ -181,15 +187,15 @@ def test_arrays_in_and_out_of_networks(device: str, dtype: str) -> None:
 
 
 def test_inputs_are_read_where_they_are(device: str) -> None:
-    """Every run reads the array's memory anew, replayed or not; bfloat16 is as good as float32."""
+    """Every run reads the array's memory anew, replayed or not; 16 bits are as good as float32."""
     net = network(device)
     tensor = on_device(torch.zeros(1, 3, 3, 8), device)
     array = DeviceArray.share(tensor, device)
     for value in (1.0, 2.0, 3.0, 4.0):
         tensor.fill_(value)
         assert (net.run({"x": array})["out"] == 3 * value).all()
-    halves = DeviceArray.share(tensor.bfloat16(), device)
-    assert (net.run({"x": halves})["out"] == 12.0).all()
+    for halves in (tensor.bfloat16(), tensor.half(), CudaArray(tensor.half())):
+        assert (net.run({"x": DeviceArray.share(halves, device)})["out"] == 12.0).all()
     # What lies at an odd address for vectors.
     odd = on_device(torch.arange(73.0), device)[1:].reshape(1, 3, 3, 8)
     out = net.run({"x": DeviceArray.share(odd, device)})["out"]
@@ -214,7 +220,9 @@ def test_ids_and_wrong_types(device: str) -> None:
     floats = DeviceArray.from_numpy(np.zeros((1, 3)), device)
     with pytest.raises(InvalidArgumentError, match="input 'ids' must be i32 on a device, got f32"):
         net.run({"ids": floats})
-    with pytest.raises(InvalidArgumentError, match="input 'x' must be f32 or bf16 on a device"):
+    with pytest.raises(
+        InvalidArgumentError, match="input 'x' must be f32, bf16 or f16 on a device"
+    ):
         network(device).run({"x": ids})
     with pytest.raises(InvalidArgumentError, match="no output 'oat'"):
         network(device).run({"x": np.zeros((1, 2))}, stay=["oat"])
