@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +129,27 @@ def test_parts_may_stay_on_the_cpu(device: str, folder: Path, tmp_path: Path) ->
     assert (
         main(["txt2img", "-m", str(folder), "a", *flags, "--steps", "1", "-o", str(picture)]) == 0
     )
+    assert picture.is_file()
+
+
+def test_f16_is_of_the_parts_on_a_gpu(device: str, folder: Path, tmp_path: Path) -> None:
+    def kinds(**options: Any) -> list[str]:
+        pipe = sdcore.DiffusionPipeline.open(folder, **options)
+        return [part.networks[0].dtype for part in (pipe.unet, pipe.vae, pipe.text_encoder)]
+
+    assert kinds(device=device, dtype="f16") == ["f16"] * 3
+    assert kinds(device=device, dtype={"unet": "f16"}) == ["f16", "bf16", "bf16"]
+    assert kinds(device={"unet": device}, dtype="f16") == ["f16", *kinds()[1:]]
+    for options in ({}, {"device": {"unet": "cpu"}}):
+        with pytest.raises(sdcore.InvalidArgumentError, match="f16 is for GPUs: on the CPU use"):
+            kinds(dtype="f16", **options)
+    with pytest.raises(sdcore.InvalidArgumentError, match=r"dtype: there is no part 'unett'"):
+        kinds(dtype={"unett": "f16"})
+    flags = ["--dtype", "f16", "-H", "16", "-W", "24", "--steps", "1"]
+    picture = tmp_path / "picture.png"
+    command = ["txt2img", "-m", str(folder), "a", *flags, "-o", str(picture)]
+    assert main(command) == 1 and not picture.exists()
+    assert main([*command, "--device", device, "--vae-on-cpu", "--clip-on-cpu"]) == 0
     assert picture.is_file()
 
 

@@ -37,7 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-H", "--height", type=int, metavar="PIXELS", help="default: the model's own")
     add("--steps", type=int, default=3, metavar="N", help="steps to measure (default: 3)")
     add("--cfg-scale", "--guidance-scale", type=float, metavar="SCALE", help="1: without guidance")
-    add("--dtype", choices=("auto", "f32", "bf16"), default="auto", help="default: the fastest")
+    add(
+        "--dtype",
+        choices=model.DTYPES,
+        default="auto",
+        help="default: the fastest; f16 on GPUs only",
+    )
     add("-t", "--threads", type=int, metavar="N", help="default: one a core")
     add("--profile", action="store_true", help="also the time of every kind of op")
     add("--json", action="store_true", help="for programs")

@@ -19,6 +19,8 @@ _PARTS = {"vae": "vae", "clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 _T5 = "text_encoder_3"
 _ALL = ("vae", "text_encoder", "text_encoder_2", _T5)
 
+DTYPES = ("auto", "f32", "bf16", "f16")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")

@@ -158,7 +158,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     machine = parser.add_argument_group("machine")
     add = machine.add_argument
-    add("--dtype", choices=("auto", "f32", "bf16"), help="default: auto, the fastest")
+    add("--dtype", choices=model.DTYPES, help="default: auto, the fastest; f16 on GPUs only")
     add("--vae-tiling", action="store_true", help="decode in less memory and more time")
     add("-t", "--threads", type=int, metavar="N", help="default: one a core")
 

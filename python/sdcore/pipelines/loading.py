@@ -28,12 +28,14 @@ from sdcore.tokenizer import EOS, CLIPTokenizer, T5Tokenizer
 __all__ = [
     "POCKET",
     "Defaults",
+    "ForParts",
     "Override",
     "Parts",
     "PathLike",
     "Wanted",
     "find_model",
     "load_parts",
+    "run_options",
     "shipped_loras",
 ]
 
@@ -41,6 +43,7 @@ log = logging.getLogger("sdcore")
 
 PathLike = str | os.PathLike[str]
 Override = PathLike | bool | None  # a part's path; False to go without it, None for the model's own
+ForParts = str | Mapping[str, str]  # one for all parts, or by their names
 Tokenizer = CLIPTokenizer | T5Tokenizer
 
 POCKET = Path(__file__).parents[1] / "data" / "pocket.gguf"  # made by tools/pocket
@@ -92,19 +95,41 @@ class Wanted:
     tokenizer_classes: Mapping[str, type[Tokenizer]]  # that are not CLIP's
 
 
+def run_options(
+    parts: Iterable[str], device: ForParts, dtype: ForParts, **others: Any
+) -> dict[str, RunOptions]:
+    """How each of these parts runs: those that `device` does not name on the CPU, those that
+    `dtype` does not as is best there; `others` are for all."""
+    parts = tuple(parts)
+
+    def each(what: str, given: ForParts, default: str) -> dict[str, str]:
+        if isinstance(given, str):
+            return dict.fromkeys(parts, given)
+        if unknown := sorted(given.keys() - parts):
+            raise InvalidArgumentError(
+                f"[pipeline] {what}: there is no part {unknown[0]!r}, only " + ", ".join(parts)
+            )
+        return {name: given.get(name, default) for name in parts}
+
+    devices, dtypes = each("device", device, "cpu"), each("dtype", dtype, "auto")
+    if dtype == "f16" and {"cpu"} < {*devices.values()}:
+        # The CPU has no kernels for it: it is meant for those on a GPU.
+        dtypes |= {name: "auto" for name in parts if devices[name] == "cpu"}
+    return {name: RunOptions(dtype=dtypes[name], device=devices[name], **others) for name in parts}
+
+
 def load_parts(
     source: Checkpoint,
     wanted: Wanted,
-    options: RunOptions,
+    options: Mapping[str, RunOptions],
     *,
-    devices: Mapping[str, str],
     overrides: Mapping[str, Override],
     config: PathLike | None = None,
     quantize: str | None = None,
 ) -> Parts:
-    """The networks and tokenizers of a checkpoint that a family wants, and its scheduler; the paths
-    in `overrides` take the place of a part, and those in `devices` run there and not where others
-    do. `quantize` is the storage type that weights get."""
+    """The networks and tokenizers of a checkpoint that a family wants, which run by their
+    `options`, and its scheduler; the paths in `overrides` take the place of a part. `quantize` is
+    the storage type that weights get."""
     kind = source.kind
     assert kind is not None  # open_model saw to it
     if config is not None and not Path(config).is_dir():
@@ -121,8 +146,7 @@ def load_parts(
             return None
         part = reader.component(name, network)
         return network.from_component(
-            part if quantize is None else quantized(part, quantize),
-            dataclasses.replace(options, device=devices.get(name, options.device)),
+            part if quantize is None else quantized(part, quantize), options[name]
         )
 
     networks = {name: load(name, network) for name, network in wanted.networks.items()}

@@ -20,7 +20,7 @@ from sdcore.errors import (
     InvalidArgumentError,
     UnsupportedModelError,
 )
-from sdcore.models.base import Loadable, RunOptions
+from sdcore.models.base import Loadable
 from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.conditioning import Conditioning, by_length
 from sdcore.pipelines.denoise import denoise, new_scheduler
@@ -28,12 +28,14 @@ from sdcore.pipelines.embeddings import EmbeddingsMixin
 from sdcore.pipelines.guidance import Guidance, GuidancePlusPlus
 from sdcore.pipelines.hires import drawn_twice
 from sdcore.pipelines.loading import (
+    ForParts,
     Override,
     Parts,
     PathLike,
     Wanted,
     find_model,
     load_parts,
+    run_options,
     shipped_loras,
 )
 from sdcore.pipelines.memory import is_tight, is_too_large, tell_memory
@@ -125,8 +127,8 @@ class DiffusionPipeline(EmbeddingsMixin):
         cls: type[P],
         path: PathLike,
         *,
-        device: str | Mapping[str, str] = "cpu",
-        dtype: str = "auto",
+        device: ForParts = "cpu",
+        dtype: ForParts = "auto",
         threads: int | None = None,
         variant: str | None = None,
         vae: PathLike | None = None,
@@ -144,9 +146,10 @@ class DiffusionPipeline(EmbeddingsMixin):
 
         `device` is "cpu", "cuda" or "cuda:1", or one for each part, as {"unet": "cuda"}; what that
         does not name runs on the CPU (docs/cuda.md).
-        `dtype` is "f32", "bf16", or "auto" for the fastest good one of this machine. `vae` and
-        the text encoders are checkpoints that replace a part (False leaves out a text encoder that
-        the family can do without), `tokenizer` and those after it folders with a vocabulary,
+        `dtype` is "f32", "bf16", on a GPU "f16", or "auto" for the fastest good one of this
+        machine, or one for each part, as {"unet": "f16"}; what that does not name is "auto". `vae`
+        and the text encoders are checkpoints that replace a part (False leaves out a text encoder
+        that the family can do without), `tokenizer` and those after it folders with a vocabulary,
         `config` a diffusers folder whose configs are used in place of what the file implies.
         `quantize` is a storage type, such as "q8_0" or "q4_K", that the matrices of linear layers
         get on the way (docs/quantization.md): less memory, and less to read at every step.
@@ -154,18 +157,11 @@ class DiffusionPipeline(EmbeddingsMixin):
         Raises FileError, CheckpointError, UnsupportedModelError, or InvalidArgumentError if there
         is no such type.
         """
-        devices = {} if isinstance(device, str) else dict(device)
-        elsewhere = device if isinstance(device, str) else "cpu"
-        for name in {elsewhere, *devices.values()}:
+        for name in {device} if isinstance(device, str) else {*device.values()}:
             _core.check_device(name)
         path = find_model(path)
         source = checkpoint.open_model(path, variant)
         family = cls._of(source)
-        if unknown := sorted(devices.keys() - family.networks.keys()):
-            raise InvalidArgumentError(
-                f"[pipeline] device: there is no part {unknown[0]!r}, only "
-                + ", ".join(family.networks)
-            )
         parts = load_parts(
             source,
             Wanted(
@@ -175,10 +171,9 @@ class DiffusionPipeline(EmbeddingsMixin):
                 family.padding,
                 family.tokenizer_classes,
             ),
-            RunOptions(
-                dtype=dtype, threads=threads, device=elsewhere, stream_weights=stream_weights
+            run_options(
+                family.networks, device, dtype, threads=threads, stream_weights=stream_weights
             ),
-            devices=devices,
             overrides={
                 "vae": vae,
                 "text_encoder": text_encoder,
