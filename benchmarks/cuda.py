@@ -6,8 +6,8 @@
 Weights are random, of the real configuration. Kernels and networks are held against the same on
 the CPU in float32. Times are medians of runs from NumPy arrays to NumPy arrays, so with all copies,
 on both sides, which take turns; and of the UNet from arrays on the GPU to arrays that stay there.
-PyTorch runs where it has CUDA: channels-last in bfloat16, eager and by torch.compile in the modes
-reduce-overhead (CUDA graphs) and max-autotune.
+PyTorch runs where it has CUDA: channels-last in the same dtype, eager and by torch.compile in the
+modes reduce-overhead (CUDA graphs) and max-autotune.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -30,10 +31,10 @@ import sdcore
 from sdcore import _core, ops
 from sdcore.models.base import to_nchw, to_nhwc
 
-# The error of one op in bf16 against the same in f32: operands, weights of keys and the result are
-# rounded. PyTorch's is the same within a few percent.
-OP_LIMIT = 6e-3
-NETWORK_LIMIT = 5e-2  # of random weights; trained ones err less
+# The error of one op against the same in f32: operands, weights of keys and the result are rounded.
+# PyTorch's is the same within a few percent.
+OP_LIMIT = {"bf16": 6e-3, "f16": 7.5e-4}
+NETWORK_LIMIT = {"bf16": 5e-2, "f16": 6e-3}  # of random weights; trained ones err less
 STEP = 500
 
 
@@ -41,7 +42,9 @@ def main() -> None:
     args = _arguments()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     report: dict[str, Any] = {"device": args.device, "memory": _core.device_memory(args.device)}
-    report["kernels"] = list(check_kernels(args.device, args.tiny))
+    report["kernels"] = [
+        row for dtype in OP_LIMIT for row in check_kernels(args.device, dtype, args.tiny)
+    ]
     if not args.kernels:
         with tempfile.TemporaryDirectory() as folder:
             path = args.model or full_size.make_checkpoint(Path(folder) / "sd15.safetensors")
@@ -69,6 +72,7 @@ def _arguments() -> argparse.Namespace:
         type=Path,
         help="a checkpoint of SD 1.x (default: a random one, made on the spot)",
     )
+    add("--dtype", choices=list(OP_LIMIT), default="f16", help="of networks (default: f16)")
     add("--size", type=int, default=512, metavar="PIXELS", help="of pictures (default: 512)")
     add("--rounds", type=int, default=20, help="runs of each side (default: 20)")
     add("--types", nargs="*", default=["q8_0", "q4_K"], help="quantized ones to measure as well")
@@ -97,8 +101,8 @@ def _error(out: np.ndarray, ref: np.ndarray) -> float:
 # ---- kernels -------------------------------------------------------------------------------------
 
 
-def check_kernels(device: str, tiny: bool) -> Iterator[dict[str, Any]]:
-    print(f"\nkernels of SD 1.5 on {device} in bf16: relative error against the CPU in f32")
+def check_kernels(device: str, dtype: str, tiny: bool) -> Iterator[dict[str, Any]]:
+    print(f"\nkernels of SD 1.5 on {device} in {dtype}: relative error against the CPU in f32")
     g = np.random.default_rng(0)
 
     def normal(*shape: int) -> np.ndarray:
@@ -134,8 +138,8 @@ def check_kernels(device: str, tiny: bool) -> Iterator[dict[str, Any]]:
         cases[f"attention of heads of {size}"] = lambda q=q, k=k, **o: _attention(q, k, k, **o)
     cases["attention over 77 keys"] = lambda **o: _attention(tokens, context, context, **o)
     for what, call in cases.items():
-        found = _error(call(device=device, dtype="bf16"), call(dtype="f32"))
-        yield _row({"what": what, "error": found, "right": found < OP_LIMIT})
+        found = _error(call(device=device, dtype=dtype), call(dtype="f32"))
+        yield _row({"what": f"{what}, {dtype}", "error": found, "right": found < OP_LIMIT[dtype]})
 
 
 def _attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, **options: Any) -> np.ndarray:
@@ -165,7 +169,8 @@ def _gated(x: np.ndarray, weight: np.ndarray, **options: Any) -> np.ndarray:
 
 def measure_networks(args: argparse.Namespace, path: Path) -> Iterator[dict[str, Any]]:
     g = np.random.default_rng(1)
-    pipe = sdcore.DiffusionPipeline.open(path, device=args.device)
+    open_it = functools.partial(sdcore.DiffusionPipeline.open, path, device=args.device)
+    pipe = open_it(dtype=args.dtype)
     h = args.size // pipe.vae.scale_factor
     channels = pipe.unet.config.cross_attention_dim
     latents = g.standard_normal((2, 4, h, h), dtype=np.float32)
@@ -173,14 +178,16 @@ def measure_networks(args: argparse.Namespace, path: Path) -> Iterator[dict[str,
     given = {"unet": (latents, np.float32(STEP), context), "decode": (latents[:1],)}
     cpu = sdcore.DiffusionPipeline.open(path, dtype="f32")
     for part, inputs in given.items():
-        sides = {"sdcore bf16": _own(pipe, part, inputs)}
+        sides = {f"sdcore {args.dtype}": _own(pipe, part, inputs)}
+        for dtype in OP_LIMIT.keys() - {args.dtype}:
+            sides[f"sdcore {dtype}"] = _own(open_it(dtype=dtype), part, inputs)
         for kind in args.types if part == "unet" else ():
-            small = sdcore.DiffusionPipeline.open(path, device=args.device, quantize=kind)
+            small = open_it(dtype=args.dtype, quantize=kind)
             sides[f"sdcore {kind}"] = _own(small, part, inputs)
         if part == "unet":
-            sides["sdcore bf16, arrays stay"] = _own_staying(pipe, inputs)
-            streaming = sdcore.DiffusionPipeline.open(path, device=args.device, stream_weights=True)
-            sides["sdcore bf16, weights streamed"] = _own(streaming, part, inputs)
+            sides[f"sdcore {args.dtype}, arrays stay"] = _own_staying(pipe, inputs)
+            streaming = open_it(dtype=args.dtype, stream_weights=True)
+            sides[f"sdcore {args.dtype}, weights streamed"] = _own(streaming, part, inputs)
         sides |= dict(_torch_sides(args, path, part, inputs))
         print(
             f"\n{part} at {args.size} x {args.size}, batch {len(inputs[0])}: seconds, error, ratio"
@@ -224,17 +231,21 @@ def _compare(
             start = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - start)
-    first = statistics.median(times["sdcore bf16"])
+    first = statistics.median(next(iter(times.values())))
     for name, seconds in times.items():
         median = statistics.median(seconds)
-        quantized = name.startswith("sdcore q")  # against weights that are not
+        words = name.replace(",", "").split()
+        # Quantized ones have none: they are held against weights that are not.
+        limit = min(
+            (NETWORK_LIMIT[dtype] for dtype in NETWORK_LIMIT if dtype in words), default=math.inf
+        )
         yield _row(
             {
                 "what": f"{part}: {name}",
                 "seconds": median,
                 "error": errors[name],
                 "ratio": median / first,
-                "right": quantized or errors[name] < NETWORK_LIMIT,
+                "right": errors[name] < limit,
             }
         )
 
@@ -245,12 +256,13 @@ def _torch_sides(
     try:
         import torch
 
-        from peers import PyTorch
+        from peers import TORCH_TYPES, PyTorch
     except ImportError:
         return
     if not (args.device.startswith("cuda") and torch.cuda.is_available()):
         return
-    module = PyTorch(path, 1).modules(part, "bf16").to(args.device)
+    module = PyTorch(path, 1).modules(part, args.dtype).to(args.device)
+    kind = getattr(torch, TORCH_TYPES[args.dtype])
     modes = {"eager": None, "reduce-overhead": "reduce-overhead", "max-autotune": "max-autotune"}
     for title, mode in modes.items():
         if mode is not None and args.no_compile:
@@ -260,7 +272,7 @@ def _torch_sides(
 
         def tensors() -> list[Any]:
             there = [torch.from_numpy(np.asarray(a)).to(args.device) for a in inputs]
-            there = [t.bfloat16() if t.ndim else t for t in there]
+            there = [t.to(kind) if t.ndim else t for t in there]
             return [there[0].to(memory_format=torch.channels_last), *there[1:]]
 
         def side(run: Any = run) -> np.ndarray:
@@ -274,18 +286,18 @@ def _torch_sides(
             torch.cuda.synchronize()
             return out
 
-        yield f"PyTorch {torch.__version__} {title}", side
+        name = f"PyTorch {torch.__version__} {args.dtype} {title}"
+        yield name, side
         if part == "unet":
-            name = f"PyTorch {torch.__version__} {title}, arrays stay"
-            yield name, functools.partial(staying, tensors())
+            yield f"{name}, arrays stay", functools.partial(staying, tensors())
 
 
 # ---- pictures ------------------------------------------------------------------------------------
 
 
 def measure_pictures(args: argparse.Namespace, path: Path) -> Iterator[dict[str, Any]]:
-    print(f"\npictures of {args.size} x {args.size}, prompt to pixels: seconds, the first, steps/s")
-    pipe = sdcore.DiffusionPipeline.open(path, device=args.device)
+    print(f"\npictures of {args.size} x {args.size} in {args.dtype}: seconds, the first, steps/s")
+    pipe = sdcore.DiffusionPipeline.open(path, device=args.device, dtype=args.dtype)
     lcm = sdcore.LCMScheduler.from_config(pipe.scheduler.config)
     for title, scheduler, steps, guidance in (
         ("20 guided steps", pipe.scheduler, 20, 7.5),

@@ -31,6 +31,7 @@ LIMITS: Mapping[str, Mapping[str, str]] = {
 }
 
 Side = Callable[[], np.ndarray]
+TORCH_TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
 class PyTorch:
@@ -50,7 +51,7 @@ class PyTorch:
     def _module(self, part: str, dtype: str) -> Any:
         import torch
 
-        kind = torch.bfloat16 if dtype == "bf16" else torch.float32
+        kind = getattr(torch, TORCH_TYPES[dtype])
         module = self._clip() if part == "clip" else self._network(part)
         module = module.eval().requires_grad_(False)
         return module.to(kind).to(memory_format=torch.channels_last)
@@ -123,7 +124,7 @@ class PyTorch:
     def side(self, part: str, dtype: str, inputs: tuple[np.ndarray, ...]) -> Side:
         import torch
 
-        kind = torch.bfloat16 if dtype == "bf16" else torch.float32
+        kind = getattr(torch, TORCH_TYPES[dtype])
         call = self.function(part, dtype)
 
         def convert(array: np.ndarray) -> Any:
