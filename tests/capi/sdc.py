@@ -103,13 +103,21 @@ class Library:
 
 
 class Model:
-    def __init__(self, library: Library, path: Path, dtype: str | None = None, threads: int = 0):
+    def __init__(
+        self,
+        library: Library,
+        path: Path,
+        dtype: str | None = None,
+        threads: int = 0,
+        device: str | None = None,
+    ):
         self.library, self.c = library, library.c
         options = ModelOptions()
         self.c.sdc_model_options_init(byref(options), c_size_t(ctypes.sizeof(options)))
         assert options.struct_size == ctypes.sizeof(options)
         options.dtype = dtype and dtype.encode()
         options.threads = threads
+        options.device = device and device.encode()
         self.handle = c_void_p()
         library.check(self.c.sdc_model_open(str(path).encode(), byref(options), byref(self.handle)))
 

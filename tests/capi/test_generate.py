@@ -60,6 +60,21 @@ def test_pictures_are_pythons(
     assert seeds == [7, 8]
 
 
+def test_pictures_in_f16_are_pythons_too(
+    library: sdc.Library, exported: Path, folder: Path
+) -> None:
+    where = {"dtype": "f16", "device": "emulated"}
+    try:
+        _core.check_device(where["device"])
+    except sdcore.InvalidArgumentError:
+        pytest.skip("not built in")
+    size = {"width": 24, "height": 16}
+    params = library.params(PROMPT, guidance_scale=1.0, seed=7, steps=3, **size)
+    pictures, _ = sdc.Model(library, exported, **where).generate(params)
+    pipe = sdcore.DiffusionPipeline.open(folder, **where)
+    assert_same(pictures, draw_in_python(pipe, guidance_scale=1.0, **size))
+
+
 def multistep_table(config: Config, steps: int) -> Table:
     """DDIM, pulled a little by the two steps before."""
     rows = sdcore.DDIMScheduler.make_table(config, steps).rows
