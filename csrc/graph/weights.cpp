@@ -63,7 +63,7 @@ PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape,
              : form == WeightForm::gated
                  ? pack_gated_weight(tensor, dtype, kernels)
                  : pack_weight(tensor, dtype, kernels, form == WeightForm::int8_activations);
-    if (type_info(tensor.type).block_size == 1 && !packed->source.data) tensor.release();
+    if (!packed->source.data) tensor.release();
   }
   return packed;
 }

@@ -336,8 +336,8 @@ def test_folded_convolutions(tmp_path):
         if stored.type == "q4_K":
             plain = _core.quantize(values.reshape(-1, 256), "q4_K").to_float().reshape(values.shape)
             assert np.array_equal(stored.to_float(), plain)
-            error = np.linalg.norm(got[key].to_float() - plain)
-            assert error <= F16 * np.linalg.norm(plain)
+            assert got[key].type == "q4_K"  # a network takes the blocks as they are
+            assert np.array_equal(got[key].to_float(), plain)
             count += 1
         else:
             assert np.array_equal(got[key].to_float(), values)

@@ -147,8 +147,9 @@ class PackedTensor(ForeignTensor):
 
 
 class FoldedTensor:
-    """Quantized in rows of another length than its own, as ComfyUI-GGUF stores convolutions: for
-    its true shape it must leave its blocks, which is put off until somebody needs it."""
+    """Quantized in rows of another length than its own, as ComfyUI-GGUF stores convolutions. A
+    network takes its blocks as they are; for files in its true shape it must leave them, which is
+    put off until somebody needs it."""
 
     def __init__(self, stored: Tensor, shape: tuple[int, ...]) -> None:
         self.shape = shape
@@ -165,6 +166,10 @@ class FoldedTensor:
 
     def to_core(self) -> Tensor:
         return reshaped(self._stored, self.shape)
+
+    def unfold(self, shape: Sequence[int]) -> Tensor:
+        unfolded: Tensor = core_tensor(self._stored).unfold(shape)
+        return unfolded
 
     def to_float(self) -> Floats:
         return self._stored.to_float().reshape(self.shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from sdcore.checkpoint.tensor import Tensor, core_tensor, reshaped
+from sdcore.checkpoint.tensor import FoldedTensor, Tensor, core_tensor, reshaped
 from sdcore.errors import CheckpointError
 
 log = logging.getLogger("sdcore")
@@ -66,6 +66,8 @@ def _core_of(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _reshaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if isinstance(tensor, FoldedTensor):
+        return tensor.unfold(shape)
     tensor = core_tensor(tensor)
     if tuple(tensor.shape) == shape:
         return tensor
