@@ -103,6 +103,35 @@ def test_comfyui_gets_folded_convolutions(model, tmp_path):
     np.testing.assert_array_equal(now[key].to_float(), folded)
 
 
+def test_convolutions_of_a_whole_model(model, tmp_path):
+    """Folded where that makes blocks of them, and their file draws what the plain one draws."""
+    plain = quantize_model(model, tmp_path / "plain.gguf", "q8_0")
+    path = quantize_model(model, tmp_path / "small.gguf", "q8_0", convolutions=True)
+    assert path.stat().st_size < 0.85 * plain.stat().st_size
+    types = ggml_types(path)
+    assert types[f"{UNET}input_blocks.1.0.in_layers.2.weight"] == "q8_0"
+    assert types[f"{UNET}input_blocks.0.0.weight"] == "f16"
+    assert not [name for name in types if name.startswith("first_stage") and types[name] == "q8_0"]
+    tokenizer = tiny_models.write_tokenizer(tmp_path / "tokenizer")
+    arguments = {"num_inference_steps": 2, "seed": 1, "output_type": "latent"}
+    pipes = [sdcore.DiffusionPipeline.open(file, tokenizer=tokenizer) for file in (plain, path)]
+    weight = "down_blocks.0.resnets.0.conv1.weight"
+    stored = pipes[1].unet.network.tensors[weight]
+    assert stored.type == "q8_0"
+    want = checkpoint.open(model).component("unet").tensors[weight].to_float()
+    rounded = dequantize(quantize(want.reshape(-1, 256), "q8_0")).reshape(want.shape)
+    np.testing.assert_array_equal(stored.to_float().reshape(want.shape), rounded)
+    pictures = [pipe("a cat", **arguments).images for pipe in pipes]
+    assert np.linalg.norm(pictures[1] - pictures[0]) < 0.05 * np.linalg.norm(pictures[0])
+
+    exported = tmp_path / "exported.gguf"
+    pipes[1].export(exported, steps=[2])
+    graphs = sdcore._core.load_model(exported)[0]
+    again = graphs["unet"][1][weight]
+    assert again.type == "q8_0"
+    np.testing.assert_array_equal(again.data, stored.data)
+
+
 def test_refusals(model, tmp_path):
     there = tmp_path / "there.gguf"
     there.write_bytes(b"mine")
@@ -182,6 +211,8 @@ def test_commands(model, tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main([*line, "--tensor-type", "to_q"])
     assert "must be PATTERN=TYPE, got 'to_q'" in capsys.readouterr().err
+    assert cli.main([*line[:5], "-f", "--convolutions"]) == 0
+    assert ggml_types(small)[f"{UNET}input_blocks.1.0.in_layers.2.weight"] == "q4_k"
 
 
 def test_a_matrix_collected_by_the_command_is_what_quantize_takes(folder, tmp_path, capsys):

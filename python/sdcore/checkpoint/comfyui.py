@@ -4,6 +4,7 @@ what does not divide into rows of 256 folded so (city96/ComfyUI-GGUF, tools/conv
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Mapping
 
 from sdcore.checkpoint.layouts import layout_of, original_names
 from sdcore.checkpoint.model import Checkpoint
@@ -42,7 +43,16 @@ def unet_alone(opened: Checkpoint) -> tuple[dict[str, Tensor], dict[str, tuple[i
     tensors = {key.removeprefix(place.prefix): tensor for key, tensor in named.items()}
     if not _architecture(opened)[1]:
         return tensors, {}
-    shapes = {key: tuple(t.shape) for key, t in tensors.items() if _is_folded(tuple(t.shape))}
+    return fold(tensors, tensors)
+
+
+def fold(
+    tensors: Mapping[str, Tensor], wanted: Container[str]
+) -> tuple[dict[str, Tensor], dict[str, tuple[int, ...]]]:
+    """The tensors, those that are wanted in rows of 256 if they have no such; and the true shapes
+    of these."""
+    shapes = {key: tuple(t.shape) for key, t in tensors.items() if key in wanted}
+    shapes = {key: shape for key, shape in shapes.items() if _is_folded(shape)}
     return {
         key: t.reshape((math.prod(t.shape) // ROW, ROW)) if key in shapes else t
         for key, t in tensors.items()

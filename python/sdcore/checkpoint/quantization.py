@@ -15,7 +15,14 @@ from sdcore.checkpoint.model import Checkpoint
 from sdcore.checkpoint.model import open as open_checkpoint
 from sdcore.checkpoint.names import t5
 from sdcore.checkpoint.output import outgoing
-from sdcore.checkpoint.recipe import TypeRules, checked_rules, checked_type, choose_type, weighs
+from sdcore.checkpoint.recipe import (
+    TypeRules,
+    checked_rules,
+    checked_type,
+    choose_type,
+    is_kept,
+    weighs,
+)
 from sdcore.checkpoint.sidecars import gguf_metadata
 from sdcore.checkpoint.single_part import single_part
 from sdcore.checkpoint.tensor import Tensor
@@ -35,6 +42,7 @@ def quantize_model(
     *,
     tensor_types: TypeRules = (),
     importance: ImportanceMatrix | None = None,
+    convolutions: bool = False,
     for_comfyui: bool = False,
     part: str | None = None,
     variant: str | None = None,
@@ -49,9 +57,11 @@ def quantize_model(
     that is found in a tensor's name in the new file decides. `importance` is of the same model
     (`read_imatrix`), and helps the K and IQ types.
 
-    The file has the names of the original single files, as stable-diffusion.cpp reads them;
-    `for_comfyui` writes the denoiser alone, as ComfyUI-GGUF has it; `part` one network alone, as
-    `convert` does. It appears when it is complete, and memory is bounded by the largest tensor.
+    The file has the names of the original single files, as stable-diffusion.cpp reads them, unless
+    `convolutions` has those of the denoiser quantized too: they are folded into rows of 256, as
+    ComfyUI-GGUF does it, which sdcore and that understand. `for_comfyui` writes the denoiser alone,
+    as ComfyUI-GGUF has it; `part` one network alone, as `convert` does. The file appears when it is
+    complete, and memory is bounded by the largest tensor.
     Returns the path. Raises InvalidArgumentError for a type that does not exist, FileError for a
     target that is there already or cannot be written, UnsupportedModelError for what has no such
     form, CheckpointError for a damaged source, a part that is not there or an importance matrix of
@@ -67,8 +77,11 @@ def quantize_model(
     if part is not None:
         opened = single_part(opened, part)
     named, folded = (
-        comfyui.unet_alone(opened) if for_comfyui else (file_tensors(opened, "gguf"), None)
+        comfyui.unet_alone(opened) if for_comfyui else (file_tensors(opened, "gguf"), {})
     )
+    if convolutions:
+        named, shapes = comfyui.fold(named, _convolutions(named))
+        folded = {**folded, **shapes}
     chosen = {name: _type_of(name, tensor, type, rules) for name, tensor in named.items()}
     weights = _weights(opened, named, chosen, importance, folded)
     tensors = [
@@ -96,6 +109,10 @@ def written_name(source: Checkpoint, component: str, name: str) -> str:
     return place.prefix + (place.table(part.tensors).to_original(name) or name)
 
 
+def _convolutions(named: Mapping[str, Tensor]) -> set[str]:
+    return {name for name, tensor in named.items() if len(tensor.shape) == 4 and not is_kept(name)}
+
+
 def _type_of(name: str, tensor: Tensor, type: str, rules: TypeRules) -> str:
     stored = gguf_output.HELD_AS.get(tensor.type, tensor.type)
     return choose_type(name, stored, tensor.shape, type, rules)
@@ -106,12 +123,12 @@ def _weights(
     named: Mapping[str, Tensor],
     types: Mapping[str, str],
     importance: ImportanceMatrix | None,
-    folded: Mapping[str, Sequence[int]] | None,
+    folded: Mapping[str, Sequence[int]],
 ) -> dict[str, object]:
     """The importance of each tensor that is made with an eye on it."""
     if importance is None:
         return {}
-    wanted = [name for name in named if name not in (folded or {}) and weighs(types[name])]
+    wanted = [name for name in named if name not in folded and weighs(types[name])]
     found: dict[str, object] = {}
     for name in wanted:
         for key in (name, _UNET + name):  # a UNet alone has no prefix

@@ -1,8 +1,9 @@
 """Which storage type each tensor of a quantized model gets.
 
 Matrices get the type that was asked for. What does not: norms and biases, which are small and
-become f32; convolutions, whose rows have 3 numbers where blocks have 32 or more; and what practice
-has shown to suffer, as stable-diffusion.cpp and ComfyUI-GGUF leave it out too.
+become f32; convolutions, whose rows have 3 numbers where blocks have 32 or more, unless they are
+folded; and what practice has shown to suffer, as stable-diffusion.cpp and ComfyUI-GGUF leave it out
+too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import cache
 from sdcore import _core
 from sdcore.errors import InvalidArgumentError
 
-__all__ = ["TypeRules", "checked_rules", "checked_type", "choose_type", "weighs"]
+__all__ = ["TypeRules", "checked_rules", "checked_type", "choose_type", "is_kept", "weighs"]
 
 # Pairs of a regular expression and a type: the first that is found in a tensor's name counts.
 TypeRules = Sequence[tuple[str, str]]
@@ -85,10 +86,15 @@ def choose_type(
     if len(shape) < 2:
         return "f32"
     plain = _PLAIN.get(stored, stored)
-    if _KEPT.search(name):
+    if is_kept(name):
         return plain
     fitting = _fitting(type, shape)
     return plain if _block_size(type) > 1 == _block_size(fitting) else fitting
+
+
+def is_kept(name: str) -> bool:
+    """Whether a tensor is not quantized, for its place in a network."""
+    return _KEPT.search(name) is not None
 
 
 def weighs(type: str) -> bool:

@@ -46,8 +46,8 @@ def gguf_metadata(
     architecture: str | None = None,
 ) -> dict[str, Any]:
     """With the keys by which other programs know a file. `folded` are the true shapes of tensors
-    that are stored in another one, of a denoiser alone, which needs no vocabulary; `architecture`
-    is what the family is called there."""
+    that are stored in another one; `architecture` is what ComfyUI calls the family of a denoiser
+    alone, which needs no vocabulary."""
     family = opened.kind.family if opened.kind else None
     metadata: dict[str, Any] = {}
     if family:
@@ -59,7 +59,7 @@ def gguf_metadata(
         metadata["general.quantization_version"] = gguf_output.QUANTIZATION_VERSION
     typed = gguf.open(opened.path).typed_metadata if opened.format == "gguf" else {}
     kept = {key: typed.get(key, value) for key, value in _kept(opened).items()}
-    if folded is None and (vocabulary := _vocabulary(opened)):
+    if architecture is None and (vocabulary := _vocabulary(opened)):
         kept |= vocabulary
         # llama.cpp's types, where a list of small numbers would be written as u32.
         for name, type in _TYPES.items():

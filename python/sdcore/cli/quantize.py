@@ -11,6 +11,7 @@ HELP = "write a model as a smaller GGUF file"
 EXAMPLES = """\
 examples:
   sdcore quantize model.safetensors model-q8_0.gguf --type q8_0
+  sdcore quantize model.safetensors model-q8_0.gguf --type q8_0 --convolutions
   sdcore quantize folder model-q4_K.gguf --type q4_K --tensor-type 'ff\\.net=q5_K'
   sdcore quantize model.safetensors model-q3.gguf --type q3_K --imatrix model.imatrix.gguf
 """
@@ -28,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of tensors with this regular expression in their name in OUT; the first that fits",
     )  # fmt: skip
     add("--imatrix", metavar="FILE", help="which weights matter, as llama.cpp's GGUF")
+    add(
+        "--convolutions", action="store_true",
+        help="quantize these too: a smaller file, and less memory, which stable-diffusion.cpp does "
+        "not read",
+    )  # fmt: skip
     add("--comfyui", action="store_true", help="the denoiser alone, as ComfyUI-GGUF reads it")
     add("--part", choices=NETWORKS, help="one network alone")
     add("--variant", metavar="NAME", help="the files of a folder to take, such as fp16")
@@ -60,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
             args.type,
             tensor_types=args.tensor_type,
             importance=read_imatrix(args.imatrix) if args.imatrix else None,
+            convolutions=args.convolutions,
             for_comfyui=args.comfyui,
             part=args.part,
             variant=args.variant,
