@@ -90,7 +90,7 @@ def _arguments() -> argparse.Namespace:
     add("--threads", type=int, default=os.cpu_count())
     add("--rounds", type=int, default=5)
     add("--model", type=Path, help="where the random checkpoint is, or is put")
-    add("--weights", default="f16", help="of sdcore's linear layers: f16, and q8_0, q4_K …")
+    add("--weights", default="f16", help="of sdcore: f16, and q8_0, q4_K …, q8_0+conv …")
     add("--rows", default=",".join(ROWS), help="of " + ", ".join(ROWS))
     add("--peers", default="torch,openvino", help="of " + ", ".join(peers.PEERS) + "; may be none")
     add("--dtypes", help="of f32 and bf16; default: what the level is good at")

@@ -92,9 +92,14 @@ def make_checkpoint(path: Path) -> Path:
 
 
 def quantized(source: Path, type: str) -> Path:
-    """The same checkpoint as a GGUF whose linear layers are of this type, written beside it."""
+    """The same checkpoint as a GGUF whose linear layers are of this type, and with "+conv" after it
+    convolutions too, written beside it."""
     path = source.with_name(f"{source.stem}-{type}.gguf")
-    if not path.is_file():
+    if path.is_file():
+        return path
+    if type.endswith("+conv"):
+        sdcore.quantize_model(source, path, type.removesuffix("+conv"), convolutions=True)
+    else:
         tensors, _ = safetensors.read(_core.MappedFile(str(source)))
         stored = {name: _quantized(name, tensor, type) for name, tensor in tensors.items()}
         sdcore.gguf.write(path, {"general.architecture": "sd1"}, stored)

@@ -113,7 +113,7 @@ def _arguments() -> argparse.Namespace:
     add("--rounds", type=int, default=3)
     add("--threads", type=int, default=os.cpu_count())
     add("--model", type=Path, help="where the random checkpoint is, or is put")
-    add("--weights", default="q8_0", help="of sdcore's linear layers: f16, and q8_0, q4_K …")
+    add("--weights", default="q8_0", help="of sdcore: f16, and q8_0, q4_K …, q8_0+conv …")
     add("--isa", choices=("avx2", "avx512"), help="hold every side to this level")
     add("--option", action="append", default=[], help="one more for sdcore's command; repeat")
     add("--no-openvino", action="store_true", help="leave OpenVINO out")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +51,19 @@ def test_type_checkers_see_what_programs_see() -> None:
         else:
             assert value is getattr(importlib.import_module(home), name)
     assert seen.keys() >= sdcore._HOMES.keys()
+
+
+def test_what_the_pages_call_is_there() -> None:
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", *(root / "docs").glob("*.md")]
+    calls = {
+        (page.name, name)
+        for page in pages
+        for name in re.findall(r"\bsdcore(?:\.[A-Za-z]\w*)+(?=\()", page.read_text("utf-8"))
+    }
+    assert len(calls) > 10
+    for page, name in sorted(calls):
+        assert callable(pkgutil.resolve_name(name)), page
 
 
 def test_info_waits_for_no_pipeline(tmp_path: Path) -> None:

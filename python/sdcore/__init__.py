@@ -23,6 +23,7 @@ from sdcore.errors import (
 if TYPE_CHECKING:
     from sdcore import gguf, ops
     from sdcore.checkpoint.conversion import convert
+    from sdcore.checkpoint.quantization import quantize_model
     from sdcore.pipelines import DiffusionPipeline, PipelineOutput
     from sdcore.pipelines.outpaint import outpaint
     from sdcore.quantization import dequantize, quantize
@@ -101,6 +102,7 @@ __all__ = [
     "ops",
     "outpaint",
     "quantize",
+    "quantize_model",
 ]
 
 
@@ -112,6 +114,7 @@ def backends() -> list[str]:
 # Where names of TYPE_CHECKING above are that are neither modules nor schedulers.
 _HOMES = {
     "convert": "checkpoint.conversion",
+    "quantize_model": "checkpoint.quantization",
     **dict.fromkeys(("DiffusionPipeline", "PipelineOutput"), "pipelines"),
     "outpaint": "pipelines.outpaint",
     **dict.fromkeys(("dequantize", "quantize"), "quantization"),
