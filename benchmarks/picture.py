@@ -42,16 +42,27 @@ class Figures:
 Side = Callable[[], tuple[float, int]]  # draws a picture: seconds, bytes
 
 
+# A process counts the memory of the one that it was forked from, which may hold compiled networks:
+# so a small one starts it.
+LAUNCH = """
+import json, resource, subprocess, sys, time
+start = time.perf_counter()
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+seconds = time.perf_counter() - start
+if done.returncode:
+    sys.exit(done.stderr.decode(errors="replace"))
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024]))
+"""
+
+
 def process(*command: str) -> tuple[float, int]:
     """Runs a command and gives its time and the most memory that it held."""
-    start = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert child.stderr
-    said = child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed:\n{said.decode(errors='replace')}")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024
+    launcher = [sys.executable, "-c", LAUNCH, *command]
+    done = subprocess.run(launcher, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    seconds, peak = json.loads(done.stdout)
+    return seconds, peak
 
 
 def own(path: Path, folder: Path, args: argparse.Namespace, *more: str) -> Side:

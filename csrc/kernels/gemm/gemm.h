@@ -14,11 +14,11 @@ namespace sdcore {
 // image_bias) + residual. Of gated products, on devices only, the first half of the sums with their
 // bias times gelu of the second half with theirs takes the place of sum + bias.
 struct Epilogue {
-  bool gated = false;
   const float* bias = nullptr;  // [out channels]
   View image_bias;  // [n, 1, 1, out channels], added to every pixel of its image; data may be null
   Activation activation = Activation::none;
   View residual;  // the shape of the output; data may be null
+  bool gated = false;
 };
 
 // A weight in the form that the inner loop of one Isa and activation dtype wants. Types f32, f16
