@@ -124,6 +124,17 @@ def test_convolutions_of_a_whole_model(model, tmp_path):
     pictures = [pipe("a cat", **arguments).images for pipe in pipes]
     assert np.linalg.norm(pictures[1] - pictures[0]) < 0.05 * np.linalg.norm(pictures[0])
 
+    sdcore.convert(path, tmp_path / "copy.gguf")  # what is folded stays so
+    name = f"{UNET}input_blocks.1.0.in_layers.2.weight"
+    before, after = (checkpoint.open(file) for file in (path, tmp_path / "copy.gguf"))
+    assert ggml_types(after.path)[name] == "q8_0"
+    np.testing.assert_array_equal(before.tensors[name].to_float(), after.tensors[name].to_float())
+    smaller = quantize_model(path, tmp_path / "smaller.gguf", "q4_0")
+    assert ggml_types(smaller)[name] == "q4_0"
+    sdcore.convert(path, tmp_path / "floats.safetensors")
+    floats = checkpoint.open(tmp_path / "floats.safetensors").tensors[name]
+    assert floats.type == "f16" and floats.shape == want.shape
+
     exported = tmp_path / "exported.gguf"
     pipes[1].export(exported, steps=[2])
     graphs = sdcore._core.load_model(exported)[0]

@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping
 
 from sdcore.checkpoint.layouts import layout_of, original_names
 from sdcore.checkpoint.model import Checkpoint
-from sdcore.checkpoint.tensor import Tensor
+from sdcore.checkpoint.tensor import FoldedTensor, Tensor
 from sdcore.errors import UnsupportedModelError
 
 ROW = 256
@@ -57,6 +57,11 @@ def fold(
         key: t.reshape((math.prod(t.shape) // ROW, ROW)) if key in shapes else t
         for key, t in tensors.items()
     }, shapes
+
+
+def folded_already(tensors: Mapping[str, Tensor]) -> set[str]:
+    """Those that lie so in their file."""
+    return {name for name, tensor in tensors.items() if isinstance(tensor, FoldedTensor)}
 
 
 def _architecture(opened: Checkpoint) -> tuple[str, bool]:

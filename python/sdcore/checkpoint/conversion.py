@@ -103,11 +103,14 @@ def convert(
         everything = [tensor for tensors in parts.values() for tensor in tensors]
         write_folder(opened, target, parts, counter(everything, target, progress))
         return target
-    shapes = architecture = None
+    shapes: Mapping[str, Sequence[int]] = {}
+    architecture = None
     named = file_tensors(opened, format)
     if for_comfyui:
         named, shapes = comfyui.unet_alone(opened)
         architecture = comfyui.architecture(opened)
+    elif format == "gguf":
+        named, shapes = comfyui.fold(named, comfyui.folded_already(named))
     tensors = ready(named)
     count = counter(tensors, target, progress)
     if format == "gguf":

@@ -76,12 +76,13 @@ def quantize_model(
     check_target(target, opened.path, overwrite)
     if part is not None:
         opened = single_part(opened, part)
-    named, folded = (
-        comfyui.unet_alone(opened) if for_comfyui else (file_tensors(opened, "gguf"), {})
-    )
-    if convolutions:
-        named, shapes = comfyui.fold(named, _convolutions(named))
-        folded = {**folded, **shapes}
+    folded: Mapping[str, Sequence[int]]
+    if for_comfyui:
+        named, folded = comfyui.unet_alone(opened)
+    else:
+        named = file_tensors(opened, "gguf")
+        wanted = comfyui.folded_already(named) | (_convolutions(named) if convolutions else set())
+        named, folded = comfyui.fold(named, wanted)
     chosen = {name: _type_of(name, tensor, type, rules) for name, tensor in named.items()}
     weights = _weights(opened, named, chosen, importance, folded)
     tensors = [

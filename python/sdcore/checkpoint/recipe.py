@@ -85,7 +85,7 @@ def choose_type(
         return stored  # positions and counters
     if len(shape) < 2:
         return "f32"
-    plain = _PLAIN.get(stored, stored)
+    plain = _fitting(_PLAIN.get(stored, stored), shape)  # what was folded leaves its blocks
     if is_kept(name):
         return plain
     fitting = _fitting(type, shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sdcore import gguf
@@ -42,7 +42,7 @@ def file_metadata(opened: Checkpoint) -> dict[str, str | int | float | bool]:
 def gguf_metadata(
     opened: Checkpoint,
     tensors: Iterable[Outgoing],
-    folded: Mapping[str, Any] | None = None,
+    folded: Mapping[str, Sequence[int]],
     architecture: str | None = None,
 ) -> dict[str, Any]:
     """With the keys by which other programs know a file. `folded` are the true shapes of tensors
@@ -65,7 +65,7 @@ def gguf_metadata(
         for name, type in _TYPES.items():
             if (key := TOKENIZER_KEY + name) in vocabulary:
                 kept[key] = gguf.Typed(vocabulary[key], type)
-    for name, shape in (folded or {}).items():
+    for name, shape in folded.items():
         kept[FOLDED_KEY + name] = gguf.Typed(list(shape), "i32")
     return metadata | {k: v for k, v in kept.items() if k not in metadata} | _configs(opened)
 
