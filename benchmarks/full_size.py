@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sdcore
-from sdcore import _core
 from sdcore.checkpoint import safetensors
 from sdcore.checkpoint.names import unet, vae
 from sdcore.models.clip import CLIPTextConfig, build_clip
@@ -95,21 +94,7 @@ def quantized(source: Path, type: str) -> Path:
     """The same checkpoint as a GGUF whose linear layers are of this type, and with "+conv" after it
     convolutions too, written beside it."""
     path = source.with_name(f"{source.stem}-{type}.gguf")
-    if path.is_file():
-        return path
-    if type.endswith("+conv"):
-        sdcore.quantize_model(source, path, type.removesuffix("+conv"), convolutions=True)
-    else:
-        tensors, _ = safetensors.read(_core.MappedFile(str(source)))
-        stored = {name: _quantized(name, tensor, type) for name, tensor in tensors.items()}
-        sdcore.gguf.write(path, {"general.architecture": "sd1"}, stored)
+    if not path.is_file():
+        plain = type.removesuffix("+conv")
+        sdcore.quantize_model(source, path, plain, convolutions=plain != type)
     return path
-
-
-def _quantized(name: str, tensor: _core.Tensor, type: str) -> _core.Tensor:
-    """As other programs do: convolutions, 1x1 ones too, embeddings and the VAE stay as they are."""
-    plain = name.startswith("first_stage_model.") or "embedding.weight" in name
-    block = next(int(str(t["block_size"])) for t in _core.types() if t["name"] == type)
-    if plain or len(tensor.shape) != 2 or tensor.shape[1] % block:
-        return tensor
-    return sdcore.quantize(tensor, type)

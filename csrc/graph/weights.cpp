@@ -70,9 +70,11 @@ PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape,
 
 void WeightStore::release() {
   if (base_) base_->release();
-  const std::lock_guard lock(mutex_);
-  matrices_.clear();  // vectors are small, and executables hold their addresses
-  for (const auto& [name, tensor] : tensors_) tensor.release();
+  {
+    const std::lock_guard lock(mutex_);
+    matrices_.clear();  // vectors are small, and executables hold their addresses
+  }
+  release_mapped();
 }
 
 void WeightStore::release_mapped() {
