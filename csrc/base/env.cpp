@@ -37,4 +37,6 @@ std::optional<int> num_threads() {
   return positive("OMP_NUM_THREADS");
 }
 
+std::optional<int> cuda_architecture() { return positive("SDCORE_CUDA_ARCHITECTURE"); }
+
 }  // namespace sdcore::env

@@ -13,4 +13,7 @@ std::optional<std::string> isa();
 // SDCORE_NUM_THREADS, or else OMP_NUM_THREADS: threads to use when the caller does not say.
 std::optional<int> num_threads();
 
+// SDCORE_CUDA_ARCHITECTURE: the newest GPUs (80, 90) whose own kernels are used.
+std::optional<int> cuda_architecture();
+
 }  // namespace sdcore::env

@@ -9,21 +9,27 @@ namespace sdcore::gpu {
 namespace {
 
 #if defined(SDCORE_HAVE_EMULATED_GPU)
-// MiB of an emulated device of this name; 0 where it is none.
-size_t emulated_memory(std::string_view name) {
-  if (name == "emulated") return 4096;
-  constexpr std::string_view kPrefix = "emulated:";
-  size_t mebibytes = 0;
-  if (!name.starts_with(kPrefix)) return 0;
-  const char* end = name.data() + name.size();
-  const auto [stop, error] = std::from_chars(name.data() + kPrefix.size(), end, mebibytes);
-  return stop == end && error == std::errc() && mebibytes <= 4096 ? mebibytes : 0;
+// Null where this is not the name of an emulated device.
+std::unique_ptr<Device> make_emulated(std::string_view name) {
+  constexpr std::string_view kPrefix = "emulated", kHopper = "90";
+  if (!name.starts_with(kPrefix)) return nullptr;
+  std::string_view rest = name.substr(kPrefix.size());
+  const bool hopper = rest.starts_with(kHopper);
+  if (hopper) rest.remove_prefix(kHopper.size());
+  size_t mebibytes = 4096;
+  if (!rest.empty()) {
+    const char* end = rest.data() + rest.size();
+    const auto [stop, error] = std::from_chars(rest.data() + 1, end, mebibytes);
+    const bool read = rest.front() == ':' && stop == end && error == std::errc();
+    if (!read || mebibytes == 0 || mebibytes > 4096) return nullptr;
+  }
+  return open_emulated(name, hopper ? 90 : 80, mebibytes << 20);
 }
 #endif
 
 std::unique_ptr<Device> make_device(std::string_view name) {
 #if defined(SDCORE_HAVE_EMULATED_GPU)
-  if (const size_t mebibytes = emulated_memory(name)) return open_emulated(name, mebibytes << 20);
+  if (auto emulated = make_emulated(name)) return emulated;
 #endif
   const bool second = name.starts_with("cuda:") && name.size() == 6;
   const int ordinal = second ? name.back() - '0' : 0;

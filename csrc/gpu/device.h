@@ -54,6 +54,9 @@ class Device {
   virtual std::string id() const = 0;    // what open_device takes
   virtual int ordinal() const = 0;       // among those of its backend
   virtual std::string name() const = 0;  // of the hardware
+  // Its compute capability times ten: 90 has instructions that neither 80 nor 120 has.
+  virtual int architecture() const = 0;
+  virtual int multiprocessors() const = 0;
   virtual void* stream() const = 0;
 
   virtual size_t free_bytes() const = 0;
@@ -131,9 +134,9 @@ class DeviceMemory {
   size_t bytes_;
 };
 
-// "cuda", "cuda:1", "emulated", or "emulated:64" with so many MiB; asking twice gives the same
-// device, which lives as long as the process. Throws Error(invalid_argument) that says what to do
-// where there is none.
+// "cuda", "cuda:1", "emulated", "emulated90" for a device of that architecture where the other is
+// of 80, or "emulated:64" with so many MiB; asking twice gives the same device, which lives as long
+// as the process. Throws Error(invalid_argument) that says what to do where there is none.
 Device& open_device(std::string_view name);
 
 // What open_device can open here: "cuda" where a driver and a GPU are found.

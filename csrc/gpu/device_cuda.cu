@@ -2,7 +2,11 @@
 // so that a program with this in it starts without one.
 #include <cuda_runtime.h>
 
+#include <algorithm>
+#include <climits>
+
 #include "base/buffer.h"
+#include "base/env.h"
 #include "gpu/open.h"
 
 namespace sdcore::gpu {
@@ -42,6 +46,9 @@ class CudaDevice : public Device {
     cudaDeviceProp properties;
     check(cudaGetDeviceProperties(&properties, ordinal), "reading the GPU's properties");
     name_ = properties.name;
+    multiprocessors_ = properties.multiProcessorCount;
+    architecture_ = std::min(10 * properties.major + properties.minor,
+                             env::cuda_architecture().value_or(INT_MAX));
     require(properties.major >= 8, ErrorKind::invalid_argument, "[cuda] ", name_,
             " has compute capability ", properties.major, ".", properties.minor,
             ", and 8.0 is the least; use device='cpu'");
@@ -53,6 +60,8 @@ class CudaDevice : public Device {
   std::string id() const override { return concat("cuda:", ordinal_); }
   int ordinal() const override { return ordinal_; }
   std::string name() const override { return name_; }
+  int architecture() const override { return architecture_; }
+  int multiprocessors() const override { return multiprocessors_; }
   void* stream() const override { return stream_; }
 
   void upload(void* to, const void* from, size_t bytes) override {
@@ -191,7 +200,7 @@ class CudaDevice : public Device {
     return {free, total};
   }
 
-  int ordinal_;
+  int ordinal_, architecture_ = 0, multiprocessors_ = 1;
   std::string name_;
   cudaStream_t stream_ = nullptr, copies_ = nullptr;
 };

@@ -26,12 +26,15 @@ struct Task {
 
 class EmulatedDevice : public Device {
  public:
-  EmulatedDevice(std::string_view name, size_t bytes) : name_(name), limit_(bytes) {}
+  EmulatedDevice(std::string_view name, int architecture, size_t bytes)
+      : name_(name), architecture_(architecture), limit_(bytes) {}
 
   Backend backend() const override { return Backend::emulated; }
   std::string id() const override { return name_; }
   int ordinal() const override { return 0; }
   std::string name() const override { return name_; }
+  int architecture() const override { return architecture_; }
+  int multiprocessors() const override { return 1; }
   void* stream() const override { return nullptr; }
 
   void enqueue(Lane lane, Task task) {
@@ -151,6 +154,7 @@ class EmulatedDevice : public Device {
   }
 
   const std::string name_;
+  const int architecture_;
   const size_t limit_;
   std::atomic<size_t> used_ = 0;
   std::mutex lanes_mutex_;
@@ -164,8 +168,8 @@ void emulation::enqueue(Device& device, std::function<void()> work) {
   static_cast<EmulatedDevice&>(device).enqueue(Lane::kernels, {{}, std::move(work)});
 }
 
-std::unique_ptr<Device> open_emulated(std::string_view name, size_t bytes) {
-  return std::make_unique<EmulatedDevice>(name, bytes);
+std::unique_ptr<Device> open_emulated(std::string_view name, int architecture, size_t bytes) {
+  return std::make_unique<EmulatedDevice>(name, architecture, bytes);
 }
 
 }  // namespace sdcore::gpu

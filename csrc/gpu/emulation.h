@@ -37,16 +37,28 @@ struct Index {
 struct Place {
   Index thread, block, block_size, grid_size;
   int lane = 0;
+  int rank = 0;   // of the block in its cluster
+  int fiber = 0;  // of all threads that run beside it
 };
 const Place& place();
 
 // Puts work into the device's lane of kernels.
 void enqueue(Device& device, std::function<void()> work);
-// Runs body() as every thread of every block.
-void run(Index grid, Index block, size_t shared_bytes, const std::function<void()>& body);
+// Runs body() as every thread of every block, as the device's architecture can.
+void run(int architecture, Index grid, Index block, size_t shared_bytes,
+         const std::function<void()>& body, Index cluster = {});
 
 std::byte* shared_memory();
+std::byte* shared_memory_of(int rank);
 void wait_for_block();
+void wait_for_cluster();
+// Of the block's threads so many, at a barrier with this number from 1.
+void wait_for_threads(int barrier, int threads);
+// For who waits in a loop: lets others run; and, for who changed what they wait for.
+void let_others();
+void get_on();
+// Something that no GPU takes; the launch fails with it.
+void break_rule(const char* what);
 // Returns when all lanes of the warp have called it; the last calls act(lanes), `lanes` being what
 // each gave, in order.
 using Lanes = void* const (&)[32];
@@ -68,8 +80,9 @@ inline constexpr Backend kBackend = Backend::emulated;
 template <class... Parameters, class... Args>
 void launch(Device& device, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
             const Args&... args) {
-  emulation::enqueue(device,
-                     [=] { emulation::run(grid, block, shared, [&] { kernel(args...); }); });
+  emulation::enqueue(device, [=, architecture = device.architecture()] {
+    emulation::run(architecture, grid, block, shared, [&] { kernel(args...); });
+  });
 }
 
 inline std::byte* shared_memory() { return emulation::shared_memory(); }
@@ -96,6 +109,7 @@ inline float as_float(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline uint32_t as_bits(float value) { return std::bit_cast<uint32_t>(value); }
 inline float widen(bf16 value) { return to_float(value); }
 inline float widen(f16 value) { return to_float(value); }
+inline float sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
 
 template <class T>
 inline uint32_t pack(float low, float high) {

@@ -1,4 +1,4 @@
-// Fibers: the threads of a block on this thread.
+// Fibers: the threads of a block, or of a cluster of them, on this thread.
 #include "gpu/emulation.h"
 
 #include <cstdlib>
@@ -37,7 +37,15 @@ namespace emulation {
 namespace {
 
 constexpr size_t kStack = 128 * 1024;
-constexpr int kMaxThreads = 256;  // of a block
+// What every GPU of an architecture runs: threads of a block and their shared memory, and blocks of
+// a cluster.
+struct Limits {
+  int64_t threads;
+  size_t shared;
+  int64_t blocks;
+};
+constexpr Limits kHopper = {512, size_t{227} * 1024, 8}, kAmpere = {256, size_t{99} * 1024, 1};
+constexpr int kMaxThreads = kHopper.threads * kHopper.blocks, kMaxBarriers = 4;
 
 struct Copy {
   void* to;
@@ -68,12 +76,18 @@ struct Meeting {
   void* lanes[32] = {};
 };
 
-struct Machine {
-  Machine() : stacks(kStack * kMaxThreads), fibers(kMaxThreads) {}
+struct Block {
+  Buffer shared;
+  Meeting all, some[kMaxBarriers];
+};
 
-  Buffer stacks, shared;
+struct Machine {
+  Machine() : stacks(kStack * kMaxThreads), fibers(kMaxThreads), blocks(kHopper.blocks) {}
+
+  Buffer stacks;
   std::vector<Fiber> fibers;
-  Meeting block, warps[kMaxThreads / 32];
+  std::vector<Block> blocks;  // of the cluster that runs
+  Meeting cluster, warps[kMaxThreads / 32];
   const std::function<void()>* body = nullptr;
   Fiber* running = nullptr;
   void* scheduler = nullptr;     // its stack pointer
@@ -147,13 +161,40 @@ int run_warp(int warp, int round) {
   return done;
 }
 
-void run_block(int threads) {
+// Where the threads of a cluster are whose first block is this one.
+void place_cluster(Index first, Index cluster, Index block, Index grid) {
   Machine& m = machine();
+  const int64_t threads = int64_t{block.x} * block.y * block.z;
+  const int64_t blocks = int64_t{cluster.x} * cluster.y * cluster.z;
+  for (int64_t i = 0; i < threads * blocks; ++i) {
+    Place& at = m.fibers[static_cast<size_t>(i)].place;
+    const auto t = static_cast<uint32_t>(i % threads), rank = static_cast<uint32_t>(i / threads);
+    at.thread.x = t % block.x;
+    at.thread.y = t / block.x % block.y;
+    at.thread.z = t / block.x / block.y;
+    at.block.x = first.x + rank % cluster.x;
+    at.block.y = first.y + rank / cluster.x % cluster.y;
+    at.block.z = first.z + rank / cluster.x / cluster.y;
+    at.block_size = block;
+    at.grid_size = grid;
+    at.lane = static_cast<int>(t % 32);
+    at.rank = static_cast<int>(rank);
+    at.fiber = static_cast<int>(i);
+  }
+}
+
+void run_cluster(int block_threads, int blocks) {
+  Machine& m = machine();
+  const int threads = block_threads * blocks, warps = threads / 32;
   for (int i = 0; i < threads; ++i) prepare(m.fibers[static_cast<size_t>(i)], i);
-  m.block = {threads, 0, 0, {}};
-  for (int i = 0; i < threads / 32; ++i) m.warps[i] = {32, 0, 0, {}};
-  std::memset(m.shared.data(), 0xff, m.shared.size());
-  const int warps = threads / 32;
+  m.cluster = {threads, 0, 0, {}};
+  for (int i = 0; i < warps; ++i) m.warps[i] = {32, 0, 0, {}};
+  for (int i = 0; i < blocks; ++i) {
+    Block& block = m.blocks[static_cast<size_t>(i)];
+    block.all = {block_threads, 0, 0, {}};
+    for (Meeting& some : block.some) some = {};
+    std::memset(block.shared.data(), 0xff, block.shared.size());
+  }
   int left = threads;
   for (int round = 0; left > 0; ++round) {
     const uint64_t before = m.progress;
@@ -166,41 +207,51 @@ void run_block(int threads) {
 }  // namespace
 
 const Place& place() { return machine().running->place; }
-std::byte* shared_memory() { return machine().shared.data(); }
+std::byte* shared_memory() { return shared_memory_of(place().rank); }
+std::byte* shared_memory_of(int rank) {
+  return machine().blocks[static_cast<size_t>(rank)].shared.data();
+}
 
-void run(Index grid, Index block, size_t shared_bytes, const std::function<void()>& body) {
+void run(int architecture, Index grid, Index block, size_t shared_bytes,
+         const std::function<void()>& body, Index cluster) {
   Machine& m = machine();
+  const Limits limits = architecture == 90 ? kHopper : kAmpere;
   const int64_t threads = int64_t{block.x} * block.y * block.z;
-  require(threads > 0 && threads <= kMaxThreads && threads % 32 == 0 && shared_bytes <= 99 * 1024,
-          ErrorKind::internal, "[emulated] a block of ", threads, " threads and ", shared_bytes,
-          " bytes is not one that every GPU runs");
+  const int64_t blocks = int64_t{cluster.x} * cluster.y * cluster.z;
+  require(threads > 0 && threads <= limits.threads && threads % 32 == 0 &&
+              shared_bytes <= limits.shared && blocks <= limits.blocks,
+          ErrorKind::internal, "[emulated] clusters of ", blocks, " blocks of ", threads,
+          " threads and ", shared_bytes, " bytes are not what every GPU runs");
+  require(grid.x % cluster.x == 0 && grid.y % cluster.y == 0 && grid.z % cluster.z == 0,
+          ErrorKind::internal, "[emulated] a grid is not of whole clusters");
   m.body = &body;
-  m.shared = Buffer(shared_bytes);
-  for (uint32_t z = 0; z < grid.z; ++z) {
-    for (uint32_t y = 0; y < grid.y; ++y) {
-      for (uint32_t x = 0; x < grid.x; ++x) {
-        for (int i = 0; i < threads; ++i) {
-          Place& at = m.fibers[static_cast<size_t>(i)].place;
-          const auto t = static_cast<uint32_t>(i);
-          at.thread.x = t % block.x;
-          at.thread.y = t / block.x % block.y;
-          at.thread.z = t / block.x / block.y;
-          at.block.x = x;
-          at.block.y = y;
-          at.block.z = z;
-          at.block_size = block;
-          at.grid_size = grid;
-          at.lane = i % 32;
-        }
-        run_block(static_cast<int>(threads));
+  for (int64_t i = 0; i < blocks; ++i)
+    m.blocks[static_cast<size_t>(i)].shared = Buffer(shared_bytes);
+  Index at;
+  for (at.z = 0; at.z < grid.z; at.z += cluster.z) {
+    for (at.y = 0; at.y < grid.y; at.y += cluster.y) {
+      for (at.x = 0; at.x < grid.x; at.x += cluster.x) {
+        place_cluster(at, cluster, block, grid);
+        run_cluster(static_cast<int>(threads), static_cast<int>(blocks));
       }
     }
   }
 }
 
 void wait_for_block() {
-  meet(machine().block, [] {});
+  meet(machine().blocks[static_cast<size_t>(place().rank)].all, [] {});
 }
+void wait_for_cluster() {
+  meet(machine().cluster, [] {});
+}
+void wait_for_threads(int barrier, int threads) {
+  Meeting& some = machine().blocks[static_cast<size_t>(place().rank)].some[barrier - 1];
+  some.wanted = threads;
+  meet(some, [] {});
+}
+void let_others() { to_scheduler(); }
+void get_on() { ++machine().progress; }
+void break_rule(const char* what) { machine().broken = what; }
 
 void with_warp(void* mine, void (*act)(Lanes lanes)) {
   Machine& m = machine();
@@ -212,7 +263,7 @@ void with_warp(void* mine, void (*act)(Lanes lanes)) {
 
 void copy_async(void* to, const void* from, bool present) {
   if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % 16 != 0) {
-    machine().broken = "an asynchronous copy is not aligned";
+    break_rule("an asynchronous copy is not aligned");
   }
   // Half of the threads' copies land at once and half when they are waited for: both may be.
   const Copy copy{to, from, present};

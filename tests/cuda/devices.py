@@ -22,7 +22,7 @@ def _is_there(device: str) -> bool:
     return True
 
 
-DEVICES = [name for name in ("emulated", "cuda") if _is_there(name)]
+DEVICES = [name for name in ("emulated", "emulated90", "cuda") if _is_there(name)]
 
 # Errors of the stored result: one rounding to bf16 is at most 2^-9 of the value, to f16 2^-12.
 STORE = {"f32": 2.0**-24, "bf16": 2.0**-9, "f16": 2.0**-12}
