@@ -46,6 +46,34 @@ def test_linear_of_many_rows_takes_the_wide_tile(
     np.testing.assert_array_equal(out[:, 70:135], few)
 
 
+@pytest.mark.parametrize(
+    "size",
+    [(64, 64, 80), (128, 128, 80), (128, 72, 128), (120, 448, 160), (256, 1280, 128)],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", HALVES)
+def test_linear_takes_every_tile_of_warpgroups(
+    device: str, dtype: str, size: tuple[int, int, int]
+) -> None:
+    """What emulated90 takes them for is what fits one multiprocessor best."""
+    m, k, n = size
+    g = rng(m, k, n)
+    x, w, bias = normal(g, 1, m, k), normal(g, n, k), normal(g, n)
+    out = ops.matmul(x, w, bias, device=device, dtype=dtype)
+    assert error(out, rounded(x, dtype) @ rounded(w, dtype).T + bias) < bound(k, "f32")
+
+
+@pytest.mark.parametrize("size", [(1, 8, 1), (2, 24, 5), (11, 40, 33), (9, 1280, 20)], ids=str)
+def test_linear_of_images_of_one_pixel(device: str, dtype: str, size: tuple[int, int, int]) -> None:
+    images, k, n = size
+    g = rng(images, k, n)
+    x, w, bias = normal(g, images, 1, k), normal(g, n, k), normal(g, n)
+    out = ops.matmul(x, w, bias, device=device, dtype=dtype)
+    assert error(out, rounded(x, dtype) @ rounded(w, dtype).T + bias) < bound(k, "f32")
+    alone = ops.matmul(x[-1:], w, bias, device=device, dtype=dtype)
+    np.testing.assert_array_equal(alone[0], out[-1])
+
+
 CONVS = [
     # n, h, w, in, out, kernel, stride, padding (top, left, bottom, right)
     (1, 1, 1, 1, 1, (3, 3), 1, (1, 1, 1, 1)),
@@ -57,6 +85,15 @@ CONVS = [
     (1, 8, 9, 48, 20, (1, 1), 2, (0, 0, 0, 0)),
     (1, 11, 8, 16, 8, (5, 3), 1, (2, 1, 2, 1)),
     (1, 9, 9, 32, 8, (3, 3), 1, (0, 2, 1, 0)),
+    # Of warpgroups: patches across images, beyond their edges, of every other pixel, of few
+    # channels; more steps than stages; and parts of sums in a cluster.
+    (2, 8, 8, 64, 80, (3, 3), 1, (1, 1, 1, 1)),
+    (3, 5, 13, 72, 96, (3, 3), 1, (1, 1, 1, 1)),
+    (2, 9, 12, 40, 16, (3, 3), 2, (1, 1, 1, 1)),
+    (1, 12, 12, 64, 32, (3, 3), 2, (0, 0, 1, 1)),
+    (1, 17, 6, 128, 16, (5, 3), 1, (2, 1, 2, 1)),
+    (1, 9, 16, 48, 32, (1, 1), 2, (0, 0, 0, 0)),
+    (2, 6, 8, 512, 32, (3, 3), 1, (1, 1, 1, 1)),
 ]
 
 
@@ -118,15 +155,18 @@ def test_epilogue_and_slices(device: str, dtype: str, channels: int) -> None:
 
 @pytest.mark.parametrize("type", ["q8_0", "q4_0", "q4_K", "q5_K", "q6_K", "q5_1", "iq4_nl"])
 @pytest.mark.parametrize("rows, dtype", [(3, "bf16"), (70, "bf16"), (70, "f16")])
-def test_quantized(device: str, type: str, rows: int, dtype: str) -> None:
+@pytest.mark.parametrize("n", [67, 80])
+def test_quantized(device: str, type: str, rows: int, dtype: str, n: int) -> None:
     """Like the unpacked weights, rounded; the last two types are unpacked on the way up."""
     g = rng(rows)
-    k, n = 512, 67
+    k = 512
     x = normal(g, 1, rows, k)
     weight = _core.quantize(normal(g, n, k), type)
     values = gguf.dequantize(weight.data, gguf.GGMLQuantizationType[type.upper()]).reshape(n, k)
+    if rows > 4 or type in ("q5_1", "iq4_nl"):  # blocks are multiplied with few rows as they are
+        values = rounded(values, dtype)
     out = ops.matmul(x, weight, device=device, dtype=dtype)
-    assert error(out, rounded(x, dtype) @ rounded(values, dtype).T) < bound(k, "f32")
+    assert error(out, rounded(x, dtype) @ values.astype(np.float64).T) < bound(k, "f32")
 
 
 def test_quantized_in_f32(device: str) -> None:

@@ -88,7 +88,7 @@ bool convolves_integers(Isa isa) { return winograd::multiplies_integers(DType::b
 size_t conv2d_workspace(const Conv2dArgs& args, const KernelContext& context) {
   if (context.device) {
     return gemm::device_workspace(args.in, args.out, int64_t{args.kernel_h} * args.kernel_w,
-                                  args.out.c);
+                                  args.out.c, *context.device);
   }
   if (winograd::suits(args, context.isa)) {
     return winograd::workspace_bytes(args, context.isa);

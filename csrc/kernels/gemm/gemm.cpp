@@ -225,7 +225,7 @@ PackedWeightPtr pack_gated_weight(const Tensor& weight, DType dtype, const Kerne
 
 size_t linear_workspace(const View& in, const View& out, int64_t outputs,
                         const KernelContext& context) {
-  return context.device ? gemm::device_workspace(in, out, 1, outputs) : 0;
+  return context.device ? gemm::device_workspace(in, out, 1, outputs, *context.device) : 0;
 }
 
 void linear(const LinearArgs& args, const KernelContext& context) {

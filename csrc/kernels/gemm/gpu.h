@@ -19,6 +19,7 @@ struct GpuProduct {
   // one: [parts][pixels][columns].
   int parts = 1;
   float* partial = nullptr;
+  void* unpacked = nullptr;  // room for the weight as `in` is; or null
   // Its views' data may be null.
   Epilogue epilogue;
 };

@@ -3,9 +3,10 @@
 // 1 x 1.
 #pragma once
 
-#include "kernels/gemm/gpu.h"
 #include "kernels/gemm/gpu_blocks.cuh"
-#include "kernels/gpu.cuh"
+#include "kernels/gemm/gpu_few_rows.cuh"
+#include "kernels/gemm/gpu_unpack.cuh"
+#include "kernels/gemm/gpu_warpgroups.cuh"
 
 namespace sdcore::gemm {
 namespace {
@@ -64,143 +65,6 @@ __device__ __forceinline__ int64_t input_at(const GpuProduct& p, const Row& row,
   return present ? row.image + y * p.in.stride_h + x * p.in.stride_w + step.channel : 0;
 }
 
-template <int n>
-__device__ __forceinline__ void add(Values<n>& sums, const void* data, DType dtype, int64_t at) {
-  const auto more = load<n>(data, dtype, at);
-  SDCORE_UNROLL
-  for (int i = 0; i < n; ++i) sums.v[i] += more.v[i];
-}
-
-// Adds what the epilogue adds to sums of neighbouring channels, whose bias is in them, and stores
-// them.
-template <int n>
-__device__ __forceinline__ void finish_biased(const GpuProduct& p, const Pixel& pixel, int channel,
-                                              Values<n>& sums) {
-  const Epilogue& e = p.epilogue;
-  if (e.image_bias.data) {
-    add(sums, e.image_bias.data, e.image_bias.dtype, pixel.n * e.image_bias.stride_n + channel);
-  }
-  activate(e.activation, sums);
-  if (e.residual.data) {
-    add(sums, e.residual.data, e.residual.dtype, element(e.residual, pixel) + channel);
-  }
-  store<n>(p.out.data, p.out.dtype, element(p.out, pixel) + channel, sums);
-}
-
-template <int n>
-__device__ __forceinline__ void finish(const GpuProduct& p, const Pixel& pixel, int column,
-                                       Values<n> sums) {
-  if (p.epilogue.bias) add(sums, p.epilogue.bias, DType::f32, column);
-  finish_biased(p, pixel, column, sums);
-}
-
-// The same for values at `column` and their gates, which are kGateRun columns further.
-template <int n>
-__device__ __forceinline__ void finish_gated(const GpuProduct& p, const Pixel& pixel, int column,
-                                             Values<n> sums, Values<n> gates) {
-  constexpr int kRun = static_cast<int>(kGateRun);
-  const int channel = column / (2 * kRun) * kRun + column % kRun;
-  if (p.epilogue.bias) {
-    add(sums, p.epilogue.bias, DType::f32, channel);
-    add(gates, p.epilogue.bias, DType::f32, p.out.c + channel);
-  }
-  SDCORE_UNROLL
-  for (int i = 0; i < n; ++i) sums.v[i] *= activate(Activation::gelu, gates.v[i]);
-  finish_biased(p, pixel, channel, sums);
-}
-
-// A vector of sums at a column of a row, or a part of it.
-__device__ __forceinline__ void finish_vector(const GpuProduct& p, const Pixel& pixel, int column,
-                                              const float* from, bool whole_vectors) {
-  const bool gated = p.epilogue.gated;
-  if (gated && column % (2 * kVector) != 0) return;  // gates, which their values take with them
-  if (whole_vectors) {
-    const auto sums = load<kVector>(from, DType::f32, 0);
-    if (gated) {
-      finish_gated(p, pixel, column, sums, load<kVector>(from, DType::f32, kVector));
-    } else {
-      finish(p, pixel, column, sums);
-    }
-    return;
-  }
-  for (int k = 0; k < kVector && column + k < p.columns; ++k) {
-    const auto sum = load<1>(from, DType::f32, k);
-    if (gated) {
-      finish_gated(p, pixel, column + k, sum, load<1>(from, DType::f32, kVector + k));
-    } else {
-      finish(p, pixel, column + k, sum);
-    }
-  }
-}
-
-// Sums of one part to where all parts are added up.
-__device__ __forceinline__ void keep_part(const GpuProduct& p, uint32_t row, uint32_t rows,
-                                          int column, const float* from) {
-  const int64_t at = (static_cast<int64_t>(blockIdx.z) * rows + row) * p.columns + column;
-  if (p.columns % kVector == 0) {
-    return store<kVector>(p.partial, DType::f32, at, load<kVector>(from, DType::f32, 0));
-  }
-  for (int k = 0; k < kVector && column + k < p.columns; ++k) p.partial[at + k] = from[k];
-}
-
-// A tile of sums in shared memory to its place, by all threads of the block.
-template <int tile_rows, int tile_columns, int threads>
-__device__ __forceinline__ void finish_tile(const GpuProduct& p, const float* sums, int pitch,
-                                            uint32_t first_row, uint32_t rows, int first_column,
-                                            bool whole_vectors) {
-  constexpr int kEach = tile_columns / kVector;
-  for (int i = static_cast<int>(threadIdx.x); i < tile_rows * kEach; i += threads) {
-    const uint32_t row = first_row + static_cast<uint32_t>(i / kEach);
-    const int column = first_column + i % kEach * kVector;
-    if (row >= rows || column >= p.columns) continue;
-    const float* from = sums + i / kEach * pitch + i % kEach * kVector;
-    if (p.parts > 1) {
-      keep_part(p, row, rows, column, from);
-      continue;
-    }
-    const Pixel pixel =
-        pixel_at(row, static_cast<uint32_t>(p.out.h), static_cast<uint32_t>(p.out.w));
-    finish_vector(p, pixel, column, from, whole_vectors);
-  }
-}
-
-// The parts of a vector of columns, first to last, so that a sum is the same whatever runs when.
-__device__ __forceinline__ Values<kVector> sum_of_parts(const GpuProduct& p, uint32_t row,
-                                                        uint32_t rows, int column) {
-  Values<kVector> sums = {};
-  for (int part = 0; part < p.parts; ++part) {
-    const int64_t at = (static_cast<int64_t>(part) * rows + row) * p.columns + column;
-    if (p.columns % kVector == 0) {
-      add(sums, p.partial, DType::f32, at);
-      continue;
-    }
-    SDCORE_UNROLL
-    for (int k = 0; k < kVector; ++k) {
-      if (column + k < p.columns) sums.v[k] += p.partial[at + k];
-    }
-  }
-  return sums;
-}
-
-// A thread takes a vector of columns, and with values that of their gates.
-constexpr int kAddThreads = 256;
-
-__global__ void __launch_bounds__(kAddThreads)
-    add_parts_kernel(GpuProduct p, uint32_t rows, uint32_t count, bool whole_output) {
-  const uint32_t index = blockIdx.x * kAddThreads + threadIdx.x;
-  if (index >= count) return;
-  float* own = reinterpret_cast<float*>(gpu::shared_memory()) + threadIdx.x * 2 * kVector;
-  const int width = p.epilogue.gated ? 2 * kVector : kVector;
-  const auto vectors = static_cast<uint32_t>((p.columns + width - 1) / width);
-  const uint32_t row = index / vectors;
-  const int column = static_cast<int>(index % vectors) * width;
-  for (int i = 0; i < width; i += kVector) {
-    store<kVector>(own + i, DType::f32, 0, sum_of_parts(p, row, rows, column + i));
-  }
-  const Pixel pixel = pixel_at(row, static_cast<uint32_t>(p.out.h), static_cast<uint32_t>(p.out.w));
-  finish_vector(p, pixel, column, own, whole_output);
-}
-
 // Eight numbers of a row of the input into shared memory.
 template <bool whole_vectors, class T>
 __device__ __forceinline__ void fetch_input(const GpuProduct& p, const Row& row, const Step& step,
@@ -246,17 +110,9 @@ struct Blocks {
       const int output = first + i / 2;
       float numbers[16] = {};
       if (output < p.columns) {
-        const auto* row = static_cast<const uint8_t*>(p.weight) + output * p.row_bytes;
-        Format::unpack(row, step.channel + i % 2 * 16, numbers);
+        BlockRows<Format>::unpack(p, output, step.channel + i % 2 * 16, numbers);
       }
-      Words words[2];
-      SDCORE_UNROLL
-      for (int k = 0; k < 8; ++k) {
-        words[k / 4].w[k % 4] = gpu::pack<E>(numbers[2 * k], numbers[2 * k + 1]);
-      }
-      auto* place = reinterpret_cast<Words*>(to + i / 2 * kPitch + i % 2 * 16);
-      place[0] = words[0];
-      place[1] = words[1];
+      store_sixteen(to + i / 2 * kPitch + i % 2 * 16, numbers);
     }
   }
 };
@@ -351,20 +207,6 @@ __global__ void __launch_bounds__(T::kThreads)
                                                   first_column, whole_output);
 }
 
-// Whether everything that the epilogue touches is there in whole vectors.
-bool has_whole_output(const GpuProduct& p) {
-  const View &residual = p.epilogue.residual, &image_bias = p.epilogue.image_bias;
-  return is_vectorized(p.out) && (!residual.data || is_vectorized(residual)) &&
-         (!image_bias.data || is_vectorized(image_bias));
-}
-
-void add_parts(const GpuProduct& p, int64_t rows, gpu::Device& device) {
-  const int64_t count = rows * blocks_of(p.columns, p.epilogue.gated ? 2 * kVector : kVector);
-  launch(device, add_parts_kernel, gpu::dim3(static_cast<uint32_t>(blocks_of(count, kAddThreads))),
-         kAddThreads, kAddThreads * 2 * kVector * sizeof(float), p, static_cast<uint32_t>(rows),
-         static_cast<uint32_t>(count), has_whole_output(p));
-}
-
 template <class T, class Weights, bool whole_vectors>
 void launch_tile(const GpuProduct& p, int64_t rows, gpu::Device& device) {
   constexpr size_t tiles =
@@ -452,21 +294,36 @@ void multiply_plainly(const GpuProduct& p, int64_t rows, gpu::Device& device) {
          has_whole_output(p));
 }
 
+// With the weight as `Weights` fetches and as `Rows` reads it.
+template <class Weights, class Rows>
+void multiply_as(const GpuProduct& p, int64_t rows, gpu::Device& device) {
+  using E = typename Weights::Element;
+  if (suits_few_rows(p)) return multiply_few_rows<E, Rows>(p, rows, device);
+  if (!suits_warpgroups(p, device)) return multiply_tiles<Weights>(p, rows, device);
+  if (p.stored == type_of(p.in.dtype)) return multiply_by_warpgroups<E>(p, device);
+  multiply_by_warpgroups<E>(unpacked<E, Rows>(p, device), device);
+}
+
+template <class E, class Format>
+void multiply_blocks(const GpuProduct& p, int64_t rows, gpu::Device& device) {
+  multiply_as<Blocks<E, Format>, BlockRows<Format>>(p, rows, device);
+}
+
 template <class E>
 void multiply_halves(const GpuProduct& p, int64_t rows, gpu::Device& device) {
   switch (p.stored) {
     case Type::q8_0:
-      return multiply_tiles<Blocks<E, Q8_0>>(p, rows, device);
+      return multiply_blocks<E, Q8_0>(p, rows, device);
     case Type::q4_0:
-      return multiply_tiles<Blocks<E, Q4_0>>(p, rows, device);
+      return multiply_blocks<E, Q4_0>(p, rows, device);
     case Type::q4_K:
-      return multiply_tiles<Blocks<E, Q4_K>>(p, rows, device);
+      return multiply_blocks<E, Q4_K>(p, rows, device);
     case Type::q5_K:
-      return multiply_tiles<Blocks<E, Q5_K>>(p, rows, device);
+      return multiply_blocks<E, Q5_K>(p, rows, device);
     case Type::q6_K:
-      return multiply_tiles<Blocks<E, Q6_K>>(p, rows, device);
+      return multiply_blocks<E, Q6_K>(p, rows, device);
     default:
-      return multiply_tiles<Dense<E>>(p, rows, device);
+      return multiply_as<Dense<E>, DenseRows<E>>(p, rows, device);
   }
 }
 

@@ -185,10 +185,15 @@ int parts_of(const View& in, const View& out, int64_t taps, int64_t outputs) {
 
 }  // namespace
 
-size_t device_workspace(const View& in, const View& out, int64_t taps, int64_t outputs) {
+size_t device_workspace(const View& in, const View& out, int64_t taps, int64_t outputs,
+                        const gpu::Device& device) {
   const int parts = parts_of(in, out, taps, outputs);
-  if (parts == 1) return 0;
-  return align_up(static_cast<size_t>(parts * out.pixels() * outputs) * sizeof(float));
+  const int64_t sums = parts == 1 ? 0 : parts * out.pixels() * outputs * int64_t{sizeof(float)};
+  // A weight may turn out to be in blocks.
+  const bool unpacks = device.architecture() == 90 && taps == 1 && in.dtype != DType::f32;
+  const int64_t row = (in.c + kGpuStep - 1) / kGpuStep * kGpuStep;
+  const int64_t unpacked = unpacks ? outputs * row * dtype_size(in.dtype) : 0;
+  return align_up(static_cast<size_t>(std::max(sums, unpacked)));
 }
 
 void multiply_on_device(const View& in, const View& out, const PackedWeight& weight,
@@ -211,6 +216,7 @@ void multiply_on_device(const View& in, const View& out, const PackedWeight& wei
   product.columns = weight.outputs;
   product.parts = parts_of(in, out, weight.kernel, weight.outputs);
   product.partial = static_cast<float*>(workspace);
+  product.unpacked = workspace;
   require(product.parts == 1 || workspace, ErrorKind::internal, "[gemm] no workspace for sums in ",
           product.parts, " parts");
   gpu_kernel(*context.device).multiply(product, *context.device);

@@ -66,7 +66,8 @@ void multiply_on_device(const View& in, const View& out, const PackedWeight& wei
                         const Window& window, const Padding& padding, const Epilogue& epilogue,
                         const KernelContext& context, void* workspace);
 // Bytes that this wants, with so many taps and outputs of the weight.
-size_t device_workspace(const View& in, const View& out, int64_t taps, int64_t outputs);
+size_t device_workspace(const View& in, const View& out, int64_t taps, int64_t outputs,
+                        const gpu::Device& device);
 // Fills what a weight on a device needs, from `weight`, and puts it there if the budget has room.
 void upload(const Tensor& weight, PackedWeight& packed, const KernelContext& context);
 
