@@ -24,6 +24,7 @@ from sdcore.models.clip import CLIPTextModel
 from sdcore.models.t5 import T5EncoderModel
 from sdcore.models.unet import DeepFeatures, UNet2DConditionModel
 from sdcore.models.vae import AutoencoderKL
+from sdcore.pipelines import memory
 
 MODES = pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
 
@@ -130,6 +131,16 @@ def test_parts_may_stay_on_the_cpu(device: str, folder: Path, tmp_path: Path) ->
         main(["txt2img", "-m", str(folder), "a", *flags, "--steps", "1", "-o", str(picture)]) == 0
     )
     assert picture.is_file()
+
+
+def test_prompts_take_turns_where_the_devices_memory_is_short(
+    device: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = sdcore.DiffusionPipeline.open(folder, device=device)
+    assert not memory.is_too_large(pipe, *pipe.default_size)
+    # What the program's own memory has does not count.
+    monkeypatch.setattr(_core, "device_memory", lambda _: (1 << 10, 1 << 30))
+    assert memory.is_too_large(pipe, *pipe.default_size)
 
 
 def test_f16_is_of_the_parts_on_a_gpu(device: str, folder: Path, tmp_path: Path) -> None:

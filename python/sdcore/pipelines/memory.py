@@ -30,7 +30,7 @@ log = logging.getLogger("sdcore")
 
 _MEMINFO = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")
-# Below this share of what is there, weights leave room enough for any picture.
+# Below this share of what is there, weights leave room enough for pictures of the model's size.
 _PLENTY = 0.5
 
 
@@ -118,8 +118,12 @@ def is_tight(pipe: DiffusionPipeline) -> bool:
 def is_too_large(pipe: DiffusionPipeline, width: int, height: int) -> bool:
     """Whether the denoiser, both prompts in one batch, needs more memory for such a picture than
     there is."""
-    room = available()
+    room = _room(_device(pipe))
     if room is None:
+        return False
+    usual_width, usual_height = pipe.default_size
+    is_usual = width * height <= usual_width * usual_height
+    if is_usual and _weights(pipe.denoiser) < _PLENTY * room:
         return False
     try:
         plan = plan_memory(pipe, width, height)
