@@ -227,8 +227,10 @@ def clip_merges() -> tuple[str, ...]:
     for file in sorted(Path(spec.origin).parent.glob("instant_clip_tokenizer*")):
         _, found, after = file.read_bytes().partition(b"#version: 0.2\n")
         lines = after.split(b"\n", CLIP_MERGES)[:CLIP_MERGES]
-        if found and len(lines) == CLIP_MERGES and all(line.count(b" ") == 1 for line in lines):
-            return tuple(b"\n".join(lines).decode("utf-8").split("\n"))
+        text = b"\n".join(lines)
+        # That each is two tokens is looked at when the tokenizer is made of them.
+        if found and len(lines) == CLIP_MERGES == text.count(b" "):
+            return tuple(text.decode("utf-8").split("\n"))
     raise UnsupportedModelError(
         f"[tokenizer] {Path(spec.origin).parent} holds no list of merges; "
         "instant-clip-tokenizer 0.1.1 does"
