@@ -6,8 +6,9 @@
 Weights are random, of the real configuration. Kernels and networks are held against the same on
 the CPU in float32. Times are medians of runs from NumPy arrays to NumPy arrays, so with all copies,
 on both sides, which take turns; and of the UNet from arrays on the GPU to arrays that stay there.
-PyTorch runs where it has CUDA: channels-last in the same dtype, eager and by torch.compile in the
-modes reduce-overhead (CUDA graphs) and max-autotune.
+PyTorch runs where it has CUDA: channels-last in the same dtype, eager, eager as one CUDA graph, and
+by torch.compile in the mode max-autotune, which makes CUDA graphs too. Its profiler times the
+attention of both sides alone, and with --profile all kernels of a step.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+import cuda_kernels
 import full_size
 import sdcore
 from sdcore import _core, ops
@@ -47,9 +49,12 @@ def main() -> None:
     ]
     if not args.kernels:
         with tempfile.TemporaryDirectory() as folder:
-            path = args.model or full_size.make_checkpoint(Path(folder) / "sd15.safetensors")
-            report["networks"] = list(measure_networks(args, path))
+            path = args.model or Path(folder) / "sd15.safetensors"
+            full_size.make_checkpoint(path)
             report["pictures"] = list(measure_pictures(args, path))
+            if _torch_has(args.device):
+                report["attention"] = list(cuda_kernels.measure_attention(args.device, args.dtype))
+            report["networks"] = list(measure_networks(args, path))
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     wrong = [
@@ -70,7 +75,7 @@ def _arguments() -> argparse.Namespace:
     add(
         "--model",
         type=Path,
-        help="a checkpoint of SD 1.x (default: a random one, made on the spot)",
+        help="a checkpoint of SD 1.x, made where there is none (default: one that goes away)",
     )
     add("--dtype", choices=list(OP_LIMIT), default="f16", help="of networks (default: f16)")
     add("--size", type=int, default=512, metavar="PIXELS", help="of pictures (default: 512)")
@@ -79,6 +84,7 @@ def _arguments() -> argparse.Namespace:
     add("--kernels", action="store_true", help="only check kernels")
     add("--tiny", action="store_true", help="kernels of small sizes, for slow devices")
     add("--no-compile", action="store_true", help="leave out torch.compile, which takes minutes")
+    add("--profile", action="store_true", help="show the kernels of the UNet and the VAE as well")
     add("--json", type=Path, help="where to write what is printed")
     return parser.parse_args()
 
@@ -108,7 +114,7 @@ def check_kernels(device: str, dtype: str, tiny: bool) -> Iterator[dict[str, Any
     def normal(*shape: int) -> np.ndarray:
         return g.standard_normal(shape, dtype=np.float32)
 
-    side, width = (8, 40) if tiny else (64, 320)
+    side, width = (8, 48) if tiny else (64, 320)
     image, tokens = normal(2, side, side, width), normal(2, side * side, width)
     context = normal(2, 77, width)
     scale = np.float32(1 / np.sqrt(9 * width))
@@ -188,6 +194,8 @@ def measure_networks(args: argparse.Namespace, path: Path) -> Iterator[dict[str,
             sides[f"sdcore {args.dtype}, arrays stay"] = _own_staying(pipe, inputs)
             streaming = open_it(dtype=args.dtype, stream_weights=True)
             sides[f"sdcore {args.dtype}, weights streamed"] = _own(streaming, part, inputs)
+        if args.profile:
+            cuda_kernels.show_kernels(part, next(iter(sides.values())))
         sides |= dict(_torch_sides(args, path, part, inputs))
         print(
             f"\n{part} at {args.size} x {args.size}, batch {len(inputs[0])}: seconds, error, ratio"
@@ -253,27 +261,28 @@ def _compare(
 def _torch_sides(
     args: argparse.Namespace, path: Path, part: str, inputs: tuple[Any, ...]
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
-    try:
-        import torch
+    if not _torch_has(args.device):
+        return
+    import torch
 
-        from peers import TORCH_TYPES, PyTorch
-    except ImportError:
-        return
-    if not (args.device.startswith("cuda") and torch.cuda.is_available()):
-        return
+    from peers import TORCH_TYPES, PyTorch
+
     module = PyTorch(path, 1).modules(part, args.dtype).to(args.device)
     kind = getattr(torch, TORCH_TYPES[args.dtype])
-    modes = {"eager": None, "reduce-overhead": "reduce-overhead", "max-autotune": "max-autotune"}
-    for title, mode in modes.items():
-        if mode is not None and args.no_compile:
-            continue
-        call = module if part == "unet" else module.decode
-        run = call if mode is None else torch.compile(call, mode=mode)
+    call = module if part == "unet" else module.decode
 
-        def tensors() -> list[Any]:
-            there = [torch.from_numpy(np.asarray(a)).to(args.device) for a in inputs]
-            there = [t.to(kind) if t.ndim else t for t in there]
-            return [there[0].to(memory_format=torch.channels_last), *there[1:]]
+    def tensors() -> list[Any]:
+        there = [torch.from_numpy(np.asarray(a)).to(args.device) for a in inputs]
+        there = [t.to(kind) if t.ndim else t for t in there]
+        return [there[0].to(memory_format=torch.channels_last), *there[1:]]
+
+    torch.backends.cudnn.benchmark = True
+    yield (
+        f"PyTorch {torch.__version__} {args.dtype} one graph, arrays stay",
+        _graph(call, tensors()),
+    )
+    for title in ("eager",) if args.no_compile else ("eager", "max-autotune"):
+        run = call if title == "eager" else torch.compile(call, mode=title)
 
         def side(run: Any = run) -> np.ndarray:
             with torch.inference_mode():
@@ -288,8 +297,37 @@ def _torch_sides(
 
         name = f"PyTorch {torch.__version__} {args.dtype} {title}"
         yield name, side
-        if part == "unet":
-            yield f"{name}, arrays stay", functools.partial(staying, tensors())
+        yield f"{name}, arrays stay", functools.partial(staying, tensors())
+
+
+def _torch_has(device: str) -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return device.startswith("cuda") and torch.cuda.is_available()
+
+
+def _graph(call: Any, given: list[Any]) -> Callable[[], Any]:
+    """What eager code launches, recorded once and sent to the GPU as one."""
+    import torch
+
+    stream = torch.cuda.Stream()
+    with torch.inference_mode():
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                call(*given)
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = call(*given).sample
+
+    def replay() -> Any:
+        graph.replay()
+        torch.cuda.synchronize()
+        return out
+
+    return replay
 
 
 # ---- pictures ------------------------------------------------------------------------------------
