@@ -3,7 +3,6 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <climits>
 
 #include "base/buffer.h"
 #include "base/env.h"
@@ -16,6 +15,14 @@ void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   (void)cudaGetLastError();  // it is told once
   fail(ErrorKind::internal, "[cuda] ", what, ": ", cudaGetErrorString(status));
+}
+
+// The architecture whose kernels are used on a GPU of this one.
+int usable(int architecture) {
+#if !defined(SDCORE_HAVE_HOPPER_KERNELS)
+  if (architecture == 90) return 89;
+#endif
+  return std::min(architecture, env::cuda_architecture().value_or(architecture));
 }
 
 struct Event : Mark {
@@ -47,8 +54,7 @@ class CudaDevice : public Device {
     check(cudaGetDeviceProperties(&properties, ordinal), "reading the GPU's properties");
     name_ = properties.name;
     multiprocessors_ = properties.multiProcessorCount;
-    architecture_ = std::min(10 * properties.major + properties.minor,
-                             env::cuda_architecture().value_or(INT_MAX));
+    architecture_ = usable(10 * properties.major + properties.minor);
     require(properties.major >= 8, ErrorKind::invalid_argument, "[cuda] ", name_,
             " has compute capability ", properties.major, ".", properties.minor,
             ", and 8.0 is the least; use device='cpu'");
