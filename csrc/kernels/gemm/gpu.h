@@ -43,18 +43,6 @@ constexpr bool stays_quantized(Type type) {
          type == Type::q6_K;
 }
 
-#define SDCORE_GPU(backend) extern const GpuKernel gpu_##backend;
-#include "gpu/backends.inc"
-#undef SDCORE_GPU
-
-inline const GpuKernel& gpu_kernel(const gpu::Device& device) {
-  return gpu::row_for<GpuKernel>(
-      {
-#define SDCORE_GPU(backend) &gpu_##backend,
-#include "gpu/backends.inc"
-#undef SDCORE_GPU
-      },
-      device);
-}
+#include "gpu/kernel_row.inc"
 
 }  // namespace sdcore::gemm

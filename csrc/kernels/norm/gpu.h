@@ -16,18 +16,6 @@ struct GpuKernel {
   void (*rms_norm)(const RmsNormArgs& args, gpu::Device& device);
 };
 
-#define SDCORE_GPU(backend) extern const GpuKernel gpu_##backend;
-#include "gpu/backends.inc"
-#undef SDCORE_GPU
-
-inline const GpuKernel& gpu_kernel(const gpu::Device& device) {
-  return gpu::row_for<GpuKernel>(
-      {
-#define SDCORE_GPU(backend) &gpu_##backend,
-#include "gpu/backends.inc"
-#undef SDCORE_GPU
-      },
-      device);
-}
+#include "gpu/kernel_row.inc"
 
 }  // namespace sdcore::norm
