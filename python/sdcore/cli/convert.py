@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
+
+from sdcore.cli.rewriting import add_common_arguments, progress_bar
 
 NAME = "convert"
 HELP = "write a model file or folder as another kind"
@@ -20,7 +20,6 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from sdcore.checkpoint.conversion import DTYPES, FORMATS, PREDICTION_TYPES
-    from sdcore.checkpoint.folder import NETWORKS
 
     add = parser.add_argument
     add("source", metavar="IN", help="a model file, or a diffusers folder")
@@ -31,31 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ema", action="store_true", help="take the averaged weights of a training file")
     add("--prediction-type", choices=PREDICTION_TYPES, help="what the UNet predicts")
     add("--image-size", type=int, metavar="PIXELS", help="the size that the model draws best")
-    add("--comfyui", action="store_true", help="the denoiser alone, as ComfyUI-GGUF reads it")
-    add("--part", choices=NETWORKS, help="one network alone")
-    add("--variant", metavar="NAME", help="the files of a folder to take, such as fp16")
-    add("-f", "--overwrite", action="store_true", help="replace OUT if it exists")
-    add("--quiet", action="store_true", help="no progress bar and no warnings")
-    add("-v", "--verbose", action="store_true", help="say more, with tracebacks of faults")
+    add_common_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
     from sdcore.checkpoint.conversion import convert
 
-    with tqdm(
-        desc=Path(args.target).name,
-        unit="B",
-        unit_scale=True,
-        leave=False,
-        disable=args.quiet or not sys.stderr.isatty(),
-    ) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress_bar(args) as show:
         path = convert(
             args.source,
             args.target,

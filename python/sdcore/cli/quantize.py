@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
+
+from sdcore.cli.rewriting import add_common_arguments, progress_bar
 
 NAME = "quantize"
 HELP = "write a model as a smaller GGUF file"
@@ -18,8 +18,6 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from sdcore.checkpoint.folder import NETWORKS
-
     add = parser.add_argument
     add("source", metavar="IN", help="a model file, or a diffusers folder")
     add("target", metavar="OUT", help="the .gguf file")
@@ -34,32 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="quantize these too: a smaller file, and less memory, which stable-diffusion.cpp does "
         "not read",
     )  # fmt: skip
-    add("--comfyui", action="store_true", help="the denoiser alone, as ComfyUI-GGUF reads it")
-    add("--part", choices=NETWORKS, help="one network alone")
-    add("--variant", metavar="NAME", help="the files of a folder to take, such as fp16")
-    add("-f", "--overwrite", action="store_true", help="replace OUT if it exists")
-    add("--quiet", action="store_true", help="no progress bar and no warnings")
-    add("-v", "--verbose", action="store_true", help="say more, with tracebacks of faults")
+    add_common_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
     from sdcore.checkpoint.imatrix import read_imatrix
     from sdcore.checkpoint.quantization import quantize_model
 
-    with tqdm(
-        desc=Path(args.target).name,
-        unit="B",
-        unit_scale=True,
-        leave=False,
-        disable=args.quiet or not sys.stderr.isatty(),
-    ) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress_bar(args) as show:
         path = quantize_model(
             args.source,
             args.target,
