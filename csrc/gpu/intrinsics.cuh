@@ -61,6 +61,14 @@ __device__ __forceinline__ float widen(f16 value) {
   return wide;
 }
 
+// 1 / (1 + e^-x) with an error that no type of 16 bits shows.
+__device__ __forceinline__ float sigmoid(float x) {
+  float power, result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(-1.44269504f * x));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(1.0f + power));
+  return result;
+}
+
 // Two numbers as T, bf16 or f16, the first in the low half.
 template <class T>
 __device__ __forceinline__ uint32_t pack(float low, float high) {

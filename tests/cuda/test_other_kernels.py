@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from cuda.devices import STORE, Array, error, normal, rng, rounded
 from sdcore import InvalidArgumentError, _core, ops
-from sdcore.graph import Builder, Value, nn
+from sdcore.graph import Builder, Scope, Value, nn
 
 IMAGES = [(1, 1, 1, 32), (2, 9, 7, 64), (1, 33, 20, 40), (2, 5, 5, 12), (1, 4, 3, 2560)]
 LIMIT = STORE | {"f32": 2e-6}
@@ -33,6 +33,86 @@ def test_group_norm(device: str, dtype: str, shape: tuple[int, ...], mean: float
     ref = F.group_norm(seen, groups, *(torch.from_numpy(a).double() for a in (weight, bias)))
     # A mean of 100 costs two of seven digits, whoever sums.
     assert error(out, ref.permute(0, 2, 3, 1).numpy()) < max(LIMIT["f32"], mean * 2e-7)
+
+
+def beside_its_input(
+    device: str,
+    dtype: str,
+    x: Array,
+    tensors: dict[str, Array],
+    norm: Callable[[Scope, Value], Value],
+    **inputs: Array,
+) -> tuple[Array, Array]:
+    """What a norm reads, not negative, and what it makes of it; both are in `dtype`, and side by
+    side in one buffer, so that pixels are further apart than channels."""
+    b = Builder()
+    hidden = nn.activation(b.input("x"), "relu")
+    b.output("out", nn.concat(hidden, norm(b.weights.n, hidden)))
+    weights = {f"n.{name}": _core.Tensor.from_array(a) for name, a in tensors.items()}
+    network = _core.Network(b.graph, weights, dtype=dtype, device=device)
+    out = network.run({"x": x, **inputs})["out"]
+    return out[..., : x.shape[-1]], out[..., x.shape[-1] :]
+
+
+def affine_of(g: np.random.Generator, c: int) -> dict[str, Array]:
+    return {"weight": normal(g, c), "bias": normal(g, c)}
+
+
+# Pixels and channels, groups.
+GROUPS = [
+    ((2, 8, 8, 320), 32),  # whole in shared memory; vectors of two groups
+    ((1, 24, 25, 40), 4),  # just whole in 16 bits
+    ((1, 24, 26, 40), 4),  # just not
+    ((1, 16, 24, 64), 1),  # whole, one group
+    ((1, 9, 50, 64), 1),
+    ((2, 40, 31, 96), 8),  # the last tile has fewer pixels than threads read at once
+    ((1, 23, 29, 192), 48),  # vectors of two groups of four
+    ((1, 270, 260, 64), 8),  # chunks of more than a tile
+    ((1, 3, 3, 64), 8),  # fewer pixels than rows
+    ((2, 7, 9, 96), 32),  # groups that vectors do not fit
+    ((1, 6, 5, 160), 32),
+    ((2, 3, 5, 12), 2),  # some groups are whole vectors, but a pixel is not
+    ((1, 4, 3, 36), 6),
+]
+
+
+@pytest.mark.parametrize(("shape", "groups"), GROUPS, ids=str)
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+def test_group_norm_in_its_own_type(
+    device: str, dtype: str, shape: tuple[int, ...], groups: int, mean: float
+) -> None:
+    g = rng(*shape)
+    x, tensors = normal(g, *shape) + np.float32(mean), affine_of(g, shape[-1])
+    seen, out = beside_its_input(
+        device, dtype, x, tensors, lambda w, h: nn.group_norm(w, h, shape[-1], groups, 1e-5)
+    )
+    t = torch.from_numpy(np.ascontiguousarray(seen)).double().permute(0, 3, 1, 2)
+    ref = F.group_norm(t, groups, *(torch.from_numpy(a).double() for a in tensors.values()))
+    assert error(out, ref.permute(0, 2, 3, 1).numpy()) < max(LIMIT[dtype], mean * 2e-7)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8, 320), (3, 60, 60, 64), (3, 5, 6, 12)], ids=str)
+def test_a_picture_is_the_same_in_any_batch(
+    device: str, dtype: str, shape: tuple[int, ...]
+) -> None:
+    g = rng(*shape)
+    c = shape[-1]
+    x, tensors = normal(g, *shape), affine_of(g, c)
+    norms: list[Callable[[Scope, Value], Value]] = [
+        lambda w, h: nn.silu(nn.group_norm(w, h, c, 4, 1e-5)),
+        lambda w, h: nn.layer_norm(w, h, c),
+    ]
+    for norm in norms:
+        together = beside_its_input(device, dtype, x, tensors, norm)[1]
+        for i in range(3):
+            alone = beside_its_input(device, dtype, x[i : i + 1], tensors, norm)[1]
+            np.testing.assert_array_equal(alone[0], together[i])
+
+
+def test_more_images_than_a_grid_takes(device: str) -> None:
+    x, weight = np.zeros((65536, 1, 1, 8), np.float32), np.ones(8, np.float32)
+    with pytest.raises(InvalidArgumentError, match=r"\[group_norm\] 65536 images of 1 x 1 x 8"):
+        ops.group_norm(x, weight, weight, 1, device=device)
 
 
 @pytest.mark.parametrize("c", [64, 12])
@@ -93,6 +173,41 @@ def test_layer_and_rms_norm(device: str, dtype: str, c: int) -> None:
     ref = runs / np.sqrt((runs**2).mean(-1, keepdims=True) + 1e-6) * weight[:size]
     out = ops.rms_norm(x, weight[:size], device=device, dtype=dtype)
     assert error(out, ref.reshape(x.shape)) < LIMIT["f32"]
+
+
+# How lanes share pixels: eight, sixteen or a warp; what registers do not hold; channels one by one.
+@pytest.mark.parametrize("c", [8, 72, 320, 640, 1280, 2048, 2568, 4096, 4104, 30])
+def test_layer_and_rms_norm_in_their_own_type(device: str, dtype: str, c: int) -> None:
+    g = rng(c)
+    x, tensors = normal(g, 2, 13, c) + np.float32(3), affine_of(g, c)
+    seen, out = beside_its_input(device, dtype, x, tensors, lambda w, h: nn.layer_norm(w, h, c))
+    centred = seen - seen.mean(-1, keepdims=True, dtype=np.float64)
+    normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    assert error(out, normed * tensors["weight"] + tensors["bias"]) < LIMIT[dtype]
+    for size in {c, 8 if c % 8 == 0 else c}:
+        weight = tensors["weight"][:size]
+        seen, out = beside_its_input(
+            device, dtype, x, {"weight": weight}, lambda w, h, n=size: nn.rms_norm(w, h, n)
+        )
+        runs = seen.astype(np.float64).reshape(2, 13, -1, size)
+        ref = runs / np.sqrt((runs**2).mean(-1, keepdims=True) + 1e-6) * weight
+        assert error(out, ref.reshape(x.shape)) < LIMIT[dtype]
+
+
+@pytest.mark.parametrize("c", [40, 1152, 4104])
+def test_modulated_layer_norm_in_its_own_type(device: str, dtype: str, c: int) -> None:
+    g = rng(c)
+    x, scale, shift = normal(g, 2, 5, c), normal(g, 2, c), normal(g, 2, c)
+    b = Builder()
+    hidden = nn.activation(b.input("x"), "relu")
+    vectors = [nn.activation(b.input(name), "relu") for name in ("scale", "shift")]
+    b.output("out", nn.concat(hidden, nn.ada_layer_norm(hidden, *vectors)))
+    network = _core.Network(b.graph, {}, dtype=dtype, device=device)
+    out = network.run({"x": x, "scale": scale, "shift": shift})["out"]
+    seen, factor, offset = (np.maximum(rounded(a, dtype), 0) for a in (x, scale, shift))
+    centred = seen - seen.mean(-1, keepdims=True)
+    normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+    assert error(out[..., c:], normed * (1 + factor[:, None]) + offset[:, None]) < LIMIT[dtype]
 
 
 def test_modulated_layer_norm(device: str, dtype: str) -> None:
