@@ -130,18 +130,22 @@ ClipTokenizer::ClipTokenizer(ClipVocabulary vocabulary) : vocabulary_(std::move(
   }
 
   merges_.reserve(vocabulary_.merges.size());
+  std::string joined;
   for (size_t rank = 0; rank < vocabulary_.merges.size(); ++rank) {
-    const std::string& line = vocabulary_.merges[rank];
+    const std::string_view line = vocabulary_.merges[rank];
     const size_t space = line.find(' ');
-    require(space != std::string::npos, ErrorKind::checkpoint, "[clip_bpe] merge ", rank,
+    require(space != std::string_view::npos, ErrorKind::checkpoint, "[clip_bpe] merge ", rank,
             " must be two tokens with a space between, got '", line, "'");
-    const std::string left = line.substr(0, space), right = line.substr(space + 1);
-    for (const std::string& token : {left, right, left + right}) {
-      require(ids.contains(token), ErrorKind::checkpoint, "[clip_bpe] merge ", rank, " ('", line,
+    const auto id_of = [&](std::string_view token) {
+      const auto found = ids.find(token);
+      require(found != ids.end(), ErrorKind::checkpoint, "[clip_bpe] merge ", rank, " ('", line,
               "') needs the token '", token, "', which is not in the vocabulary");
-    }
-    merges_.insert_or_assign(pair_key(ids.at(left), ids.at(right)),
-                             Merge{static_cast<int32_t>(rank), ids.at(left + right)});
+      return found->second;
+    };
+    const std::string_view left = line.substr(0, space), right = line.substr(space + 1);
+    joined.assign(left).append(right);
+    const uint64_t pair = pair_key(id_of(left), id_of(right));
+    merges_.insert_or_assign(pair, Merge{static_cast<int32_t>(rank), id_of(joined)});
   }
 
   const int32_t count = static_cast<int32_t>(vocabulary_.tokens.size());
