@@ -84,10 +84,13 @@ inline void settle(Barrier* barrier) {
 inline void arrive(Barrier* barrier) {
   --barrier->pending;
   settle(barrier);
+  // Who has waited for this goes first: what is given away too early is overwritten.
+  emulation::let_other_warps();
 }
 inline void arrive_expecting(Barrier* barrier, uint32_t bytes) {
   barrier->bytes += bytes;
-  arrive(barrier);
+  --barrier->pending;
+  settle(barrier);
 }
 inline void await_barrier(Barrier* barrier, uint32_t parity) {
   while (barrier->phase % 2 == parity) {

@@ -86,17 +86,9 @@ inline void await_products() {
   }
   wait_for_warp();  // a warp waits as one
 }
-template <int count>
-inline void hold(float (&)[count]) {}
+template <class T, int count>
+inline void hold(T (&)[count]) {}
 
-template <bool cached>
-inline void copy_async(void* to, const void* from, bool present) {
-  copy_async(to, from, present);
-}
-inline void publish_shared() {}
-// Results do not depend on whose turn it is.
-inline void take_turn(int) {}
-inline void give_turn(int) {}
 inline int uniform(int value) { return value; }
 inline float fast_exp2(float x) { return std::exp2(x); }
 

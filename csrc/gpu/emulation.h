@@ -54,9 +54,11 @@ void wait_for_block();
 void wait_for_cluster();
 // Of the block's threads so many, at a barrier with this number from 1.
 void wait_for_threads(int barrier, int threads);
-// For who waits in a loop: lets others run; and, for who changed what they wait for.
+// For who waits in a loop: lets others run; for who changed what they wait for; and for both, lets
+// other warps run.
 void let_others();
 void get_on();
+void let_other_warps();
 // Something that no GPU takes; the launch fails with it.
 void break_rule(const char* what);
 // Returns when all lanes of the warp have called it; the last calls act(lanes), `lanes` being what

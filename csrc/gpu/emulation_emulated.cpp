@@ -2,6 +2,7 @@
 #include "gpu/emulation.h"
 
 #include <cstdlib>
+#include <utility>
 
 #include "base/buffer.h"
 
@@ -92,6 +93,7 @@ struct Machine {
   Fiber* running = nullptr;
   void* scheduler = nullptr;     // its stack pointer
   uint64_t progress = 0;         // grows whenever a thread gets somewhere
+  bool next_warp = false;        // whether this one leaves its turn to others
   const char* broken = nullptr;  // a rule; nothing can be thrown across fibers
 };
 
@@ -142,7 +144,8 @@ void meet(Meeting& meeting, Act act) {
   while (meeting.number == number) to_scheduler();
 }
 
-// Runs a warp until all of its lanes wait for others or are done; how many are done by it.
+// Runs a warp until all of its lanes wait for others or are done, or one gives way; how many are
+// done by it.
 int run_warp(int warp, int round) {
   Machine& m = machine();
   int done = 0;
@@ -156,6 +159,7 @@ int run_warp(int warp, int round) {
       sdcore_switch_stack(&m.scheduler, fiber.stack_pointer);
       if (fiber.done) ++done;
       require(m.broken == nullptr, ErrorKind::internal, "[emulated] ", m.broken);
+      if (std::exchange(m.next_warp, false)) return done;
     }
   }
   return done;
@@ -251,6 +255,11 @@ void wait_for_threads(int barrier, int threads) {
 }
 void let_others() { to_scheduler(); }
 void get_on() { ++machine().progress; }
+void let_other_warps() {
+  ++machine().progress;
+  machine().next_warp = true;
+  to_scheduler();
+}
 void break_rule(const char* what) { machine().broken = what; }
 
 void with_warp(void* mine, void (*act)(Lanes lanes)) {

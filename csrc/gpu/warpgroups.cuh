@@ -50,36 +50,16 @@ template <int groups>
 __device__ __forceinline__ void await_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(groups) : "memory");
 }
-// Nothing reads these sums before what was awaited, as far as the compiler knows.
+// As far as the compiler knows, these are computed before this, and read as it leaves them.
 template <int count>
 __device__ __forceinline__ void hold(float (&sums)[count]) {
   SDCORE_UNROLL
   for (int i = 0; i < count; ++i) asm volatile("" : "+f"(sums[i])::"memory");
 }
-
-// As copy_async, through the cache of the multiprocessor where `cached`.
-template <bool cached>
-__device__ __forceinline__ void copy_async(void* to, const void* from, bool present) {
-  if constexpr (cached) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
-                 "l"(__cvta_generic_to_global(from)), "r"(present ? 16 : 0)
-                 : "memory");
-  } else {
-    copy_async(to, from, present);
-  }
-}
-// What this thread wrote to shared memory, wgmma reads.
-__device__ __forceinline__ void publish_shared() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
-// A warpgroup waits until another says that it is its turn, once for every time; the first eight
-// barriers but that of the block are for this.
-__device__ __forceinline__ void take_turn(int group) {
-  asm volatile("bar.sync %0, 256;" ::"r"(1 + group) : "memory");
-}
-__device__ __forceinline__ void give_turn(int group) {
-  asm volatile("bar.arrive %0, 256;" ::"r"(1 + group) : "memory");
+template <int count>
+__device__ __forceinline__ void hold(uint32_t (&pairs)[count]) {
+  SDCORE_UNROLL
+  for (int i = 0; i < count; ++i) asm volatile("" : "+r"(pairs[i])::"memory");
 }
 
 // A number that is the same in all lanes, so that the compiler knows it.
@@ -190,18 +170,13 @@ __device__ __forceinline__ float fast_exp2(float x) {
   SDCORE_WGMMA_OF(f16, "f16", __VA_ARGS__) \
   SDCORE_WGMMA_OF(bf16, "bf16", __VA_ARGS__)
 
-SDCORE_WGMMA(16, 8, 9, 10, 11, 12)
-SDCORE_WGMMA(32, 16, 17, 18, 19, 20)
 SDCORE_WGMMA(40, 20, 21, 22, 23, 24)
 SDCORE_WGMMA(48, 24, 25, 26, 27, 28)
 SDCORE_WGMMA(64, 32, 33, 34, 35, 36)
-SDCORE_WGMMA(72, 36, 37, 38, 39, 40)
 SDCORE_WGMMA(80, 40, 41, 42, 43, 44)
 SDCORE_WGMMA(96, 48, 49, 50, 51, 52)
-SDCORE_WGMMA(112, 56, 57, 58, 59, 60)
 SDCORE_WGMMA(128, 64, 65, 66, 67, 68)
 SDCORE_WGMMA(160, 80, 81, 82, 83, 84)
-SDCORE_WGMMA(176, 88, 89, 90, 91, 92)
 SDCORE_WGMMA(256, 128, 129, 130, 131, 132)
 
 #endif

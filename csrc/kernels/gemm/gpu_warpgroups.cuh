@@ -164,6 +164,7 @@ __device__ __forceinline__ void multiply_steps(const Stages<T, E>& stages, Copie
   if (thread == 0) {
     for (int index = 0; index < T::kStages && index < steps; ++index) copier.copy(stages, index);
   }
+  gpu::wait_for_warp();
   gpu::await_barrier(&stages.full[0], 0);
   multiply_step<true>(stages, 0, thread / 128, sums);
   for (int index = 1; index < steps; ++index) {
@@ -176,6 +177,7 @@ __device__ __forceinline__ void multiply_steps(const Stages<T, E>& stages, Copie
       gpu::await_barrier(&stages.empty[last], static_cast<uint32_t>((index - 1) / T::kStages) & 1);
       copier.copy(stages, last);
     }
+    gpu::wait_for_warp();
   }
   gpu::await_products<0>();
 }
