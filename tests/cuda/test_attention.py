@@ -22,6 +22,28 @@ SHAPES = [
     (1, 35, 50, 1, 512),
     (1, 17, 40, 2, 5),
     (1, 9, 20, 1, 300),
+    # Kernels by warpgroups have 64 or 128 queries a block, and their keys in turns: few are one.
+    (1, 65, 80, 1, 40),
+    (2, 129, 81, 1, 24),
+    (1, 129, 96, 1, 40),
+    (1, 20, 97, 2, 40),
+    (1, 200, 700, 1, 40),
+    (1, 70, 77, 1, 48),
+    (1, 30, 81, 2, 56),
+    (1, 131, 720, 1, 64),
+    (2, 66, 80, 1, 80),
+    (1, 40, 270, 1, 72),
+    (1, 65, 97, 2, 80),
+    (1, 129, 640, 1, 80),
+    (1, 33, 128, 1, 96),
+    (1, 17, 129, 1, 128),
+    (1, 129, 500, 1, 128),
+    (1, 65, 64, 2, 160),
+    (2, 65, 81, 1, 136),
+    (1, 70, 450, 1, 160),
+    (1, 20, 48, 1, 512),
+    (1, 15, 49, 1, 512),
+    (1, 66, 230, 1, 512),
 ]
 
 
@@ -59,7 +81,7 @@ EXTRAS = [
     (shape, extra)
     for shape in SHAPES
     for extra in ("", "causal", "bias")
-    if not extra or shape[-1] in (5, 40, 512)
+    if not extra or shape[-1] in (5, 40, 64, 512)
 ]
 
 
@@ -82,6 +104,34 @@ def test_attention(
     ref = reference(*seen, heads, causal, rounded(relative, dtype), rounded(mask, dtype))
     # In 16 bits the weights of keys are rounded too.
     assert error(out, ref) < (2e-6 if dtype == "f32" else 2 * STORE[dtype])
+
+
+@pytest.mark.parametrize("keys, size", [(77, 64), (200, 40), (150, 160)])
+def test_an_image_of_a_batch_is_the_image_alone(
+    device: str, dtype: str, keys: int, size: int
+) -> None:
+    g = rng(keys)
+    q, k, v = (normal(g, 3, t, 2 * size) for t in (70, keys, keys))
+    out = attention(device, dtype, q, k, v, 2)
+    for i in range(3):
+        alone = attention(device, dtype, q[i : i + 1], k[i : i + 1], v[i : i + 1], 2)
+        np.testing.assert_array_equal(alone[0], out[i])
+
+
+@pytest.mark.parametrize("tokens, heads, size", [(77, 2, 64), (130, 3, 40), (100, 1, 160)])
+def test_slices_of_wider_rows(device: str, dtype: str, tokens: int, heads: int, size: int) -> None:
+    """What a concat puts side by side is read where it lies."""
+    g = rng(tokens)
+    arrays = {name: normal(g, 2, tokens, heads * size) for name in "qkv"}
+    b = Builder()
+    q, k, v = (nn.silu(b.input(name)) for name in "qkv")
+    b.output("rows", nn.concat(nn.concat(q, k, v)))
+    b.output("out", nn.concat(nn.attention(q, k, v, heads)))
+    outputs = _core.Network(b.graph, {}, dtype=dtype, device=device).run(arrays)
+    seen = np.split(outputs["rows"].astype(np.float64), 3, -1)
+    zeros = np.zeros((1, 2 * tokens - 1, heads)), np.zeros((2, tokens))
+    ref = reference(*seen, heads, False, *zeros)
+    assert error(outputs["out"], ref) < (2e-6 if dtype == "f32" else 2 * STORE[dtype])
 
 
 def test_large_scores_do_not_overflow(device: str, dtype: str) -> None:

@@ -3,14 +3,10 @@
 // warp having one.
 #pragma once
 
-#include "kernels/attention/gpu.h"
-#include "kernels/gpu.cuh"
+#include "kernels/attention/gpu_warpgroups.cuh"
 
 namespace sdcore::attention_kernels {
 namespace {
-
-constexpr float kLog2e = 1.4426950408889634f;
-constexpr float kNothing = -INFINITY;
 
 // What is added to the score of a query and a key, or nothing at all where the key is not seen.
 __device__ __forceinline__ float biased(const AttentionArgs& args, int64_t image, int head,
@@ -209,13 +205,19 @@ void launch_flash(const AttentionArgs& args, int head_size, gpu::Device& device)
 }
 
 template <class E>
-void attend_halves(const AttentionArgs& args, int head_size, gpu::Device& device) {
+void attend_by_warps(const AttentionArgs& args, int head_size, gpu::Device& device) {
   if (head_size <= 48) return launch_flash<Shape<E, 48, 48, 64, 2>>(args, head_size, device);
   if (head_size <= 64) return launch_flash<Shape<E, 64, 64, 64, 2>>(args, head_size, device);
   if (head_size <= 80) return launch_flash<Shape<E, 80, 80, 64, 2>>(args, head_size, device);
   if (head_size <= 128) return launch_flash<Shape<E, 128, 128, 32, 2>>(args, head_size, device);
   if (head_size <= 160) return launch_flash<Shape<E, 160, 160, 32, 2>>(args, head_size, device);
   launch_flash<Shape<E, 512, 128, 16, 1>>(args, head_size, device);
+}
+
+template <class E>
+void attend_halves(const AttentionArgs& args, int head_size, gpu::Device& device) {
+  if (suits_groups(args, head_size, device)) return attend_by_groups<E>(args, head_size, device);
+  attend_by_warps<E>(args, head_size, device);
 }
 
 // float32, for heads of up to kPlainHead numbers: in every turn a lane scores a key, and then adds
