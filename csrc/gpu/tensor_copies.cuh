@@ -27,17 +27,24 @@ struct TensorBox {
   uint32_t step[4];    // from one number of the copy to the next
 };
 
+// Of the driver, which is not linked.
+inline decltype(&cuTensorMapEncodeTiled) find_encode() {
+  constexpr const char* kName = "cuTensorMapEncodeTiled";
+  void* found = nullptr;
+  cudaDriverEntryPointQueryResult result;
+#if CUDART_VERSION >= 12050
+  const cudaError_t status =
+      cudaGetDriverEntryPointByVersion(kName, &found, 12000, cudaEnableDefault, &result);
+#else
+  const cudaError_t status = cudaGetDriverEntryPoint(kName, &found, cudaEnableDefault, &result);
+#endif
+  require(status == cudaSuccess && found, ErrorKind::internal,
+          "[cuda] the driver has no tensor maps; install a newer one");
+  return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found);
+}
+
 inline TensorMap tensor_map(const TensorBox& b, DType dtype) {
-  using Encode = decltype(&cuTensorMapEncodeTiled);
-  static const Encode encode = [] {
-    void* found = nullptr;
-    cudaDriverEntryPointQueryResult result;
-    const cudaError_t status = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found,
-                                                                12000, cudaEnableDefault, &result);
-    require(status == cudaSuccess && found, ErrorKind::internal,
-            "[cuda] the driver has no tensor maps; install a newer one");
-    return reinterpret_cast<Encode>(found);
-  }();
+  static const auto encode = find_encode();
   uint32_t box[4];
   for (int i = 0; i < 4; ++i) box[i] = (b.box[i] - 1) * b.step[i] + 1;
   TensorMap map;
