@@ -84,7 +84,7 @@ def _arguments() -> argparse.Namespace:
     add("--kernels", action="store_true", help="only check kernels")
     add("--tiny", action="store_true", help="kernels of small sizes, for slow devices")
     add("--no-compile", action="store_true", help="leave out torch.compile, which takes minutes")
-    add("--profile", action="store_true", help="show the kernels of the UNet and the VAE as well")
+    add("--profile", action="store_true", help="show all kernels, where there is PyTorch")
     add("--json", type=Path, help="where to write what is printed")
     return parser.parse_args()
 
@@ -194,7 +194,7 @@ def measure_networks(args: argparse.Namespace, path: Path) -> Iterator[dict[str,
             sides[f"sdcore {args.dtype}, arrays stay"] = _own_staying(pipe, inputs)
             streaming = open_it(dtype=args.dtype, stream_weights=True)
             sides[f"sdcore {args.dtype}, weights streamed"] = _own(streaming, part, inputs)
-        if args.profile:
+        if args.profile and _torch_has(args.device):
             cuda_kernels.show_kernels(part, next(iter(sides.values())))
         sides |= dict(_torch_sides(args, path, part, inputs))
         print(
