@@ -326,33 +326,39 @@ void launch_groups(const GpuProduct& p, gpu::Device& device) {
                        patches);
 }
 
-// Parts of a sum, by the sizes of one image alone: a batch must not change a picture. Two images
-// make so many blocks of 128 x 160 then that an H100's 132 multiprocessors are filled once.
+// Parts of a sum, by the sizes of one image alone: a batch must not change a picture. Tuning
+// points, from an H200 and two images: how many tiles of 128 x 160 an image may have for so many,
+// and steps that are worth a part.
 inline int cluster_parts(const GpuProduct& p) {
-  constexpr int64_t kWanted = 66, kMost = 8, kLeastSteps = 8;
+  constexpr int64_t kLeastSteps = 6;
+  constexpr struct {
+    int64_t parts, most_tiles;
+  } kSplits[] = {{8, 4}, {4, 16}, {2, 102}};
   const int64_t steps = blocks_of(p.padded_inputs, 64) * p.kernel_h * p.kernel_w;
   const int64_t tiles = p.out.h * p.out.w * p.columns / (128 * 160);
-  int64_t parts = 1;
-  while (parts < kMost && tiles * parts * 2 <= kWanted && steps >= parts * 2 * kLeastSteps) {
-    parts *= 2;
+  for (const auto& [parts, most_tiles] : kSplits) {
+    const bool none_is_empty = blocks_of(steps, blocks_of(steps, parts)) == parts;
+    if (tiles <= most_tiles && steps >= parts * kLeastSteps && none_is_empty) {
+      return static_cast<int>(parts);
+    }
   }
-  return static_cast<int>(blocks_of(steps, blocks_of(steps, parts))) == parts
-             ? static_cast<int>(parts)
-             : 1;
+  return 1;
 }
 
 // What a tile costs: its area times what a step of it takes for that, and the steps that its
-// beginning and end are worth, of which blocks that share a multiprocessor hide a part. Tuning
-// points, from an H200.
+// beginning and end are worth, of which blocks that share a multiprocessor hide a part. Larger
+// clusters leave multiprocessors over: four or eight must be neighbours. Tuning points, from an
+// H200.
 template <class T>
 double cost_of(const GpuProduct& p, int multiprocessors, double step) {
   constexpr double kEnds = T::kBlocks > 1 ? 3 : 8;
   const Patches patches = patches_of(p, T::kRows);
   const int64_t images = patches.flat ? 1 : blocks_of(p.out.n, patches.n);
-  const int64_t tiles =
+  const int64_t blocks =
       patches.across * patches.down * images * blocks_of(p.columns, T::kColumns) * p.parts;
+  const int64_t at_once = p.parts > 2 ? (multiprocessors * 9 + 9) / 10 : multiprocessors;
   const int64_t steps = blocks_of(p.padded_inputs, T::kDepth) * p.kernel_h * p.kernel_w / p.parts;
-  return static_cast<double>(blocks_of(tiles, multiprocessors)) * T::kRows * T::kColumns * step *
+  return static_cast<double>(blocks_of(blocks, at_once)) * T::kRows * T::kColumns * step *
          (static_cast<double>(steps) + kEnds);
 }
 
