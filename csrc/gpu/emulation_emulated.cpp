@@ -1,7 +1,9 @@
 // Fibers: the threads of a block, or of a cluster of them, on this thread.
 #include "gpu/emulation.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <span>
 #include <utility>
 
 #include "base/buffer.h"
@@ -197,7 +199,7 @@ void run_cluster(int block_threads, int blocks) {
     Block& block = m.blocks[static_cast<size_t>(i)];
     block.all = {block_threads, 0, 0, {}};
     for (Meeting& some : block.some) some = {};
-    std::memset(block.shared.data(), 0xff, block.shared.size());
+    std::ranges::fill(std::span(block.shared.data(), block.shared.size()), std::byte{0xff});
   }
   int left = threads;
   for (int round = 0; left > 0; ++round) {
