@@ -23,6 +23,8 @@ def _is_there(device: str) -> bool:
 
 
 DEVICES = [name for name in ("emulated", "emulated90", "cuda") if _is_there(name)]
+# For what is the same on every architecture.
+ONE_ARCHITECTURE = [name for name in DEVICES if name != "emulated90"]
 
 # Errors of the stored result: one rounding to bf16 is at most 2^-9 of the value, to f16 2^-12.
 STORE = {"f32": 2.0**-24, "bf16": 2.0**-9, "f16": 2.0**-12}

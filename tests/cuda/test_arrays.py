@@ -14,11 +14,16 @@ import pytest
 import torch
 
 import sdcore
-from cuda.devices import Array, normal, rng
+from cuda.devices import ONE_ARCHITECTURE, Array, normal, rng
 from sdcore import DeviceArray, InvalidArgumentError, _core
 from sdcore.graph import Builder, nn
 
 KINDS = {"f32": np.float32, "f16": np.float16, "i32": np.int32}
+
+
+@pytest.fixture(params=ONE_ARCHITECTURE)
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def network(device: str, dtype: str = "f32") -> Any:

@@ -13,7 +13,7 @@ import torch
 import sdcore
 import tiny_models
 import tiny_transformers
-from cuda.devices import DEVICES
+from cuda.devices import DEVICES, ONE_ARCHITECTURE
 from reference.common import BF16_FACTOR, NETWORK_F32, SAMPLED_F32, TorchComponent, error, in_dtype
 from reference.test_networks import _clip_case, _unet_case, _vae_case
 from sdcore import _core
@@ -27,6 +27,7 @@ from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines import memory
 
 MODES = pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+on_one_architecture = pytest.mark.parametrize("device", ONE_ARCHITECTURE, indirect=True)
 
 
 def allowed(dtype: str, own_error: Callable[[str], float]) -> float:
@@ -48,6 +49,7 @@ def test_unet(device: str, dtype: str) -> None:
     np.testing.assert_array_equal(alone[0], out[1])
 
 
+@on_one_architecture
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 def test_kept_features_stay_on_the_device(device: str, dtype: str) -> None:
     case = _unet_case("lcm")
@@ -118,6 +120,7 @@ def test_a_picture_is_the_cpu_s(device: str, folder: Path) -> None:
     assert error(pictures[1], pictures[0]) <= NETWORK_F32
 
 
+@on_one_architecture
 def test_parts_may_stay_on_the_cpu(device: str, folder: Path, tmp_path: Path) -> None:
     pipe = sdcore.DiffusionPipeline.open(folder, device={"unet": device})
     assert pipe.unet.network.dtype == "bf16"  # the best of a GPU
@@ -133,6 +136,7 @@ def test_parts_may_stay_on_the_cpu(device: str, folder: Path, tmp_path: Path) ->
     assert picture.is_file()
 
 
+@on_one_architecture
 def test_prompts_take_turns_where_the_devices_memory_is_short(
     device: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +147,7 @@ def test_prompts_take_turns_where_the_devices_memory_is_short(
     assert memory.is_too_large(pipe, *pipe.default_size)
 
 
+@on_one_architecture
 def test_f16_is_of_the_parts_on_a_gpu(device: str, folder: Path, tmp_path: Path) -> None:
     def kinds(**options: Any) -> list[str]:
         pipe = sdcore.DiffusionPipeline.open(folder, **options)

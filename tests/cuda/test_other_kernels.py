@@ -12,12 +12,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cuda.devices import STORE, Array, error, normal, rng, rounded
+from cuda.devices import ONE_ARCHITECTURE, STORE, Array, error, normal, rng, rounded
 from sdcore import InvalidArgumentError, _core, ops
 from sdcore.graph import Builder, Scope, Value, nn
 
 IMAGES = [(1, 1, 1, 32), (2, 9, 7, 64), (1, 33, 20, 40), (2, 5, 5, 12), (1, 4, 3, 2560)]
 LIMIT = STORE | {"f32": 2e-6}
+
+
+@pytest.fixture(params=ONE_ARCHITECTURE)
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.mark.parametrize("shape", IMAGES, ids=str)
