@@ -41,12 +41,8 @@ void launch_clusters(Device& device, void (*kernel)(Parameters...), dim3 grid, d
   });
 }
 
-inline uint32_t cluster_rank() { return static_cast<uint32_t>(emulation::place().rank); }
 inline void wait_for_cluster() { emulation::wait_for_cluster(); }
 inline void meet_cluster() { emulation::wait_for_cluster(); }
-inline void wait_for_threads(int barrier, int threads) {
-  emulation::wait_for_threads(barrier, threads);
-}
 
 struct alignas(16) Quad {
   float v[4];

@@ -52,8 +52,6 @@ std::byte* shared_memory();
 std::byte* shared_memory_of(int rank);
 void wait_for_block();
 void wait_for_cluster();
-// Of the block's threads so many, at a barrier with this number from 1.
-void wait_for_threads(int barrier, int threads);
 // For who waits in a loop: lets others run; for who changed what they wait for; and for both, lets
 // other warps run.
 void let_others();

@@ -48,7 +48,7 @@ struct Limits {
   int64_t blocks;
 };
 constexpr Limits kHopper = {512, size_t{227} * 1024, 8}, kAmpere = {256, size_t{99} * 1024, 1};
-constexpr int kMaxThreads = kHopper.threads * kHopper.blocks, kMaxBarriers = 4;
+constexpr int kMaxThreads = kHopper.threads * kHopper.blocks;
 
 struct Copy {
   void* to;
@@ -81,7 +81,7 @@ struct Meeting {
 
 struct Block {
   Buffer shared;
-  Meeting all, some[kMaxBarriers];
+  Meeting all;
 };
 
 struct Machine {
@@ -198,7 +198,6 @@ void run_cluster(int block_threads, int blocks) {
   for (int i = 0; i < blocks; ++i) {
     Block& block = m.blocks[static_cast<size_t>(i)];
     block.all = {block_threads, 0, 0, {}};
-    for (Meeting& some : block.some) some = {};
     std::ranges::fill(std::span(block.shared.data(), block.shared.size()), std::byte{0xff});
   }
   int left = threads;
@@ -249,11 +248,6 @@ void wait_for_block() {
 }
 void wait_for_cluster() {
   meet(machine().cluster, [] {});
-}
-void wait_for_threads(int barrier, int threads) {
-  Meeting& some = machine().blocks[static_cast<size_t>(place().rank)].some[barrier - 1];
-  some.wanted = threads;
-  meet(some, [] {});
 }
 void let_others() { to_scheduler(); }
 void get_on() { ++machine().progress; }

@@ -95,12 +95,6 @@ __device__ __forceinline__ void meet_cluster() {
       "barrier.cluster.wait.aligned;" ::
           : "memory");
 }
-// Of this block in its cluster, x first, then y, then z.
-__device__ __forceinline__ uint32_t cluster_rank() {
-  uint32_t rank;
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
 __device__ __forceinline__ uint32_t address_in(const void* shared, uint32_t rank) {
   uint32_t there;
   asm("mapa.shared::cluster.u32 %0, %1, %2;"
@@ -111,7 +105,8 @@ __device__ __forceinline__ uint32_t address_in(const void* shared, uint32_t rank
 struct alignas(16) Quad {
   float v[4];
 };
-// What lies at this place of another block's shared memory.
+// What lies at this place of another block's shared memory; blocks of a cluster are counted x
+// first, then y, then z.
 __device__ __forceinline__ Quad load_from(const void* shared, uint32_t rank) {
   Quad q;
   asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
@@ -161,10 +156,6 @@ __device__ __forceinline__ void copy_box(void* to, const TensorMap* map, int c0,
 }
 __device__ __forceinline__ void prefetch(const TensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
-// Waits for so many threads of the block, all of whole warps.
-__device__ __forceinline__ void wait_for_threads(int barrier, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
 }  // namespace
