@@ -169,6 +169,16 @@ __device__ __forceinline__ int64_t element(const View& v, const Pixel& p) {
   return p.n * v.stride_n + p.h * v.stride_h + p.w * v.stride_w;
 }
 
+// Over so many neighbouring lanes, a power of two.
+__device__ __forceinline__ float sum_of_lanes(float x, int lanes) {
+  SDCORE_UNROLL
+  for (int mask = 16; mask > 0; mask /= 2) {
+    if (mask < lanes) x += gpu::shuffle_xor(x, mask);
+  }
+  return x;
+}
+__device__ __forceinline__ float sum_of_warp(float x) { return sum_of_lanes(x, 32); }
+
 inline int64_t blocks_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 }  // namespace

@@ -10,11 +10,6 @@ namespace {
 
 constexpr int kFewRows = 8, kFewThreads = 256;
 
-__device__ __forceinline__ float sum_of_lanes(float x) {
-  for (int mask = 16; mask > 0; mask /= 2) x += gpu::shuffle_xor(x, mask);
-  return x;
-}
-
 template <class E, class Rows>
 __global__ void __launch_bounds__(kFewThreads) few_rows_kernel(GpuProduct p, uint32_t rows) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -52,7 +47,7 @@ __global__ void __launch_bounds__(kFewThreads) few_rows_kernel(GpuProduct p, uin
   SDCORE_UNROLL
   for (int row = 0; row < kFewRows; ++row) {
     if (row >= count) break;
-    const float sum = sum_of_lanes(sums[row]);
+    const float sum = sum_of_warp(sums[row]);
     if (lane == row) finish<1>(p, pixel_of_row(row), static_cast<int>(column), {{sum}});
   }
 }

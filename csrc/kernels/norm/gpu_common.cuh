@@ -44,16 +44,6 @@ void with_type(DType dtype, const Run& run) {
   with_half(dtype, run);
 }
 
-// Over so many neighbouring lanes, a power of two.
-__device__ __forceinline__ float sum_of_lanes(float x, int lanes) {
-  SDCORE_UNROLL
-  for (int mask = 16; mask > 0; mask /= 2) {
-    if (mask < lanes) x += gpu::shuffle_xor(x, mask);
-  }
-  return x;
-}
-__device__ __forceinline__ float sum_of_warp(float x) { return sum_of_lanes(x, 32); }
-
 // The same pixels as one row where memory has them so: to find one takes no division then.
 inline View as_row(View v) {
   if (v.h != 1 && v.stride_h != v.w * v.stride_w) return v;
