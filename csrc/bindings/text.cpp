@@ -7,6 +7,8 @@
 
 #include "base/error.h"
 #include "text/clip_bpe.h"
+#include "text/emphasis.h"
+#include "text/prompt_rows.h"
 #include "text/unigram.h"
 
 namespace py = pybind11;
@@ -63,9 +65,42 @@ py::tuple encode_with_mask(const UnigramTokenizer& self, const std::vector<py::b
   return py::make_tuple(ids, mask);
 }
 
+py::list parse_pieces(const py::bytes& prompt) {
+  py::list pieces;
+  for (const PromptPiece& piece : parse_emphasis(std::string_view(prompt))) {
+    pieces.append(py::make_tuple(piece.text, piece.weight, piece.section));
+  }
+  return pieces;
+}
+
+using Group = std::tuple<std::vector<int32_t>, double, int64_t>;
+
+py::list cut(const ClipTokenizer& self, const std::vector<Group>& groups, int64_t length,
+             int32_t padding) {
+  std::vector<TokenGroup> parts;
+  for (const auto& [ids, weight, section] : groups) parts.push_back({ids, weight, section});
+  py::list rows;
+  for (const PromptRow& row : cut_rows(parts, self, length, padding)) {
+    rows.append(py::make_tuple(row.ids, row.weights));
+  }
+  return rows;
+}
+
+using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+
+Floats weighed(const Floats& states, const std::vector<float>& weights) {
+  require(states.ndim() == 2 && states.shape(0) == static_cast<py::ssize_t>(weights.size()),
+          ErrorKind::invalid_argument, "[prompt] states must be [", weights.size(), ", channels]");
+  Floats out({states.shape(0), states.shape(1)}, states.data());
+  weigh_states({out.mutable_data(), static_cast<size_t>(out.size())}, weights);
+  return out;
+}
+
 }  // namespace
 
 void init_text(py::module_& m) {
+  m.def("parse_emphasis", &parse_pieces, py::arg("prompt"));
+  m.def("weigh_states", &weighed, py::arg("states"), py::arg("weights"));
   py::class_<SpecialToken>(m, "SpecialToken")
       .def(py::init<std::string, int32_t, bool>(), py::arg("text"), py::arg("id"),
            py::arg("normalized") = false);
@@ -82,6 +117,7 @@ void init_text(py::module_& m) {
       .def("encode", [](const ClipTokenizer& self,
                         const py::bytes& text) { return self.encode(std::string_view(text)); })
       .def("encode_padded", &encode_padded, py::arg("texts"), py::arg("max_length"))
+      .def("cut_rows", &cut, py::arg("groups"), py::arg("length"), py::arg("padding"))
       .def("decode", [](const ClipTokenizer& self, const std::vector<int32_t>& ids) {
         return py::bytes(self.decode(ids));
       });

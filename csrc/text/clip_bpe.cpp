@@ -128,6 +128,7 @@ ClipTokenizer::ClipTokenizer(ClipVocabulary vocabulary) : vocabulary_(std::move(
     inner_[b] = id_or(token, vocabulary_.unknown);
     last_[b] = id_or(token.append(kWordEnd), vocabulary_.unknown);
   }
+  comma_ = id_or(",</w>", -1);
 
   merges_.reserve(vocabulary_.merges.size());
   std::string joined;

@@ -42,6 +42,7 @@ class ClipTokenizer {
   std::string decode(const std::vector<int32_t>& ids) const;
 
   const ClipVocabulary& vocabulary() const { return vocabulary_; }
+  int32_t comma() const { return comma_; }  // the id of a comma alone; -1 where there is none
 
  private:
   struct Merge {
@@ -54,6 +55,7 @@ class ClipTokenizer {
 
   ClipVocabulary vocabulary_;
   std::array<int32_t, 256> inner_, last_;  // ids of one byte within a word and at its end
+  int32_t comma_ = -1;
   std::unordered_map<uint64_t, Merge> merges_;
   // Special tokens by where they are looked for: in the raw prompt, and after normalization.
   std::vector<std::pair<std::u32string, int32_t>> raw_special_, normalized_special_;

@@ -79,6 +79,9 @@ def draw(pipe: Any, *prompts: Any, **arguments: Any) -> np.ndarray:
         ("(a [b", [("a ", 1.1), ("b", 1.0)]),
         (r"\(a\) \[b\] \\", [("(a) [b] \\", 1.0)]),
         (r"(a\):1.2)", [("a)", 1.2)]),
+        ("a\\b (c:d:+1.)", [("ab c:d", 1.0)]),
+        ("(ä\u3000ö:\u30002.5\u3000)", [("ä\u3000ö", 2.5)]),
+        ("(a\ud800:2)", [("a\ufffd\ufffd\ufffd", 2.0)]),
     ],
 )
 def test_the_pieces_of_a_prompt(prompt: str, pieces: list[tuple[str, float]]) -> None:
@@ -144,6 +147,7 @@ def test_a_prompt_in_chunks(tokenizer: CLIPTokenizer) -> None:
     assert ids(tokenizer, "cat " * 75 + ",") == [[cat] * 75, [comma]]
     assert ids(tokenizer, "cat BREAK dog") == [[cat], [dog]]
     assert ids(tokenizer, "BREAK cat BREAK") == [[], [cat]]
+    assert ids(tokenizer, "cat BREAK BREAK") == [[cat], []]
     # A full chunk ends at its last comma, if that is one of its last twenty tokens.
     assert ids(tokenizer, "cat " * 60 + "," + "dog " * 20) == [[cat] * 60 + [comma], [dog] * 20]
     near, far = ("cat " * n + "," + "dog " * 40 for n in (55, 54))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sdcore import _core
 from sdcore.models.clip import CLIPTextModel, TextStates
 from sdcore.pipelines.request import Request, whole
 from sdcore.prompts.chunks import Row, Token, chunks
@@ -95,7 +96,7 @@ def _encode(
     place: Mapping[tuple[Token, ...], int] = {ids: i for i, ids in enumerate(unique)}
 
     def states(row: Row) -> Array:
-        return _weighted(out.hidden_states[place[row.ids]], row)
+        return _core.weigh_states(out.hidden_states[place[row.ids]], row.weights)
 
     return [
         TextStates(
@@ -104,12 +105,3 @@ def _encode(
         )
         for of_text in rows
     ]
-
-
-def _weighted(states: Array, row: Row) -> Array:
-    """States times weights, at the mean that they had: the web UI's way."""
-    if not row.weighted:
-        return states
-    scaled = states * np.array(row.weights, np.float32)[:, None]
-    mean = scaled.mean()
-    return scaled * (states.mean() / mean) if mean else scaled

@@ -201,6 +201,15 @@ class CLIPTokenizer:
         ids: list[int] = self._core.encode(as_bytes(text))
         return ids
 
+    def cut_rows(
+        self, groups: Sequence[tuple[Sequence[int], float, int]], length: int
+    ) -> list[tuple[list[int], list[float]]]:
+        """Rows of `length` ids with begin, end and padding, and a weight each, of groups of ids
+        that stay together: their weight, and the number of their section, which begins a row."""
+        rows: list[tuple[list[int], list[float]]]
+        rows = self._core.cut_rows(groups, length, self.pad_token_id)
+        return rows
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, in lower case and with a space between words."""
         text: bytes = self._core.decode(list(ids))
