@@ -8,17 +8,21 @@ from pathlib import Path
 import pytest
 
 import sdcore
-import tiny_families
 import tiny_models
+import tiny_transformers
+import tiny_xl
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     inpaint = dataclasses.replace(tiny_models.PLAIN, name="inpaint", unet_inputs=9)
     tiny_models.save_folder(inpaint, tmp_path / "inpaint")
-    tiny_families.save_folder(tiny_families.FAMILIES[1], tmp_path / "sdxl")
+    tiny_xl.refiner(tmp_path / "tokenizers").save_pretrained(tmp_path / "refiner")
+    pixart = tiny_transformers.pixart_pipeline(tmp_path / "tokenizer", sizes=False)
+    pixart.save_pretrained(tmp_path / "pixart")
     for model, message in (
         ("inpaint", "sees more than latents"),
-        ("sdxl", "draws with Stable Diffusion 1.x and 2.x, and this is Stable Diffusion XL:"),
+        ("refiner", "goes on with another model's latents"),
+        ("pixart", "draws with Stable Diffusion 1.x, 2.x and XL, and this is PixArt"),
     ):
         pipe = sdcore.DiffusionPipeline.open(tmp_path / model)
         with pytest.raises(sdcore.UnsupportedModelError, match=message):

@@ -48,7 +48,7 @@ sdc_generate_params default_params() {
 ImageRequest to_request(const sdc_generate_params& params) {
   ImageRequest request;
   request.prompt = &given(params.prompt, "params->prompt");
-  request.negative_prompt = params.negative_prompt ? params.negative_prompt : "";
+  if (params.negative_prompt) request.negative_prompt = params.negative_prompt;
   request.width = optional<int64_t>(params.width);
   request.height = optional<int64_t>(params.height);
   request.steps = optional<int64_t>(params.steps);

@@ -46,10 +46,9 @@ void save_model(const std::filesystem::path& path, const ModelFile& model) {
   std::vector<gguf::NamedTensor> tensors;
   for (const auto& [name, stored] : model.graphs) {
     metadata.emplace_back(concat(kGraphKey, name), print_graph(stored.graph));
-    const auto weights = weights_of(
-        stored.graph, ErrorKind::invalid_argument, name,
-        [&stored](const std::string& weight) { return find_in(stored.weights, weight); });
-    for (const auto& [weight, tensor] : weights) {
+    weights_of(stored.graph, ErrorKind::invalid_argument, name,
+               [&stored](const std::string& weight) { return find_in(stored.weights, weight); });
+    for (const auto& [weight, tensor] : stored.weights) {
       tensors.push_back({name + "." + weight, in_whole_blocks(tensor)});
     }
   }

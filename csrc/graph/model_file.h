@@ -16,7 +16,8 @@ namespace sdcore {
 
 struct StoredGraph {
   Graph graph;
-  std::map<std::string, Tensor, std::less<>> weights;  // by the graph's names
+  // By the graph's names. Others are saved too, for who reads them in a graph of another kind.
+  std::map<std::string, Tensor, std::less<>> weights;
 };
 
 struct ModelFile {

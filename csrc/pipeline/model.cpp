@@ -15,14 +15,20 @@ DType resolve(const std::string& dtype, const StoredGraph& stored, const Network
 }
 
 TextToImage make_pipeline(const Model& model, const gguf::Metadata& metadata) {
-  const auto network = [&model](const char* name) {
+  const auto network = [&model](const std::string& name) {
     const auto found = model.networks.find(name);
     require(found != model.networks.end(), ErrorKind::checkpoint,
             "[model] the file holds a pipeline without its network '", name, "'");
     return found->second;
   };
-  TextToImage::Networks networks{network("text_encoder"), network("unet"), network("vae_decoder")};
-  return {std::move(networks), read_settings(metadata)};
+  PipelineSettings settings = read_settings(metadata);
+  TextToImage::Networks networks;
+  for (const TextEncoderSettings& encoder : settings.text.encoders) {
+    networks.text_encoders.push_back(network(encoder.network));
+  }
+  networks.unet = network("unet");
+  networks.vae_decoder = network("vae_decoder");
+  return {std::move(networks), std::move(settings)};
 }
 
 }  // namespace

@@ -9,7 +9,9 @@
 namespace sdcore {
 namespace {
 
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
+constexpr uint32_t kMost = 1 << 16;   // of sizes
+constexpr uint32_t kLeastTokens = 3;  // begin, end and one between them
 constexpr std::string_view kTable = "sdcore.table.";
 constexpr std::string_view kRows = ".rows";
 constexpr size_t kRowHead = 8;      // values before the terms
@@ -37,10 +39,11 @@ const std::vector<T>& get_array(const gguf::Metadata& metadata, const std::strin
   return *items;
 }
 
-int64_t get_size(const gguf::Metadata& metadata, const std::string& key, uint32_t most) {
+int64_t get_size(const gguf::Metadata& metadata, const std::string& key, uint32_t most = kMost,
+                 uint32_t least = 1) {
   const uint32_t value = get<uint32_t>(metadata, key);
-  require(value >= 1 && value <= most, ErrorKind::checkpoint, "[model] ", key,
-          " must be between 1 and ", most, ", got ", value);
+  require(value >= least && value <= most, ErrorKind::checkpoint, "[model] ", key,
+          " must be between ", least, " and ", most, ", got ", value);
   return value;
 }
 
@@ -49,6 +52,21 @@ float get_number(const gguf::Metadata& metadata, const std::string& key) {
   require(std::isfinite(value), ErrorKind::checkpoint, "[model] ", key, " must be finite, got ",
           value);
   return value;
+}
+
+// A number for each channel.
+std::vector<float> get_numbers(const gguf::Metadata& metadata, const std::string& key,
+                               int64_t channels) {
+  std::vector<float> values = get_array<float>(metadata, key);
+  const auto wanted = static_cast<size_t>(channels);
+  require(values.size() == 1 || values.size() == wanted, ErrorKind::checkpoint, "[model] ", key,
+          " must hold 1 number or ", wanted, ", got ", values.size());
+  for (const float value : values) {
+    require(std::isfinite(value), ErrorKind::checkpoint, "[model] ", key, " must be finite, got ",
+            value);
+  }
+  values.resize(wanted, values[0]);
+  return values;
 }
 
 StepRow read_row(const float* values, size_t terms) {
@@ -108,29 +126,73 @@ std::map<int64_t, StepTable> read_tables(const gguf::Metadata& metadata) {
   return tables;
 }
 
+// An id of the vocabulary.
+int32_t get_id(const gguf::Metadata& metadata, const std::string& key,
+               const ClipVocabulary& vocabulary) {
+  const uint32_t id = get<uint32_t>(metadata, key);
+  require(id < vocabulary.tokens.size(), ErrorKind::checkpoint, "[model] ", key, " is ", id,
+          ", outside a vocabulary of ", vocabulary.tokens.size());
+  return static_cast<int32_t>(id);
+}
+
+// The tokens that stand for themselves.
+std::vector<SpecialToken> get_special(const gguf::Metadata& metadata, const std::string& key,
+                                      const ClipVocabulary& vocabulary) {
+  const auto& tokens = vocabulary.tokens;
+  const auto& types = get_array<int32_t>(metadata, key);
+  require(types.size() == tokens.size(), ErrorKind::checkpoint, "[model] ", key, " has ",
+          types.size(), " entries for ", tokens.size(), " tokens");
+  std::vector<SpecialToken> special;
+  for (size_t i = 0; i < types.size(); ++i) {
+    if (types[i] != kControl && types[i] != kUserDefined) continue;
+    special.push_back({tokens[i], static_cast<int32_t>(i), types[i] == kUserDefined});
+  }
+  return special;
+}
+
 ClipVocabulary read_vocabulary(const gguf::Metadata& metadata) {
   const std::string prefix = "tokenizer.ggml.";
   ClipVocabulary v;
   v.tokens = get_array<std::string>(metadata, prefix + "tokens");
   v.merges = get_array<std::string>(metadata, prefix + "merges");
   const auto id = [&](const char* role) {
-    const uint32_t value = get<uint32_t>(metadata, concat(prefix, role, "_token_id"));
-    require(value < v.tokens.size(), ErrorKind::checkpoint, "[model] ", prefix, role,
-            "_token_id is ", value, ", outside a vocabulary of ", v.tokens.size());
-    return static_cast<int32_t>(value);
+    return get_id(metadata, concat(prefix, role, "_token_id"), v);
   };
   v.bos = id("bos");
   v.eos = id("eos");
   v.unknown = id("unknown");
   v.pad = id("padding");
-  const auto& types = get_array<int32_t>(metadata, prefix + "token_type");
-  require(types.size() == v.tokens.size(), ErrorKind::checkpoint, "[model] ", prefix,
-          "token_type has ", types.size(), " entries for ", v.tokens.size(), " tokens");
-  for (size_t i = 0; i < types.size(); ++i) {
-    if (types[i] != kControl && types[i] != kUserDefined) continue;
-    v.special.push_back({v.tokens[i], static_cast<int32_t>(i), types[i] == kUserDefined});
-  }
+  v.special = get_special(metadata, prefix + "token_type", v);
   return v;
+}
+
+TextEncoderSettings read_encoder(const gguf::Metadata& metadata, const std::string& network,
+                                 const std::shared_ptr<const ClipTokenizer>& tokenizer) {
+  const std::string prefix = "sdcore.text." + network;
+  const std::string end = prefix + ".end", types = prefix + ".token_type";
+  const ClipVocabulary& vocabulary = tokenizer->vocabulary();
+  TextEncoderSettings encoder{network, tokenizer};
+  encoder.tokens = get_size(metadata, prefix + ".tokens", kMost, kLeastTokens);
+  encoder.padding = get_id(metadata, prefix + ".padding", vocabulary);
+  if (gguf::find(metadata, end)) encoder.end = get_id(metadata, end, vocabulary);
+  if (gguf::find(metadata, types)) {
+    ClipVocabulary own = vocabulary;
+    own.special = get_special(metadata, types, vocabulary);
+    encoder.tokenizer = std::make_shared<const ClipTokenizer>(std::move(own));
+  }
+  return encoder;
+}
+
+TextSettings read_text(const gguf::Metadata& metadata) {
+  TextSettings text;
+  text.zeros_for_none = get<bool>(metadata, "sdcore.text.zeros_for_none");
+  const auto tokenizer = std::make_shared<const ClipTokenizer>(read_vocabulary(metadata));
+  for (const std::string& network : get_array<std::string>(metadata, "sdcore.text.encoders")) {
+    text.encoders.push_back(read_encoder(metadata, network, tokenizer));
+  }
+  require(!text.encoders.empty(), ErrorKind::checkpoint,
+          "[model] sdcore.text.encoders names no text encoder");
+  return text;
 }
 
 }  // namespace
@@ -149,21 +211,21 @@ PipelineSettings read_settings(const gguf::Metadata& metadata) {
   require(version == kVersion, ErrorKind::unsupported_model,
           "[model] the file holds a pipeline of ", "version ", version,
           ", and this sdcore reads version ", kVersion);
-  constexpr uint32_t kMost = 1 << 16;
   PipelineSettings s;
-  s.latent.channels = get_size(metadata, "sdcore.latent.channels", kMost);
-  s.latent.pixels = get_size(metadata, "sdcore.latent.pixels", kMost);
-  s.latent.scale = get_number(metadata, "sdcore.latent.scale");
-  s.latent.shift = get_number(metadata, "sdcore.latent.shift");
-  s.defaults.width = get_size(metadata, "sdcore.default.width", kMost);
-  s.defaults.height = get_size(metadata, "sdcore.default.height", kMost);
-  s.defaults.steps = get_size(metadata, "sdcore.default.steps", kMost);
+  s.latent.channels = get_size(metadata, "sdcore.latent.channels");
+  s.latent.pixels = get_size(metadata, "sdcore.latent.pixels");
+  s.latent.scale = get_numbers(metadata, "sdcore.latent.scale", s.latent.channels);
+  s.latent.shift = get_numbers(metadata, "sdcore.latent.shift", s.latent.channels);
+  s.defaults.width = get_size(metadata, "sdcore.default.width");
+  s.defaults.height = get_size(metadata, "sdcore.default.height");
+  s.defaults.steps = get_size(metadata, "sdcore.default.steps");
   s.defaults.guidance_scale = get_number(metadata, "sdcore.default.guidance_scale");
-  s.text_tokens = get_size(metadata, "sdcore.text.tokens", kMost);
+  s.text = read_text(metadata);
+  s.time_ids = get<bool>(metadata, "sdcore.unet.time_ids");
+  s.guidance_embedding = get_size(metadata, "sdcore.unet.guidance_embedding", kMost, 0);
   s.tables = read_tables(metadata);
   require(s.tables.contains(s.defaults.steps), ErrorKind::checkpoint,
           "[model] the file has no step table for its own ", s.defaults.steps, " steps");
-  s.vocabulary = read_vocabulary(metadata);
   return s;
 }
 

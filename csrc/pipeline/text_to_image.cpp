@@ -40,6 +40,32 @@ std::string listed(const std::map<int64_t, StepTable>& tables) {
   return text;
 }
 
+// What a model distilled with guidance is told of the scale, as guidance_embedding in
+// python/sdcore/models/unet.py.
+std::vector<float> guidance_embedding(float scale, int64_t channels) {
+  std::vector<float> embedding(static_cast<size_t>(channels), 0.0f);
+  const int64_t half = channels / 2;
+  const double rate = -std::log(10000.0) / static_cast<double>(half - 1);
+  for (int64_t i = 0; i < half; ++i) {
+    const double angle =
+        1000.0 * (static_cast<double>(scale) - 1) * std::exp(rate * static_cast<double>(i));
+    embedding[static_cast<size_t>(i)] = static_cast<float>(std::sin(angle));
+    embedding[static_cast<size_t>(half + i)] = static_cast<float>(std::cos(angle));
+  }
+  return embedding;
+}
+
+// Python puts LoRAs to work that a prompt names; here they must be in the weights already.
+void refuse_tags(const std::string& prompt) {
+  for (const char* tag : {"<lora:", "<lyco:"}) {
+    const size_t at = prompt.find(tag);
+    require(at == std::string::npos || prompt.find('>', at) == std::string::npos,
+            ErrorKind::invalid_argument, "[generate] ", tag,
+            "…> in a prompt is for Python: put the LoRA to work there before the model is "
+            "exported, and leave the tag out");
+  }
+}
+
 }  // namespace
 
 // One request, checked and with every default filled in.
@@ -49,13 +75,20 @@ struct TextToImage::Job {
   const StepTable* table;
   std::vector<uint64_t> seeds;
 
-  bool guided() const { return guidance_scale > 1.0f; }
+  bool guided;  // asked about the negative prompt too
+};
+
+// What the UNet is told at every step of images that it is asked about at once: `sides` times those
+// of the request.
+struct TextToImage::Batch {
+  int64_t sides = 0;
+  FloatArray context, pooled, time_ids, guidance;
 };
 
 TextToImage::TextToImage(Networks networks, PipelineSettings settings)
     : networks_(std::move(networks)),
       settings_(std::move(settings)),
-      tokenizer_(settings_.vocabulary) {}
+      text_encoders_(networks_.text_encoders, settings_.text) {}
 
 int64_t TextToImage::side(std::optional<int64_t> wanted, int64_t otherwise,
                           const char* name) const {
@@ -86,41 +119,62 @@ TextToImage::Job TextToImage::check(const ImageRequest& request) const {
   job.guidance_scale = request.guidance_scale.value_or(defaults.guidance_scale);
   require(std::isfinite(job.guidance_scale), ErrorKind::invalid_argument,
           "[generate] guidance_scale must be a number, got ", job.guidance_scale);
+  // A model that is told the scale is asked once.
+  job.guided = job.guidance_scale > 1.0f && settings_.guidance_embedding == 0;
   const int64_t seed = request.seed ? *request.seed : int64_t{std::random_device()()};
   require(seed >= 0, ErrorKind::invalid_argument, "[generate] seed must be at least 0, got ", seed);
   for (int64_t i = 0; i < job.count; ++i) job.seeds.push_back(static_cast<uint64_t>(seed) + i);
   return job;
 }
 
-FloatArray TextToImage::encode(const std::vector<std::string>& texts) const {
-  std::vector<std::string> unique;
-  for (const std::string& text : texts) {
-    if (std::find(unique.begin(), unique.end(), text) == unique.end()) unique.push_back(text);
+// The negative prompt's side and the prompt's; in one batch, if they are of one length.
+std::vector<TextToImage::Batch> TextToImage::describe(const ImageRequest& request,
+                                                      const Job& job) const {
+  refuse_tags(request.prompt);
+  std::vector<std::string> texts;
+  if (job.guided) texts.push_back(request.negative_prompt.value_or(""));
+  texts.push_back(request.prompt);
+  std::vector<TextStates> states = text_encoders_.encode(texts);
+  if (job.guided && !request.negative_prompt && settings_.text.zeros_for_none) {
+    states[0] = states[0].zeros();
   }
-  std::vector<int32_t> ids;
-  for (const std::string& text : unique) {
-    const auto padded = tokenizer_.encode_padded(text, settings_.text_tokens);
-    ids.insert(ids.end(), padded.begin(), padded.end());
+  std::vector<const TextStates*> sides;
+  for (const TextStates& side : states) sides.push_back(&side);
+  if (!job.guided || states[0].tokens == states[1].tokens) return {make_batch(job, sides)};
+  return {make_batch(job, {sides[0]}), make_batch(job, {sides[1]})};
+}
+
+TextToImage::Batch TextToImage::make_batch(const Job& job,
+                                           const std::vector<const TextStates*>& sides) const {
+  Batch batch;
+  batch.sides = static_cast<int64_t>(sides.size());
+  const int64_t images = batch.sides * job.count;
+  const TextStates& first = *sides[0];
+  batch.context.shape = {images, first.tokens, first.channels};
+  batch.pooled.shape = {images, static_cast<int64_t>(first.pooled.size())};
+  const auto append = [](FloatArray& to, const std::vector<float>& more) {
+    to.values.insert(to.values.end(), more.begin(), more.end());
+  };
+  for (const TextStates* side : sides) {
+    for (int64_t i = 0; i < job.count; ++i) {
+      append(batch.context, side->hidden);
+      append(batch.pooled, side->pooled);
+    }
   }
-  const auto n = static_cast<int64_t>(unique.size());
-  NetworkInputs inputs;
-  inputs.add("input_ids", {n, settings_.text_tokens}, ids.data());
-  auto outputs = run_network(*networks_.text_encoder, inputs);
-  const auto states = outputs.find("last_hidden_state");
-  require(
-      states != outputs.end() && states->second.shape.size() == 3 && states->second.shape[0] == n,
-      ErrorKind::unsupported_model, "[generate] the text_encoder gives no last_hidden_state ",
-      "[n, tokens, channels]");
-  FloatArray& from = states->second;
-  FloatArray out{from.shape, {}};
-  out.shape[0] = static_cast<int64_t>(texts.size());
-  const auto size = static_cast<std::ptrdiff_t>(from.values.size()) / n;
-  for (const std::string& text : texts) {
-    const auto start = from.values.begin() +
-                       (std::find(unique.begin(), unique.end(), text) - unique.begin()) * size;
-    out.values.insert(out.values.end(), start, start + size);
+  if (settings_.time_ids) {
+    const auto height = static_cast<float>(job.height * settings_.latent.pixels),
+               width = static_cast<float>(job.width * settings_.latent.pixels);
+    batch.time_ids.shape = {images, 6};
+    for (int64_t i = 0; i < images; ++i) {
+      append(batch.time_ids, {height, width, 0, 0, height, width});
+    }
   }
-  return out;
+  if (const int64_t channels = settings_.guidance_embedding; channels > 0) {
+    batch.guidance.shape = {images, channels};
+    const std::vector<float> embedding = guidance_embedding(job.guidance_scale, channels);
+    for (int64_t i = 0; i < images; ++i) append(batch.guidance, embedding);
+  }
+  return batch;
 }
 
 // Each image's next numbers from its own generator, in the order [channel, y, x] that diffusers
@@ -137,22 +191,39 @@ void TextToImage::draw(std::vector<TorchRandom>& noise, const Job& job, float* l
   }
 }
 
-// The guided output of the UNet for the latents of all images.
-std::vector<float> TextToImage::predict(const Job& job, const FloatArray& context,
-                                        const StepRow& row,
-                                        const std::vector<float>& latents) const {
-  const size_t n = latents.size(), copies = job.guided() ? 2 : 1;
-  std::vector<float> x(n * copies);
+// The output of the UNet for all images of a batch.
+std::vector<float> TextToImage::ask(const Job& job, const Batch& batch, const StepRow& row,
+                                    const std::vector<float>& latents) const {
+  const size_t n = latents.size();
+  std::vector<float> x(n * static_cast<size_t>(batch.sides));
   for (size_t i = 0; i < x.size(); ++i) x[i] = latents[i % n] * row.input_scale;
-  const int64_t batch = job.count * static_cast<int64_t>(copies);
-  const std::vector<float> timesteps(static_cast<size_t>(batch), row.timestep);
-  const Shape shape{batch, job.height, job.width, settings_.latent.channels};
+  const int64_t images = batch.sides * job.count;
+  const std::vector<float> timesteps(static_cast<size_t>(images), row.timestep);
+  const Shape shape{images, job.height, job.width, settings_.latent.channels};
   NetworkInputs inputs;
   inputs.add("sample", shape, x.data());
-  inputs.add("timestep", {batch}, timesteps.data());
-  inputs.add("encoder_hidden_states", context.shape, context.values.data());
-  std::vector<float> out = run_to(*networks_.unet, inputs, "unet", shape);
-  if (!job.guided()) return out;
+  inputs.add("timestep", {images}, timesteps.data());
+  inputs.add("encoder_hidden_states", batch.context.shape, batch.context.values.data());
+  const auto add_told = [&](const char* name, const FloatArray& array) {
+    if (!array.values.empty()) inputs.add(name, array.shape, array.values.data());
+  };
+  add_told("text_embeds", batch.pooled);
+  add_told("time_ids", batch.time_ids);
+  add_told("timestep_cond", batch.guidance);
+  return run_to(*networks_.unet, inputs, "unet", shape);
+}
+
+// Guided, where the negative prompt is asked about.
+std::vector<float> TextToImage::predict(const Job& job, const std::vector<Batch>& batches,
+                                        const StepRow& row,
+                                        const std::vector<float>& latents) const {
+  std::vector<float> out;
+  for (const Batch& batch : batches) {
+    const std::vector<float> more = ask(job, batch, row, latents);
+    out.insert(out.end(), more.begin(), more.end());
+  }
+  if (!job.guided) return out;
+  const size_t n = latents.size();
   guide(out.data(), out.data() + n, job.guidance_scale, static_cast<int64_t>(n), out.data());
   out.resize(n);
   return out;
@@ -166,17 +237,13 @@ FloatArray TextToImage::sample(const ImageRequest& request, const Job& job) cons
   draw(noise, job, x.data());
   for (float& value : x) value *= job.table->init_noise_sigma;
 
-  std::vector<std::string> texts(job.guided() ? static_cast<size_t>(job.count) : 0,
-                                 request.negative_prompt);
-  texts.insert(texts.end(), static_cast<size_t>(job.count), request.prompt);
-  const FloatArray context = encode(texts);
-
+  const std::vector<Batch> batches = describe(request, job);
   Sampler sampler(*job.table);
   std::vector<float> z(x.size());
   const auto total = static_cast<int64_t>(job.table->rows.size());
   for (int64_t i = 0; i < total; ++i) {
     const StepRow& row = job.table->rows[static_cast<size_t>(i)];
-    const std::vector<float> out = predict(job, context, row, x);
+    const std::vector<float> out = predict(job, batches, row, x);
     if (row.draws) draw(noise, job, z.data());
     sampler.step(i, x.data(), out.data(), z.data(), static_cast<int64_t>(x.size()), job.count,
                  x.data());
@@ -190,7 +257,10 @@ std::vector<uint8_t> TextToImage::decode(const Job& job, const float* latents) c
   const LatentSpace& space = settings_.latent;
   const Shape shape{1, job.height, job.width, space.channels};
   std::vector<float> unscaled(static_cast<size_t>(element_count(shape)));
-  for (size_t i = 0; i < unscaled.size(); ++i) unscaled[i] = latents[i] / space.scale + space.shift;
+  const auto channels = static_cast<size_t>(space.channels);
+  for (size_t i = 0; i < unscaled.size(); ++i) {
+    unscaled[i] = latents[i] / space.scale[i % channels] + space.shift[i % channels];
+  }
   NetworkInputs inputs;
   inputs.add("latents", shape, unscaled.data());
   const std::vector<float> image =

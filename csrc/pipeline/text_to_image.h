@@ -8,15 +8,15 @@
 #include <string>
 #include <vector>
 
-#include "pipeline/run_network.h"
-#include "pipeline/settings.h"
+#include "pipeline/text_encoders.h"
 #include "sampler/torch_random.h"
 
 namespace sdcore {
 
 // What is absent is the model's own choice; an absent seed is drawn.
 struct ImageRequest {
-  std::string prompt, negative_prompt;
+  std::string prompt;
+  std::optional<std::string> negative_prompt;
   std::optional<int64_t> width, height, steps, seed;
   std::optional<float> guidance_scale;
   int64_t count = 1;  // image i uses seed + i
@@ -34,7 +34,8 @@ struct Images {
 class TextToImage {
  public:
   struct Networks {
-    std::shared_ptr<Network> text_encoder, unet, vae_decoder;
+    std::vector<std::shared_ptr<Network>> text_encoders;  // as the settings list them
+    std::shared_ptr<Network> unet, vae_decoder;
   };
 
   TextToImage(Networks networks, PipelineSettings settings);
@@ -47,20 +48,23 @@ class TextToImage {
 
  private:
   struct Job;
+  struct Batch;
 
   Job check(const ImageRequest& request) const;
   int64_t side(std::optional<int64_t> wanted, int64_t otherwise, const char* name) const;
-  // Hidden states [texts, tokens, channels]; each text is encoded once.
-  FloatArray encode(const std::vector<std::string>& texts) const;
+  std::vector<Batch> describe(const ImageRequest& request, const Job& job) const;
+  Batch make_batch(const Job& job, const std::vector<const TextStates*>& sides) const;
   void draw(std::vector<TorchRandom>& noise, const Job& job, float* latents) const;
   FloatArray sample(const ImageRequest& request, const Job& job) const;
-  std::vector<float> predict(const Job& job, const FloatArray& context, const StepRow& row,
+  std::vector<float> ask(const Job& job, const Batch& batch, const StepRow& row,
+                         const std::vector<float>& latents) const;
+  std::vector<float> predict(const Job& job, const std::vector<Batch>& batches, const StepRow& row,
                              const std::vector<float>& latents) const;
   std::vector<uint8_t> decode(const Job& job, const float* latents) const;
 
   Networks networks_;
   PipelineSettings settings_;
-  ClipTokenizer tokenizer_;
+  TextEncoders text_encoders_;
 };
 
 }  // namespace sdcore

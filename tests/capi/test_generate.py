@@ -201,6 +201,7 @@ def test_two_threads_do_not_meet(model: sdc.Model) -> None:
         ({"count": 0}, "count must be between 1 and 1024, got 0"),
         ({"seed": -2}, "seed must be at least 0, got -2"),
         ({"guidance_scale": float("nan")}, "guidance_scale must be a number, got nan"),
+        ({"prompt": "a cat <lora:style:1>"}, r"\[generate\] <lora:…> in a prompt is for Python"),
     ],
 )
 def test_bad_requests(model: sdc.Model, fields: dict[str, Any], text: str) -> None:
@@ -346,15 +347,23 @@ OPTIONAL = (
 def test_every_key_is_needed_in_its_type(
     library: sdc.Library, exported: Path, tmp_path: Path
 ) -> None:
-    keys = [key for key in sdcore.gguf.open(exported).metadata if not key.startswith(OPTIONAL)]
+    keys = {
+        key: sdcore.gguf.Typed(1, "u8")
+        if isinstance(value, bool)
+        else sdcore.gguf.Typed(True, "bool")
+        for key, value in sdcore.gguf.open(exported).metadata.items()
+        if not key.startswith(OPTIONAL)
+    }
     assert len(keys) > 15
-    for key in keys:
-        for value in (None, sdcore.gguf.Typed(True, "bool")):
+    for key, other in keys.items():
+        for value in (None, other):
             path = edited(exported, tmp_path / "model.gguf", **{key: value})
             if key == "sdcore.pipeline.version" and value is None:
                 continue  # then it is no pipeline, see below
             if key == "sdcore.table.3.rows" and value is None:
                 continue  # then it draws in 20 steps alone
+            if key == "sdcore.text.text_encoder.end" and value is None:
+                continue  # then a text ends at its highest id
             with pytest.raises(sdc.Failed, match=key if value else "model") as failed:
                 sdc.Model(library, path)
             assert failed.value.status == sdc.CHECKPOINT, key
@@ -363,9 +372,15 @@ def test_every_key_is_needed_in_its_type(
 @pytest.mark.parametrize(
     "key, value, status",
     [
-        ("sdcore.pipeline.version", 3, sdc.UNSUPPORTED_MODEL),
+        ("sdcore.pipeline.version", 2, sdc.UNSUPPORTED_MODEL),
         ("sdcore.latent.pixels", 0, sdc.CHECKPOINT),
-        ("sdcore.latent.scale", float("inf"), sdc.CHECKPOINT),
+        ("sdcore.latent.scale", np.array([np.inf], np.float32), sdc.CHECKPOINT),
+        ("sdcore.latent.shift", np.zeros(3, np.float32), sdc.CHECKPOINT),
+        ("sdcore.text.encoders", ["text_encoder", "text_encoder_2"], sdc.CHECKPOINT),
+        ("sdcore.text.text_encoder.tokens", 2, sdc.CHECKPOINT),
+        ("sdcore.text.text_encoder.padding", 10**6, sdc.CHECKPOINT),
+        ("sdcore.text.text_encoder.end", 10**6, sdc.CHECKPOINT),
+        ("sdcore.unet.guidance_embedding", 2**32 - 1, sdc.CHECKPOINT),
         ("sdcore.default.steps", 4, sdc.CHECKPOINT),
         ("sdcore.table.3.terms", 0, sdc.CHECKPOINT),
         ("sdcore.table.3.terms", 2**32 - 1, sdc.CHECKPOINT),
@@ -392,7 +407,9 @@ def test_sound_settings_that_do_not_fit_the_networks(
     for key, value, text in (
         ("sdcore.latent.channels", 5, "conv2d"),
         ("sdcore.latent.pixels", 4, "vae_decoder gives"),
-        ("sdcore.text.tokens", 78, "77"),
+        ("sdcore.text.text_encoder.tokens", 78, "77"),
+        ("sdcore.unet.time_ids", True, "inputs that the network does not have"),
+        ("sdcore.unet.guidance_embedding", 8, "inputs that the network does not have"),
     ):
         path = edited(exported, tmp_path / "model.gguf", **{key: value})
         with pytest.raises(sdc.Failed, match=text):

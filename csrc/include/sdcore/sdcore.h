@@ -110,8 +110,9 @@ typedef int (*sdc_step_callback)(int32_t done, int32_t total, void* user);
 
 typedef struct sdc_generate_params {
   size_t struct_size;
-  const char* prompt;          /* must be set */
-  const char* negative_prompt; /* NULL: "" */
+  /* With weights, as in "a (red:1.3) cat", and of any length. It must be set. */
+  const char* prompt;
+  const char* negative_prompt; /* NULL: none, which to most models is the same as "" */
   int32_t width, height;       /* pixels, or SDC_DEFAULT */
   int32_t steps;               /* a number that the model was exported for, or SDC_DEFAULT */
   float guidance_scale;        /* 1 or less: none, and half the work; or SDC_DEFAULT */
@@ -158,10 +159,12 @@ typedef struct sdc_tensors sdc_tensors;
 /* Runs one network of the file, at any size that it takes. A pipeline has these, with images
  * channels-last:
  *   text_encoder  input_ids i32 [n, tokens] -> last_hidden_state
- *   unet          sample [n, h, w, c], timestep [n], encoder_hidden_states -> sample
+ *   text_encoder_2, of SDXL: the same, and end i32 [n], where each text ends -> pooled
+ *   unet          sample [n, h, w, c], timestep [n], encoder_hidden_states -> sample; of SDXL
+ *                 text_embeds [n, pooled] and time_ids [n, 6] too
  *   vae_decoder   latents [n, h, w, c], unscaled -> sample [n, height, width, 3] in [-1, 1]
  *   vae_encoder   sample [n, height, width, 3] -> moments [n, h, w, 2c]: means, log variances
- * All are f32 but for the ids. Every output comes back. */
+ * All are f32 but for ids and ends. Every output comes back. */
 SDC_API sdc_status sdc_network_run(const sdc_model* model, const char* network,
                                    const sdc_tensor* inputs, size_t input_count, sdc_tensors** out);
 

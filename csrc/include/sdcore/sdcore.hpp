@@ -13,6 +13,7 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -83,7 +84,8 @@ struct GenerateParams {
   GenerateParams() = default;
   explicit GenerateParams(std::string text) : prompt(std::move(text)) {}
 
-  std::string prompt, negative_prompt;
+  std::string prompt;
+  std::optional<std::string> negative_prompt;
   std::int32_t width = SDC_DEFAULT, height = SDC_DEFAULT, steps = SDC_DEFAULT;
   float guidance_scale = SDC_DEFAULT;
   std::int64_t seed = SDC_DEFAULT;
@@ -115,7 +117,7 @@ class Model {
     sdc_generate_params raw;
     sdc_generate_params_init(&raw, sizeof raw);
     raw.prompt = params.prompt.c_str();
-    raw.negative_prompt = params.negative_prompt.c_str();
+    raw.negative_prompt = params.negative_prompt ? params.negative_prompt->c_str() : nullptr;
     raw.width = params.width;
     raw.height = params.height;
     raw.steps = params.steps;

@@ -49,6 +49,11 @@ class CLIPTextConfig:
         """Channels of what it pools."""
         return self.projection_dim if self.projects else self.hidden_size
 
+    @property
+    def end_id(self) -> int | None:
+        """The id at whose first place it pools; None: that of the highest id."""
+        return None if self.eos_token_id == _LEGACY_EOS else self.eos_token_id
+
 
 @dataclass(frozen=True)
 class TextStates:
@@ -177,7 +182,7 @@ class CLIPTextModel(Model):
         inputs = {"input_ids" if more is None else "inputs_embeds": own}
         if pooled:
             inputs["end"] = self._ends(ids)
-        out = self._network(skip, final_norm, pooled, more is not None).run(inputs)
+        out = self.network_for(skip, final_norm, pooled, more is not None).run(inputs)
         return TextStates(out["last_hidden_state"], out.get("pooled"))
 
     def _embedded(self, ids: NDArray[Any], more: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -197,7 +202,10 @@ class CLIPTextModel(Model):
         vectors: NDArray[np.float32] = np.stack(rows)[places.reshape(ids.shape)]
         return vectors
 
-    def _network(self, skip: int, final_norm: bool, pooled: bool, embedded: bool) -> _core.Network:
+    def network_for(
+        self, skip: int, final_norm: bool, pooled: bool, embedded: bool = False
+    ) -> _core.Network:
+        """The network of `build_clip` with these arguments."""
         key = (skip, final_norm, pooled, embedded)
         if key not in self._networks:
             self._networks[key] = self.in_graph(build_clip(self.config, *key))
@@ -205,8 +213,7 @@ class CLIPTextModel(Model):
 
     def _ends(self, ids: NDArray[Any]) -> NDArray[np.int32]:
         """Where each text ends, as transformers finds it."""
-        legacy = self.config.eos_token_id in (_LEGACY_EOS, None)
-        # There an id beyond the vocabulary must not pass for the end.
+        # An id beyond the vocabulary must not pass for the end.
         highest = np.where(ids < self.config.vocab_size, ids, -1)
-        found = highest if legacy else ids == self.config.eos_token_id
+        found = highest if self.config.end_id is None else ids == self.config.end_id
         return np.asarray(np.argmax(found, axis=1), dtype=np.int32)

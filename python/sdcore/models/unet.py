@@ -373,7 +373,8 @@ def guidance_embedding(scale: float, dim: int) -> NDArray[np.float32]:
     2023, LCM; the sinusoid is that of Kingma et al. 2021, variational diffusion models)."""
     half = dim // 2
     frequencies = np.exp(-np.log(10000.0) / (half - 1) * np.arange(half))
-    angles = 1000.0 * (scale - 1) * frequencies
+    # A number of 32 bits, as it is in C.
+    angles = 1000.0 * (float(np.float32(scale)) - 1) * frequencies
     embedding = np.concatenate([np.sin(angles), np.cos(angles), np.zeros(dim % 2)])
     return embedding.astype(np.float32)
 

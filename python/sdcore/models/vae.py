@@ -96,16 +96,16 @@ class AutoencoderKL:
 
     def scale(self, latents: Array) -> Array:
         """The encoder's latents [n, c, h, w] as denoisers know them: of unit variance, about."""
-        shift, factor = self._normalization()
+        shift, factor = self.normalization()
         return (latents - shift) * factor
 
     def unscale(self, latents: Array) -> Array:
         """The way back: what `decode` takes."""
-        shift, factor = self._normalization()
+        shift, factor = self.normalization()
         return latents / factor + shift
 
-    def _normalization(self) -> tuple[Array, Array]:
-        """What to take away, and what to multiply by."""
+    def normalization(self) -> tuple[Array, Array]:
+        """What `scale` takes away, and what it multiplies by: a number, or one a channel."""
         config = self.config
         factor = np.float32(config.scaling_factor)
         if config.latents_mean is None or config.latents_std is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,32 +13,45 @@ from numpy.typing import NDArray
 
 from sdcore import _core, gguf
 from sdcore.errors import InvalidArgumentError, UnsupportedModelError
+from sdcore.models.clip import CLIPTextConfig
+from sdcore.models.vae import AutoencoderKL
 from sdcore.schedulers.base import Row, Table, Term
+from sdcore.tokenizer.clip import OF_ONE_ENCODER, CLIPTokenizer
 
 if TYPE_CHECKING:
-    from sdcore.pipelines.families.stable_diffusion import StableDiffusionPipeline
     from sdcore.pipelines.loading import PathLike
+    from sdcore.pipelines.unet import UNetPipeline
 
-__all__ = ["export"]
+__all__ = ["TextEncoding", "export"]
 
-VERSION = 2
+VERSION = 3
+_TYPES = "tokenizer.ggml.token_type"
+
+
+@dataclass(frozen=True)
+class TextEncoding:
+    """How a model reads a prompt: its text encoders by component, in the order of their channels,
+    each as a network with its tokenizer and config. `zeros_for_none`: no negative prompt is
+    zeros."""
+
+    networks: Mapping[str, _core.Network]
+    tokenizers: Mapping[str, CLIPTokenizer]
+    configs: Mapping[str, CLIPTextConfig]
+    zeros_for_none: bool = False
 
 
 def export(
-    pipe: StableDiffusionPipeline,
+    pipe: UNetPipeline,
+    text: TextEncoding,
     path: PathLike,
     steps: int | Iterable[int] = 20,
     dtype: str = "auto",
 ) -> None:
-    """Writes `pipe` to a GGUF file; see `StableDiffusionPipeline.export`."""
+    """Writes `pipe` to a GGUF file; see `UNetPipeline.export`."""
     if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
         raise UnsupportedModelError(
             "[export] the model sees more than latents, such as a picture or a mask, which the C "
             "API cannot give"
-        )
-    if pipe.unet.config.time_cond_proj_dim:
-        raise UnsupportedModelError(
-            "[export] the model takes the guidance scale as an input, which the C API cannot give"
         )
     if pipe.scheduler.renoises_negative:
         raise UnsupportedModelError(
@@ -45,7 +59,7 @@ def export(
             "another scheduler before exporting"
         )
     networks = {
-        "text_encoder": pipe.text_encoder.network,
+        **text.networks,
         "unet": pipe.unet.network,
         "vae_decoder": pipe.vae.decoder,
         "vae_encoder": pipe.vae.encoder,
@@ -53,39 +67,71 @@ def export(
     metadata = {
         "general.architecture": pipe.family,
         **_defaults(pipe, dtype),
-        **_configs(pipe),
+        **_latent(pipe.vae),
+        **_text(text),
+        "sdcore.unet.time_ids": pipe.unet.config.addition_embed_type == "text_time",
+        "sdcore.unet.guidance_embedding": pipe.unet.config.time_cond_proj_dim or 0,
+        **_configs(pipe, text),
         **_tables(pipe, _numbers(steps)),
-        **_tokenizer(pipe),
     }
     graphs = {name: (network.graph, network.tensors) for name, network in networks.items()}
     _core.save_model(path, graphs, gguf.metadata_to_core(metadata))
 
 
-def _defaults(pipe: StableDiffusionPipeline, dtype: str) -> dict[str, Any]:
+def _defaults(pipe: UNetPipeline, dtype: str) -> dict[str, Any]:
     if dtype not in ("auto", "f32", "bf16"):
         raise InvalidArgumentError(f"[export] dtype must be auto, f32 or bf16, got {dtype!r}")
     width, height = pipe.default_size
     return {
         "sdcore.pipeline.version": VERSION,
-        "sdcore.latent.channels": pipe.unet.config.in_channels,
         "sdcore.latent.pixels": pipe.vae.scale_factor,
-        "sdcore.latent.scale": float(pipe.vae.config.scaling_factor),
-        "sdcore.latent.shift": float(pipe.vae.config.shift_factor or 0.0),
         "sdcore.default.width": width,
         "sdcore.default.height": height,
         "sdcore.default.guidance_scale": float(pipe.default_guidance),
         "sdcore.default.dtype": dtype,
-        "sdcore.text.tokens": pipe.text_encoder.config.max_position_embeddings,
     }
 
 
-def _configs(pipe: StableDiffusionPipeline) -> dict[str, str]:
+def _latent(vae: AutoencoderKL) -> dict[str, Any]:
+    shift, factor = vae.normalization()
+    return {
+        "sdcore.latent.channels": vae.config.latent_channels,
+        "sdcore.latent.scale": np.ravel(factor),
+        "sdcore.latent.shift": np.ravel(shift),
+    }
+
+
+def _text(text: TextEncoding) -> dict[str, Any]:
+    """The vocabulary, which all text encoders share, and what each of them wants of it."""
+    shared = next(iter(text.tokenizers.values())).to_gguf_metadata()
+    metadata: dict[str, Any] = {
+        "sdcore.text.encoders": list(text.networks),
+        "sdcore.text.zeros_for_none": text.zeros_for_none,
+    }
+    for name, tokenizer in text.tokenizers.items():
+        own, config = tokenizer.to_gguf_metadata(), text.configs[name]
+        differ = {key for key in shared if own[key] != shared[key]}
+        if differ - OF_ONE_ENCODER.keys():
+            raise UnsupportedModelError(
+                "[export] the text encoders have different vocabularies, and the C API reads one"
+            )
+        metadata[f"sdcore.text.{name}.tokens"] = config.max_position_embeddings
+        metadata[f"sdcore.text.{name}.padding"] = tokenizer.pad_token_id
+        if (end := config.end_id) is not None:
+            metadata[f"sdcore.text.{name}.end"] = end
+        if _TYPES in differ:
+            metadata[f"sdcore.text.{name}.token_type"] = gguf.Typed(own[_TYPES], "i32")
+    # GGUF's types are i32, where a list of small numbers would be written as u32.
+    return metadata | shared | {_TYPES: gguf.Typed(shared[_TYPES], "i32")}
+
+
+def _configs(pipe: UNetPipeline, text: TextEncoding) -> dict[str, str]:
     """What Python opens the file again with."""
     scheduler = {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
     configs: Mapping[str, Mapping[str, Any]] = {
         "unet": pipe.unet.config_json(),
         "vae": pipe.vae.config_json(),
-        "text_encoder": pipe.text_encoder.config_json(),
+        **{name: asdict(config) for name, config in text.configs.items()},
         "scheduler": scheduler,
     }
     return {f"sdcore.config.{name}": _json(config) for name, config in configs.items()}
@@ -102,7 +148,7 @@ def _numbers(steps: int | Iterable[int]) -> list[int]:
     return numbers
 
 
-def _tables(pipe: StableDiffusionPipeline, numbers: list[int]) -> dict[str, Any]:
+def _tables(pipe: UNetPipeline, numbers: list[int]) -> dict[str, Any]:
     default = pipe.default_steps if pipe.default_steps in numbers else numbers[0]
     metadata: dict[str, Any] = {"sdcore.default.steps": default}
     for steps in numbers:
@@ -127,10 +173,3 @@ def _row(row: Row, terms: int) -> NDArray[np.float32]:
     bounds, noise = (row.clip, row.quantile), (row.noise, row.draws)
     head = (row.timestep, row.input_scale, *x0, *bounds, *noise)
     return np.array([*head, *np.ravel(padded)], np.float32)
-
-
-def _tokenizer(pipe: StableDiffusionPipeline) -> dict[str, Any]:
-    metadata = pipe.tokenizer.to_gguf_metadata()
-    # GGUF's types are i32, where a list of small numbers would be written as u32.
-    types = metadata["tokenizer.ggml.token_type"]
-    return metadata | {"tokenizer.ggml.token_type": gguf.Typed(types, "i32")}

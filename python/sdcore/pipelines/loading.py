@@ -24,6 +24,7 @@ from sdcore.errors import (
 from sdcore.models.base import Loadable, RunOptions
 from sdcore.schedulers import Scheduler
 from sdcore.tokenizer import EOS, CLIPTokenizer, T5Tokenizer
+from sdcore.tokenizer.clip import metadata_for
 
 __all__ = [
     "POCKET",
@@ -208,18 +209,19 @@ class _Reader:
             return kind.from_folder(path)
         if self.config is not None and (Path(self.config) / name).is_dir():
             return kind.from_folder(Path(self.config) / name)
-        for holder in (self.holder(_encoder_of(name)), self.source):
+        encoder = _encoder_of(name)
+        for holder in (self.holder(encoder), self.source):
             if name in holder.tokenizer_paths:
                 return kind.from_folder(holder.tokenizer_paths[name])
             model = holder.metadata.get("tokenizer.ggml.model")
             if "tokenizer.ggml.tokens" in holder.metadata and (model == "t5") == (
                 kind is T5Tokenizer
             ):
-                return kind.from_gguf_metadata(holder.metadata)
+                return kind.from_gguf_metadata(metadata_for(holder.metadata, encoder))
         if kind is CLIPTokenizer:
             return CLIPTokenizer.default(pad=self.wanted.padding.get(name, EOS))
         raise UnsupportedModelError(
-            f"[pipeline] '{self.source.path}' brings no vocabulary for its {_encoder_of(name)}: "
+            f"[pipeline] '{self.source.path}' brings no vocabulary for its {encoder}: "
             f"give {name}=, a folder with tokenizer.json or spiece.model, or such a file"
         )
 

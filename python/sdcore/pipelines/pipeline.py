@@ -221,9 +221,9 @@ class DiffusionPipeline(EmbeddingsMixin):
 
     def export(self, path: PathLike, steps: int | Iterable[int] = 20, dtype: str = "auto") -> None:
         """Writes a file that a C or C++ program draws with, where the C API can draw with the
-        family; see `StableDiffusionPipeline.export`."""
+        family; see `UNetPipeline.export`."""
         raise UnsupportedModelError(
-            f"[export] the C API draws with Stable Diffusion 1.x and 2.x, and this is "
+            f"[export] the C API draws with Stable Diffusion 1.x, 2.x and XL, and this is "
             f"{FAMILIES[self.family].title}: use it from Python, or 'sdcore convert' it"
         )
 

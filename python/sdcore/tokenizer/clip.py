@@ -21,6 +21,18 @@ CLIP_MERGES = 48894
 # Token types of GGUF. A special token is looked for in the raw prompt when it is a control token,
 # and in the lower-cased one when it is user-defined.
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
+# What an exported file may say of one text encoder alone (csrc/pipeline/settings.h), by the keys
+# of the vocabulary that it takes the place of.
+OF_ONE_ENCODER = {
+    "tokenizer.ggml.padding_token_id": "padding",
+    "tokenizer.ggml.token_type": "token_type",
+}
+
+
+def metadata_for(metadata: Mapping[str, Any], encoder: str) -> Mapping[str, Any]:
+    """A GGUF file's metadata, with the vocabulary as that text encoder has it."""
+    own = {key: f"sdcore.text.{encoder}.{name}" for key, name in OF_ONE_ENCODER.items()}
+    return {**metadata, **{key: metadata[n] for key, n in own.items() if n in metadata}}
 
 
 class CLIPTokenizer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,8 +15,7 @@ from sdcore.models.unet import UNet2DConditionModel, build_unet
 from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.clip_text import Encoder, clip_skip, encode_texts
 from sdcore.pipelines.conditioning import Conditioning, stacked
-from sdcore.pipelines.export import export
-from sdcore.pipelines.loading import PathLike
+from sdcore.pipelines.export import TextEncoding
 from sdcore.pipelines.pipeline import Shapes
 from sdcore.pipelines.request import Prompt, Request
 from sdcore.pipelines.unet import UNET_ARGUMENTS, UNetPipeline, unet_inputs
@@ -71,10 +70,9 @@ class StableDiffusionPipeline(UNetPipeline, families=("sd1",)):
         states = encode_texts([(text,) for text in prompts], [encoder], skip=clip_skip)
         return stacked([one.hidden_states for (one,) in states])
 
-    def export(self, path: PathLike, steps: int | Iterable[int] = 20, dtype: str = "auto") -> None:
-        """Writes one GGUF file that a C or C++ program draws with, bit for bit as here (sdcore.h).
-
-        The program can draw in those numbers of steps that are named in `steps`. LoRAs at work are
-        merged into the weights, quantized ones too.
-        """
-        export(self._merged(), path, steps, dtype)
+    def text_encoding(self) -> TextEncoding:
+        return TextEncoding(
+            {"text_encoder": self.text_encoder.network_for(0, True, False)},
+            {"text_encoder": self.tokenizer},
+            {"text_encoder": self.text_encoder.config},
+        )

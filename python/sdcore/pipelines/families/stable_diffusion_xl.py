@@ -17,6 +17,7 @@ from sdcore.models.unet import UNet2DConditionModel, build_unet
 from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.clip_text import Encoder, beside, clip_skip, encode_texts
 from sdcore.pipelines.conditioning import Conditioning, stacked
+from sdcore.pipelines.export import TextEncoding
 from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.pipeline import Shapes
@@ -172,6 +173,18 @@ class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5
             pooled.append(one[-1].pooled * share)
         return stacked(states), np.stack(pooled)
 
+    def text_encoding(self) -> TextEncoding:
+        first, last = self.text_encoder, self.text_encoder_2
+        return TextEncoding(
+            {
+                "text_encoder": first.network_for(1, False, False),
+                "text_encoder_2": last.network_for(1, False, True),
+            },
+            {"text_encoder": self.tokenizer, "text_encoder_2": self.tokenizer_2},
+            {"text_encoder": first.config, "text_encoder_2": last.config},
+            self.force_zeros_for_empty_prompt,
+        )
+
     def _time_ids(self, negative: bool, request: Request) -> list[float]:
         """What the model is told about the picture besides its text."""
         sizes = {
@@ -210,6 +223,11 @@ class StableDiffusionXLRefinerPipeline(StableDiffusionXLPipeline, families=("sdx
     @property
     def encoders(self) -> Sequence[Encoder]:
         return (Encoder(self.tokenizer_2, self.text_encoder_2, self.words, pools=True),)
+
+    def text_encoding(self) -> TextEncoding:
+        raise UnsupportedModelError(
+            "[export] the refiner goes on with another model's latents, which the C API cannot give"
+        )
 
 
 def _size_ids(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> int:
