@@ -11,7 +11,7 @@ import argparse
 from PIL import Image, ImageDraw
 
 import sdcore
-from sdcore.cli import samplers
+from sdcore.webui import samplers
 
 LABEL = 16  # pixels above each picture
 

@@ -15,11 +15,12 @@ from PIL import Image
 import sdcore
 import sdcore.pipelines
 from command_line import one_error_line
-from sdcore.cli import main, samplers
+from sdcore.cli import main
 from sdcore.cli.output import output_paths, slug
 from sdcore.errors import CheckpointError
 from sdcore.image_io import Infotext, read_png_parameters
 from sdcore.schedulers import get
+from sdcore.webui import samplers
 
 
 class FakeStep:
@@ -217,7 +218,7 @@ def test_schedule(pipe, capsys):
     assert parameters_of("y.png").settings["Schedule type"] == "Normal"
     capsys.readouterr()
     assert txt2img("x", "--sampler", "ddim", "--schedule", "karras", "-o", "z.png") == 1
-    one_error_line(capsys, "--schedule karras is not for DDIM")
+    one_error_line(capsys, "schedule karras is not for DDIM")
 
 
 def test_batch_uses_one_seed_more_each(pipe, capsys):

@@ -32,6 +32,7 @@ PYTHON = (
     ("checkpoint",),
     ("adapters", "models", "prompts", "schedulers"),
     ("pipelines",),
+    ("webui",),
     ("cli", "server"),
     ("__init__",),
     ("__main__",),

@@ -1,4 +1,4 @@
-"""Pictures on disk: PNG files that carry their settings in the words of A1111's web UI.
+"""Pictures as files that carry their settings in the words of A1111's web UI.
 
 The text ("infotext") is the prompt, the negative prompt and one last line of `key: value` pairs, as
 `create_infotext` in AUTOMATIC1111/stable-diffusion-webui writes it, so that other tools read it.
@@ -6,6 +6,7 @@ The text ("infotext") is the prompt, the negative prompt and one last line of `k
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -18,9 +19,11 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from sdcore.errors import CheckpointError, FileError
 
-__all__ = ["Infotext", "read_png_parameters", "save_png"]
+__all__ = ["Infotext", "encoded", "parameters_of", "read_png_parameters", "save_png"]
 
 _KEYWORD = "parameters"  # of the PNG text chunk
+_EXIF, _USER_COMMENT = 0x8769, 0x9286  # where JPEG and WebP files have it
+_UNICODE = b"UNICODE\0"
 _NEGATIVE = "Negative prompt:"
 _PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _MIN_PAIRS = 3  # fewer, and the last line is still prompt: A1111's rule
@@ -67,6 +70,36 @@ def _unquote(value: str) -> str:
         return value
 
 
+def encoded(
+    image: Image.Image, parameters: str = "", file_format: str = "png", quality: int = 95
+) -> bytes:
+    """The bytes of a "png", "jpeg" or "webp" file; `quality`, up to 100, is of the last two."""
+    file = io.BytesIO()
+    if file_format == "png":
+        chunks = PngImagePlugin.PngInfo()
+        if parameters:
+            chunks.add_text(_KEYWORD, parameters)  # tEXt if Latin-1, else iTXt
+        image.save(file, format="PNG", pnginfo=chunks)
+    else:
+        exif = Image.Exif()
+        if parameters:
+            exif.get_ifd(_EXIF)[_USER_COMMENT] = _UNICODE + parameters.encode("utf-16-be")
+        image.save(file, format=file_format.upper(), quality=quality, exif=exif)
+    return file.getvalue()
+
+
+def parameters_of(image: Image.Image) -> str | None:
+    """The settings in a picture, as text; None if it has none."""
+    image.load()  # text chunks may follow the pixels
+    text = image.info.get(_KEYWORD)
+    if text is not None:
+        return str(text)
+    comment = image.getexif().get_ifd(_EXIF).get(_USER_COMMENT)
+    if isinstance(comment, bytes) and comment.startswith(_UNICODE):
+        return comment.removeprefix(_UNICODE).decode("utf-16-be", "replace")
+    return None
+
+
 def save_png(
     image: Image.Image, path: Path, parameters: str = "", *, overwrite: bool = False
 ) -> None:
@@ -77,15 +110,12 @@ def save_png(
     path = Path(os.path.realpath(path))  # renaming onto a link would replace the link
     if path.exists() and not overwrite:
         raise FileError(f"[output] '{path}' exists already")
-    chunks = PngImagePlugin.PngInfo()
-    if parameters:
-        chunks.add_text(_KEYWORD, parameters)  # tEXt if Latin-1, else iTXt
     temporary = path.with_name(f".sdcore-{secrets.token_hex(8)}.part")
     try:
         try:
             # Not tempfile, whose files only their owner may read.
             with temporary.open("xb") as file:
-                image.save(file, format="PNG", pnginfo=chunks)
+                file.write(encoded(image, parameters))
                 file.flush()
                 os.fsync(file.fileno())  # some file systems report a full disk only here
             temporary.replace(path)
@@ -99,10 +129,8 @@ def read_png_parameters(path: Path) -> str | None:
     """The settings in a picture, as text; None if it has none."""
     try:
         with Image.open(path) as image:
-            image.load()  # text chunks may follow the pixels
-            text = image.info.get(_KEYWORD)
+            return parameters_of(image)
     except UnidentifiedImageError:
         raise CheckpointError(f"[image] '{path}' is not a picture") from None
     except OSError as error:
         raise FileError(f"[image] cannot read '{path}': {error.strerror or error}") from error
-    return None if text is None else str(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sdcore.cli import model, samplers
+from sdcore.cli import model, scheduler
 from sdcore.errors import InvalidArgumentError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def open_pipeline(base: DiffusionPipeline, args: argparse.Namespace) -> Diffusio
             raise UnsupportedModelError(
                 f"[refiner] --refiner is for SDXL, and this is {FAMILIES[pipe.family].title}"
             )
-    samplers.apply(second, args)
+    scheduler.apply(second, args)
     if args.vae_tiling:
         second.vae_tiling = True
     return second

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdcore import __version__
-from sdcore.cli import adapters, family, model, refiner, samplers
+from sdcore.cli import adapters, family, model, refiner
 from sdcore.errors import InvalidArgumentError
+from sdcore.webui import samplers
+from sdcore.webui.settings import described, hires_steps, number
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline, PipelineOutput
 
 log = logging.getLogger("sdcore")
 
-# In the web UI's words: noise made on the CPU, and NVIDIA's noise.
-RNGS = {"cpu": "CPU", "cuda": "NV"}
 _RNG_NAMES = {"cpu": "cpu", "nv": "cuda", "gpu": "cuda", "cuda": "cuda"}
 _OURS = "sdcore "  # how Version begins
 
@@ -60,52 +60,21 @@ def text(out: PipelineOutput, pipe: DiffusionPipeline, args: argparse.Namespace)
     """What a picture is given to carry."""
     from sdcore.image_io import Infotext
 
-    used = out.parameters
-    strengths = [used.get("strength"), used.get("hires_strength")]
-    first, second = strengths if all(strengths) else (strengths[0] or strengths[1], None)
-    settings = {
-        "Steps": used["steps"],
-        "Sampler": samplers.title(pipe.scheduler),
-        "Schedule type": samplers.schedule_title(pipe.scheduler, args.schedule),
-        "CFG scale": _number(used["guidance_scale"]),
-        "CFG Rescale": used.get("guidance_rescale"),
-        "Guidance start": used.get("guidance_start"),
-        "Guidance end": used.get("guidance_end"),
-        "Seed": out.seeds[0],
-        "Size": f"{used['width']}x{used['height']}",
-        "Model": _model_name(model.path(args).resolve()),
-        "Variation seed": used.get("subseed"),
-        "Variation seed strength": used.get("subseed_strength"),
-        "Denoising strength": first,
-        "Hires denoising strength": second,
-        "Hires upscale": used.get("hires_scale"),
-        "Hires steps": used.get("hires_steps"),
-        "Hires upscaler": "Lanczos" if used.get("hires_scale") else None,
-        "Clip skip": args.clip_skip,
+    name = _model_name(model.path(args).resolve())
+    settings = described(out, pipe, name, schedule=args.schedule, layer=args.clip_skip) | {
         "VAE": Path(args.vae).name if args.vae else None,
-        "RNG": RNGS[used.get("rng", "cpu")],
-        "Eta DDIM": None if used.get("eta") is None else _number(used["eta"]),
-        "PAG scale": used.get("pag_scale"),
-        "Cache interval": used.get("cache_interval"),
-        "Cache threshold": used.get("cache_threshold"),
-        "Token merging ratio": used.get("token_merging_ratio"),
         "Refiner": _model_name(Path(args.refiner).resolve()) if args.refiner else None,
-        "Refiner switch at": _number(refiner.switch(args)) if args.refiner else None,
+        "Refiner switch at": number(refiner.switch(args)) if args.refiner else None,
         **family.settings(args),
         "Prediction type": args.prediction,
-        "Shift": None if args.flow_shift is None else _number(args.flow_shift),
+        "Shift": None if args.flow_shift is None else number(args.flow_shift),
         _LEVELS: _ZERO_SNR if args.zero_snr else None,
         "Weight type": args.type,
         "Dtype": None if args.dtype == "auto" else args.dtype,
         "Version": f"{_OURS}{__version__}",
     }
+    used = out.parameters
     return str(Infotext(used["prompt"] + adapters.tags(args), used["negative_prompt"], settings))
-
-
-def _number(value: float) -> str:
-    """As short as it can be read back."""
-    short = f"{value:g}"
-    return short if float(short) == value else repr(float(value))
 
 
 def _model_name(path: Path) -> str:
@@ -189,8 +158,7 @@ def _size(text: str) -> tuple[int, int]:
 def _hires(
     read: Callable[[str, Callable[[str], Any]], Any], settings: Mapping[str, object], ours: bool
 ) -> Iterator[tuple[str, Any]]:
-    """Whose the strength is; and steps, which the web UI counts after the strength took its share,
-    as that many are made."""
+    """Whose the strength is; and steps, which the web UI counts in its own way."""
     if "Denoising strength" not in settings:
         return
     strength = read("Denoising strength", float)
@@ -201,7 +169,7 @@ def _hires(
     )
     if twice and not ours and strength:
         steps = read("Hires steps" if "Hires steps" in settings else "Steps", int)
-        yield "hires_steps", int(steps / min(strength, 0.999))
+        yield "hires_steps", hires_steps(steps, strength)
 
 
 def _sampling(path: str, settings: Mapping[str, object]) -> Iterator[tuple[str, str]]:

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdcore.cli import adapters, family, model, refiner, samplers, settings
+from sdcore.cli import adapters, family, model, refiner, scheduler, settings
 from sdcore.cli.output import check_outputs, make_folder, output_paths
 from sdcore.errors import InvalidArgumentError
+from sdcore.webui import samplers
+from sdcore.webui.settings import RNGS, clip_skip
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline, PipelineOutput
@@ -69,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--rng",
-        choices=settings.RNGS,
+        choices=RNGS,
         help="the device that seeds are known from: PyTorch's cpu (default), as in diffusers and "
         "ComfyUI, or cuda, as in the web UI",
     )
@@ -130,7 +132,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--prediction",
-        choices=samplers.PREDICTIONS,
+        choices=scheduler.PREDICTIONS,
         help="what the model predicts, where its file does not say so",
     )
     add(
@@ -172,7 +174,7 @@ def draw(args: argparse.Namespace, **arguments: Any) -> None:
     """`arguments` are what else the pipeline is called with."""
     prompt = _prompt(args)
     if not model.is_given(args):
-        _take_pocket(args)
+        take_pocket(args)
     args.dtype = args.dtype or "auto"
     seeds = _seeds(-1 if args.seed is None else args.seed, args.batch_count)
     paths = output_paths(args.output, prompt, seeds)
@@ -222,7 +224,7 @@ def _draw_in_stages(
         yield dataclasses.replace(out, images=made.images)
 
 
-def _take_pocket(args: argparse.Namespace) -> None:
+def take_pocket(args: argparse.Namespace) -> None:
     """The model when none is given: the one inside the package, in a build that has it."""
     from sdcore.pipelines import loading
 
@@ -256,7 +258,7 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
     if args.sampler is not None:
         samplers.find(args.sampler)  # a wrong name is said before the model is read
     pipe = model.open_pipeline(args)
-    samplers.apply(pipe, args)
+    scheduler.apply(pipe, args)
     if args.vae_tiling:
         pipe.vae_tiling = True
     adapters.apply(pipe, args)
@@ -274,7 +276,7 @@ def _draw(
 
     options = {name: vars(args)[name] for name in _OPTIONS if vars(args)[name] is not None}
     if args.clip_skip is not None:
-        options["clip_skip"] = _clip_skip(pipe, args.clip_skip)
+        options["clip_skip"] = clip_skip(pipe, args.clip_skip)
     stream = pipe.stream(
         prompt,
         args.negative_prompt or None,
@@ -299,14 +301,6 @@ def _draw(
             bar.update()
         bar.set_postfix_str("decoding")
         return stream.result()
-
-
-def _clip_skip(pipe: DiffusionPipeline, layer: int) -> int:
-    """A1111's number as diffusers': SD 2 and SDXL read the last layer but one to begin with, and
-    the web UI takes no less there."""
-    if layer < 1:
-        raise InvalidArgumentError(f"[txt2img] --clip-skip must be at least 1, got {layer}")
-    return max(layer - getattr(pipe, "clip_layer", 1), 0)
 
 
 def _save(

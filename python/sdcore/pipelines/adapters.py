@@ -16,7 +16,7 @@ from sdcore.errors import FileError, InvalidArgumentError
 from sdcore.pipelines.loading import PathLike
 from sdcore.prompts.lora_tags import LoraTag
 
-__all__ = ["Adapters", "LoraMixin"]
+__all__ = ["Adapters", "LoraMixin", "loras_in"]
 
 log = logging.getLogger("sdcore")
 
@@ -224,15 +224,20 @@ class LoraMixin:
 
 def find_lora(folder: PathLike, name: str) -> Path | None:
     """The file of this name, with or without its ending, in the folder or a folder within it."""
-    if not Path(folder).is_dir():
-        raise FileError(f"[lora] no such folder: '{folder}'")
     # The folder is searched, and the name never made a path, so a prompt cannot point elsewhere.
-    for path in sorted(Path(folder).rglob("*")):
+    for path in loras_in(folder):
         inside = path.relative_to(folder)
-        names = (path.stem, path.name, inside.as_posix(), inside.with_suffix("").as_posix())
-        if name in names and path.suffix.lower() in _SUFFIXES and path.is_file():
+        if name in (path.stem, path.name, inside.as_posix(), inside.with_suffix("").as_posix()):
             return path
     return None
+
+
+def loras_in(folder: PathLike) -> list[Path]:
+    """The files of the folder and those within it that may be LoRAs."""
+    if not Path(folder).is_dir():
+        raise FileError(f"[lora] no such folder: '{folder}'")
+    found = sorted(Path(folder).rglob("*"))
+    return [path for path in found if path.suffix.lower() in _SUFFIXES and path.is_file()]
 
 
 def _strength(strength: Strength, component: str) -> float:

@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sdcore.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    import argparse
-
-    from sdcore.pipelines import DiffusionPipeline
     from sdcore.schedulers import Scheduler
-
-# stable-diffusion.cpp's words, and diffusers'.
-PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
-# diffusers' advice for models that begin from noise alone: the last timestep is one that is used.
-_ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 
 # The classes that do the same on a flow.
 _OF_FLOW = {
@@ -119,7 +111,7 @@ def find(name: str) -> Sampler:
         if wanted in _class_keys(known):
             return Sampler(known.removesuffix("Scheduler"), known)
     raise InvalidArgumentError(
-        f"[txt2img] there is no sampler '{name}'; use one of {', '.join(SAMPLERS)}"
+        f"[sampler] there is no sampler '{name}'; use one of {', '.join(SAMPLERS)}"
     )
 
 
@@ -152,7 +144,7 @@ def _on_flow(found: Sampler, scheduler: Scheduler) -> Sampler:
         return Sampler(found.title, name, found.fields)
     if "flow_shift" not in kind.defaults:
         raise InvalidArgumentError(
-            f"[txt2img] --sampler {found.title or found.scheduler} is not for models of flow "
+            f"[sampler] {found.title or found.scheduler} is not for models of flow "
             "matching; use euler, heun, dpm++2m, dpm++2m_sde, unipc, deis or sa_solver"
         )
     flow = {
@@ -161,26 +153,6 @@ def _on_flow(found: Sampler, scheduler: Scheduler) -> Sampler:
         "flow_shift": scheduler.config.shift,
     }
     return Sampler(found.title, name, {**found.fields, **flow})
-
-
-def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
-    """Gives the pipeline the scheduler that flags ask for."""
-    schedule, own = args.schedule, pipe.scheduler
-    fields: dict[str, Any] = {}
-    if args.flow_shift is not None:
-        if "shift" not in own.defaults:
-            raise InvalidArgumentError(
-                "[txt2img] --flow-shift is for models of flow matching, such as Stable Diffusion 3"
-            )
-        pipe.scheduler = type(own).from_config(own.config, shift=args.flow_shift)
-    if args.from_png is not None:
-        schedule = of_family(schedule, pipe.family)
-    if args.prediction is not None:
-        fields["prediction_type"] = PREDICTIONS[args.prediction]
-    if args.zero_snr:
-        fields |= _ZERO_SNR
-    if args.sampler is not None or schedule is not None or fields:
-        pipe.scheduler = make(pipe.scheduler, args.sampler, schedule, fields)
 
 
 def make(
@@ -202,14 +174,14 @@ def make(
         levels = SCHEDULES[schedule]
         if unknown := [name for name in levels if name not in kind.defaults]:
             raise InvalidArgumentError(
-                f"[txt2img] --schedule {schedule} is not for {found.title or found.scheduler}, "
-                f"which has no {unknown[0]}; use --sampler euler, heun, lms, dpm2, dpm++2m or unipc"
+                f"[sampler] schedule {schedule} is not for {found.title or found.scheduler}, "
+                f"which has no {unknown[0]}; use sampler euler, heun, lms, dpm2, dpm++2m or unipc"
             )
         off = {name: value for name, value in _PLAIN.items() if name in kind.defaults}
         fields |= {**off, **levels}
     if unknown := [name for name in model or () if name not in kind.defaults]:
         raise InvalidArgumentError(
-            f"[txt2img] {kind.__name__} has no {unknown[0]}: --prediction and --zero-snr are for "
+            f"[sampler] {kind.__name__} has no {unknown[0]}: --prediction and --zero-snr are for "
             "Stable Diffusion 1.x, 2.x and XL, with a sampler such as euler, ddim or dpm++2m"
         )
     fields |= {name: value for name, value in (model or {}).items() if name not in fields}
@@ -227,14 +199,16 @@ def schedule_title(scheduler: Scheduler, asked: str | None = None) -> str | None
 
 
 def schedule_of(title: str, sampler: str) -> str | None:
-    """The schedule that the web UI calls so; None if there is none, or `sampler` does not take it.
-    Automatic is the one that a sampler is best known with."""
+    """The schedule that the web UI or stable-diffusion.cpp calls so; None if there is none, or
+    `sampler` does not take it. Automatic is the one that a sampler is best known with."""
     from sdcore import schedulers
 
     found = find(sampler)
     if title == AUTOMATIC:
         return _AUTOMATIC.get(found.title)
-    titles = {"uniform": "normal", **{_key(title): name for name, title in _ALL_TITLES.items()}}
+    titles = {"uniform": "normal", "discrete": "normal"}
+    titles |= {_key(name): name for name in SCHEDULES}
+    titles |= {_key(title): name for name, title in _ALL_TITLES.items()}
     name = titles.get(_key(title))
     takes = schedulers.get(found.scheduler).defaults
     return name if name and all(level in takes for level in SCHEDULES[name]) else None

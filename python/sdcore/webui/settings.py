@@ -1,0 +1,79 @@
+"""A picture's settings in the web UI's words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sdcore.errors import InvalidArgumentError
+from sdcore.webui import samplers
+
+if TYPE_CHECKING:
+    from sdcore.pipelines import DiffusionPipeline, PipelineOutput
+
+__all__ = ["RNGS", "clip_skip", "described", "hires_steps", "number"]
+
+# Noise made on the CPU, and NVIDIA's noise.
+RNGS = {"cpu": "CPU", "cuda": "NV"}
+
+
+def described(
+    out: PipelineOutput,
+    pipe: DiffusionPipeline,
+    model: str,
+    *,
+    index: int = 0,
+    schedule: str | None = None,
+    layer: int | None = None,
+) -> dict[str, object]:
+    """What image `index` was drawn with; `model` is its name. `schedule` and `layer`, the CLIP
+    skip, are as they were asked for."""
+    used = out.parameters
+    strengths = [used.get("strength"), used.get("hires_strength")]
+    first, second = strengths if all(strengths) else (strengths[0] or strengths[1], None)
+    subseed = used.get("subseed")
+    return {
+        "Steps": used["steps"],
+        "Sampler": samplers.title(pipe.scheduler),
+        "Schedule type": samplers.schedule_title(pipe.scheduler, schedule),
+        "CFG scale": number(used["guidance_scale"]),
+        "CFG Rescale": used.get("guidance_rescale"),
+        "Guidance start": used.get("guidance_start"),
+        "Guidance end": used.get("guidance_end"),
+        "Seed": out.seeds[index],
+        "Size": f"{used['width']}x{used['height']}",
+        "Model": model,
+        "Variation seed": None if subseed is None else subseed + index,
+        "Variation seed strength": used.get("subseed_strength"),
+        "Denoising strength": first,
+        "Hires denoising strength": second,
+        "Hires upscale": used.get("hires_scale"),
+        "Hires steps": used.get("hires_steps"),
+        "Hires upscaler": "Lanczos" if used.get("hires_scale") else None,
+        "Clip skip": layer,
+        "RNG": RNGS[used.get("rng", "cpu")],
+        "Eta DDIM": None if used.get("eta") is None else number(used["eta"]),
+        "PAG scale": used.get("pag_scale"),
+        "Cache interval": used.get("cache_interval"),
+        "Cache threshold": used.get("cache_threshold"),
+        "Token merging ratio": used.get("token_merging_ratio"),
+    }
+
+
+def number(value: float) -> str:
+    """As short as it can be read back."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
+
+
+def clip_skip(pipe: DiffusionPipeline, layer: int) -> int:
+    """A1111's number as diffusers': SD 2 and SDXL read the last layer but one to begin with, and
+    the web UI takes no less there."""
+    if layer < 1:
+        raise InvalidArgumentError(f"[txt2img] CLIP skip must be at least 1, got {layer}")
+    return max(layer - getattr(pipe, "clip_layer", 1), 0)
+
+
+def hires_steps(steps: int, strength: float) -> int:
+    """The web UI counts a second pass's steps after the strength took its share: that many are
+    made."""
+    return int(steps / min(strength, 0.999))
