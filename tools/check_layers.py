@@ -33,7 +33,8 @@ PYTHON = (
     ("adapters", "models", "prompts", "schedulers"),
     ("pipelines",),
     ("webui",),
-    ("cli", "server"),
+    ("server",),
+    ("cli",),
     ("__init__",),
     ("__main__",),
 )

@@ -48,7 +48,7 @@ _SCHEDULE_TITLES = {
     "kl_optimal": "KL Optimal",
 }
 _PLAIN_TITLES = {"normal": "Normal", "ddim_uniform": "DDIM", "trailing": "Trailing"}
-_ALL_TITLES = {
+TITLES = {
     **_PLAIN_TITLES,
     **{name: title for name, title in _SCHEDULE_TITLES.items() if name != "ays_sdxl"},
 }
@@ -208,7 +208,7 @@ def schedule_of(title: str, sampler: str) -> str | None:
         return _AUTOMATIC.get(found.title)
     titles = {"uniform": "normal", "discrete": "normal"}
     titles |= {_key(name): name for name in SCHEDULES}
-    titles |= {_key(title): name for name, title in _ALL_TITLES.items()}
+    titles |= {_key(title): name for name, title in TITLES.items()}
     name = titles.get(_key(title))
     takes = schedulers.get(found.scheduler).defaults
     return name if name and all(level in takes for level in SCHEDULES[name]) else None
@@ -217,7 +217,7 @@ def schedule_of(title: str, sampler: str) -> str | None:
 def parted(name: str) -> tuple[str, str | None]:
     """A sampler and its schedule in one, as the web UI used to write them: "DPM++ 2M Karras"."""
     sampler, _, last = name.rpartition(" ")
-    for schedule, title in _ALL_TITLES.items():
+    for schedule, title in TITLES.items():
         if sampler and last.lower() in (schedule, title.lower()):
             return sampler, schedule
     return name, None

@@ -1,0 +1,126 @@
+"""The routes, and the server that runs them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from sdcore.server import openai, webui, webui_state
+from sdcore.server.errors import HANDLERS
+from sdcore.server.guard import Guard
+from sdcore.server.models import Models
+from sdcore.server.state import Options, State, state_of
+
+__all__ = ["Server", "create_app"]
+
+_MOST_BYTES = 64 * 2**20  # of a request: two large pictures in base64
+_PAGE = Path(__file__).with_name("page.html")
+
+_GET = {
+    "progress": webui_state.progress,
+    "options": webui_state.get_options,
+    "sd-models": webui_state.sd_models,
+    "samplers": webui_state.sampler_list,
+    "schedulers": webui_state.schedule_list,
+    "upscalers": webui_state.upscalers,
+    "loras": webui_state.loras,
+    "embeddings": webui_state.embeddings,
+    "memory": webui_state.memory,
+    "cmd-flags": webui_state.cmd_flags,
+    "scripts": webui_state.scripts,
+    **dict.fromkeys(("latent-upscale-modes", "sd-vae", "hypernetworks"), webui_state.nothing),
+    **dict.fromkeys(("face-restorers", "realesrgan-models"), webui_state.nothing),
+    **dict.fromkeys(("prompt-styles", "script-info", "extensions"), webui_state.nothing),
+}
+_POST = {
+    "txt2img": webui.txt2img,
+    "img2img": webui.img2img,
+    "interrupt": webui_state.interrupt,
+    "skip": webui_state.skip,
+    "options": webui_state.set_options,
+    "png-info": webui_state.png_info,
+    "refresh-checkpoints": webui_state.refresh_checkpoints,
+    "refresh-loras": webui_state.refresh_checkpoints,
+    "unload-checkpoint": webui_state.unload_checkpoint,
+    "reload-checkpoint": webui_state.reload_checkpoint,
+}
+
+
+def create_app(
+    models: Models,
+    *,
+    keys: Sequence[str] = (),
+    origins: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    most_bytes: int = _MOST_BYTES,
+) -> Starlette:
+    """The application; the first of `models` is the chosen one. `origins` are those of pages that
+    may call it from a browser; `flags` is what `cmd-flags` tells."""
+    state = State(models, Options(models.all[0].title), flags or {})
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        state.jobs.close()
+
+    middleware = [Middleware(Guard, keys=keys, most=most_bytes)]
+    if origins:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            allow_private_network=True,
+        )
+        middleware.insert(0, cors)
+    app = Starlette(
+        routes=_routes(), middleware=middleware, exception_handlers=HANDLERS, lifespan=lifespan
+    )
+    app.state.sdcore = state
+    return app
+
+
+def _routes() -> list[Route]:
+    return [
+        Route("/", _page),
+        Route("/health", _health),
+        Route("/queue/status", webui_state.queue_status),
+        Route("/v1/models", openai.models),
+        Route("/v1/images/generations", openai.generations, methods=["POST"]),
+        Route("/v1/images/edits", openai.edits, methods=["POST"]),
+        *(Route(f"/sdapi/v1/{name}", end) for name, end in _GET.items()),
+        *(Route(f"/sdapi/v1/{name}", end, methods=["POST"]) for name, end in _POST.items()),
+    ]
+
+
+async def _page(request: Request) -> Response:
+    return FileResponse(_PAGE)
+
+
+async def _health(request: Request) -> Response:
+    jobs = state_of(request).jobs
+    return JSONResponse({"status": "ok", "busy": jobs.running is not None, "waiting": jobs.waiting})
+
+
+class Server(uvicorn.Server):
+    """Ends what is drawn before it waits for the requests that are waiting for it."""
+
+    def __init__(self, app: Starlette, *, verbose: bool = False) -> None:
+        level = "info" if verbose else "warning"
+        super().__init__(uvicorn.Config(app, log_level=level, access_log=verbose))
+        self._state: State = app.state.sdcore
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        self._state.jobs.close()
+        await super().shutdown(sockets)

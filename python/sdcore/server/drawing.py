@@ -1,0 +1,191 @@
+"""From what a client wants to pictures, whatever API it speaks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from sdcore import __version__
+from sdcore.errors import InvalidArgumentError
+from sdcore.image_io import Infotext
+from sdcore.server.jobs import Job
+from sdcore.server.models import Model
+from sdcore.webui import samplers
+from sdcore.webui.settings import clip_skip, described
+
+if TYPE_CHECKING:
+    from sdcore.pipelines import DiffusionPipeline, PipelineOutput
+
+__all__ = ["Drawn", "Picture", "Wanted", "draw", "preview"]
+
+_PREVIEW_LATENTS = 32  # a side: what a preview decodes, whatever the picture's size
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """`runs` times `batch` pictures; `arguments` are the pipeline's. `schedule` is as a client
+    names it; without one it is the sampler's usual one."""
+
+    prompt: str
+    negative_prompt: str = ""
+    seed: int | None = None
+    runs: int = 1
+    batch: int = 1
+    sampler: str | None = None
+    schedule: str | None = None
+    layer: int | None = None  # of CLIP, in the web UI's counting
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    finish: Callable[[Image.Image], Image.Image] | None = None  # what becomes of each picture
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One that was drawn, and the settings that it carries."""
+
+    image: Image.Image
+    seed: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """`first` is the seed that the first picture has, or would have had; `used` are the pipeline's
+    parameters, and `sampler` the web UI's name of it. `comments` say what was not as asked for."""
+
+    model: Model
+    first: int
+    sampler: str
+    pictures: list[Picture]
+    used: Mapping[str, Any]
+    comments: list[str]
+
+
+def draw(job: Job, pipe: DiffusionPipeline, model: Model, wanted: Wanted) -> Drawn:
+    """Runs in the drawing thread. An interrupted job has the pictures that were ready."""
+    first = secrets.randbelow(2**32) if wanted.seed is None else wanted.seed
+    job.runs = wanted.runs
+    pictures: list[Picture] = []
+    used: Mapping[str, Any] = {}
+    with _scheduled(pipe, wanted) as schedule, _comments() as comments:
+        for job.run in range(wanted.runs):
+            if job.interrupted:
+                break
+            out = _run(job, pipe, wanted, first + job.run * wanted.batch)
+            if out is None:
+                continue
+            used = out.parameters
+            for index, image in enumerate(out.images):
+                text = _text(out, index, pipe, model, wanted, schedule)
+                done = image if wanted.finish is None else wanted.finish(image)
+                pictures.append(Picture(done, out.seeds[index], text))
+        sampler = samplers.title(pipe.scheduler)
+    return Drawn(model, first, sampler, pictures, used, comments)
+
+
+def _run(job: Job, pipe: DiffusionPipeline, wanted: Wanted, seed: int) -> PipelineOutput | None:
+    """One batch; None where it was stopped."""
+    job.step, job.skipped = None, False
+    options = dict(wanted.arguments)
+    if wanted.layer is not None and (left_out := clip_skip(pipe, wanted.layer)):
+        options["clip_skip"] = left_out
+    stream = pipe.stream(
+        wanted.prompt,
+        wanted.negative_prompt or None,
+        num_images_per_prompt=wanted.batch,
+        seed=seed,
+        **options,
+    )
+    for step in stream:
+        job.see(step)
+        if job.interrupted or job.skipped:
+            return None
+    return stream.result()
+
+
+@contextlib.contextmanager
+def _scheduled(pipe: DiffusionPipeline, wanted: Wanted) -> Iterator[str | None]:
+    """The pipeline with the scheduler that is wanted; gives the schedule's name."""
+    own, name = pipe.scheduler, wanted.sampler
+    schedule = None
+    if name is not None or wanted.schedule is not None:
+        title = wanted.schedule or samplers.AUTOMATIC
+        # Of the model's own sampler, and on a flow, the usual one is the model's own.
+        automatic = name is not None and "shift" not in own.defaults
+        schedule = _schedule(title, name or type(own).__name__, automatic=automatic)
+        schedule = samplers.of_family(schedule, pipe.family)
+        pipe.scheduler = samplers.make(own, name, schedule)
+    try:
+        yield schedule
+    finally:
+        pipe.scheduler = own
+
+
+def _schedule(title: str, sampler: str, *, automatic: bool) -> str | None:
+    if title.lower() == samplers.AUTOMATIC.lower():
+        return samplers.schedule_of(samplers.AUTOMATIC, sampler) if automatic else None
+    found = samplers.schedule_of(title, sampler)
+    if found is None:
+        raise InvalidArgumentError(
+            f"[sampler] there is no schedule '{title:.80}' for {samplers.find(sampler).title}; "
+            f"schedules are Automatic, {', '.join(samplers.SCHEDULES)}"
+        )
+    return found
+
+
+def _text(
+    out: PipelineOutput,
+    index: int,
+    pipe: DiffusionPipeline,
+    model: Model,
+    wanted: Wanted,
+    schedule: str | None,
+) -> str:
+    layer = wanted.layer if wanted.layer != 1 else None
+    settings = described(out, pipe, model.name, index=index, schedule=schedule, layer=layer)
+    settings["Version"] = f"sdcore {__version__}"
+    used = out.parameters
+    return str(Infotext(used["prompt"], used["negative_prompt"], settings))
+
+
+@contextlib.contextmanager
+def _comments() -> Iterator[list[str]]:
+    """What is logged as a warning meanwhile by this thread: a LoRA that is nowhere, and the like,
+    of which the client should hear too."""
+    lines: list[str] = []
+    thread = threading.get_ident()
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == thread:
+                lines.append(record.getMessage())
+
+    handler = Collect(logging.WARNING)
+    logger = logging.getLogger("sdcore")
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+
+
+def preview(job: Job, pipe: DiffusionPipeline) -> Image.Image | None:
+    """A small picture of how far a job is: its latents are shrunk before they are decoded, so that
+    looking costs little. None before the first step, and where the VAE would have to make room."""
+    step = job.step
+    if step is None or pipe.unload:
+        return None
+    latents = step.denoised[:1]
+    times = -(-max(latents.shape[2:]) // _PREVIEW_LATENTS)
+    if times > 1:
+        n, c, h, w = (*latents.shape[:2], *(side // times for side in latents.shape[2:]))
+        cut = latents[:, :, : h * times, : w * times].reshape(n, c, h, times, w, times)
+        latents = cut.mean((3, 5), dtype=np.float32)
+    return pipe.to_pil(latents)[0]

@@ -1,0 +1,83 @@
+"""What clients send, field by field: JSON, or the texts of a form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sdcore.errors import InvalidArgumentError
+
+__all__ = ["FieldError", "Fields"]
+
+_MOST_TEXT = 32_000  # characters of a prompt
+
+
+class FieldError(InvalidArgumentError):
+    """A field that cannot be used; `field` is its name."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field} {message}")
+        self.field = field
+
+
+class Fields:
+    """Values by name; null is as good as absent. It remembers what was asked for, so that the rest
+    can be told."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = {name: value for name, value in values.items() if value is not None}
+        self._asked: set[str] = set()
+
+    def any(self, name: str, default: Any = None) -> Any:
+        self._asked.add(name)
+        return self._values.get(name, default)
+
+    def unasked(self) -> list[str]:
+        """The names of what nobody asked for."""
+        return sorted(self._values.keys() - self._asked)
+
+    def text(self, name: str, default: str = "") -> str:
+        value = self.any(name, default)
+        if not isinstance(value, str):
+            raise FieldError(name, f"must be a text, got {value!r:.80}")
+        if len(value) > _MOST_TEXT:
+            raise FieldError(name, f"is longer than {_MOST_TEXT} characters")
+        return value.encode("utf-8", "replace").decode()  # JSON may hold half of a pair
+
+    def number(self, name: str) -> float | None:
+        value = self.any(name)
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            number = None if value is None else float(value)
+            if number is not None and not math.isfinite(number):
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
+            raise FieldError(name, f"must be a number, got {value!r:.80}") from None
+        return number
+
+    def whole(self, name: str, low: int, high: int | None = None) -> int | None:
+        value = self.any(name)
+        try:
+            if isinstance(value, bool) or (isinstance(value, float) and value % 1):
+                raise ValueError
+            number = None if value is None else int(value)
+        except (TypeError, ValueError, OverflowError):
+            raise FieldError(name, f"must be a whole number, got {value!r:.80}") from None
+        if number is not None and (number < low or (high is not None and number > high)):
+            top = "" if high is None else f" and at most {high}"
+            raise FieldError(name, f"must be at least {low}{top}, got {value!r:.80}")
+        return number
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        value = self.any(name, default)
+        if value not in (True, False):  # 0 and 1 are as good
+            raise FieldError(name, f"must be true or false, got {value!r:.80}")
+        return bool(value)
+
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        value = self.any(name, {})
+        if not isinstance(value, dict):
+            raise FieldError(name, f"must be an object, got {value!r:.80}")
+        return value

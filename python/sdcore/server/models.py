@@ -1,0 +1,115 @@
+"""The models that clients may name, and which of them is open."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdcore.errors import FileError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from sdcore.pipelines import DiffusionPipeline
+
+__all__ = ["Model", "Models", "UnknownModelError"]
+
+Open = Callable[[], "DiffusionPipeline"]
+
+_SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+
+
+class UnknownModelError(InvalidArgumentError):
+    """A client named a model that is not on the list."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """`title` is what lists show, a path within the folder of models or a file's name."""
+
+    title: str
+    path: Path
+    open: Open = field(repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """Without folders and ending, as a picture's settings say it."""
+        return Path(self.title).name if self.path.is_dir() else Path(self.title).stem
+
+    @property
+    def modified(self) -> int:
+        """Seconds of Unix time."""
+        return int(self.path.stat().st_mtime)
+
+
+class Models:
+    """`first` is open to begin with, None for the first of the folder; the others are what lies in
+    `folder`. Clients' names are looked up in this list, and never made a path."""
+
+    def __init__(
+        self, first: Model | None, folder: Path | None, opener: Callable[[Path], DiffusionPipeline]
+    ) -> None:
+        self._first, self._folder, self._opener = first, folder, opener
+        if folder is not None and not folder.is_dir():
+            raise FileError(f"[server] no such folder of models: '{folder}'")
+        self.refresh()
+        if not self.all:
+            raise FileError(f"[server] there is no model in '{folder}': put one there, or give -m")
+        self._open: tuple[Model, DiffusionPipeline] | None = None
+
+    def refresh(self) -> None:
+        """Looks into the folder again."""
+        first = [] if self._first is None else [self._first]
+        taken = {model.path.resolve() for model in first}
+        folder = self._folder
+        found = [] if folder is None else sorted(_models_in(folder))
+        self.all = first + [
+            Model(path.relative_to(folder).as_posix(), path, partial(self._opener, path))
+            for path in found
+            if folder is not None and path.resolve() not in taken
+        ]
+
+    def find(self, name: str) -> Model:
+        """By title or name, with or without the hash that web UIs write after it."""
+        for again in (False, True):
+            if again:  # it may have come since
+                self.refresh()
+            plain = name.rpartition(" [")[0] if name.endswith("]") else name
+            for wanted in (name, plain):
+                for model in self.all:
+                    if wanted in (model.title, model.name):
+                        return model
+        has = ", ".join(model.title for model in self.all)
+        raise UnknownModelError(f"[server] there is no model '{name:.200}'; there are: {has}")
+
+    @property
+    def open_pipeline(self) -> DiffusionPipeline | None:
+        """The pipeline that is open, if one is."""
+        return None if self._open is None else self._open[1]
+
+    @property
+    def open_model(self) -> Model | None:
+        return None if self._open is None else self._open[0]
+
+    def pipeline(self, model: Model) -> DiffusionPipeline:
+        """The model's, opened if another one is; the drawing thread alone calls this. Where it
+        cannot be opened, the other one stays."""
+        if self._open is None or self._open[0] != model:
+            self._open = model, model.open()
+        return self._open[1]
+
+    def close(self) -> None:
+        """Gives back the memory of the open one."""
+        self._open = None
+
+
+def _models_in(folder: Path) -> Iterator[Path]:
+    """Files by their endings, and diffusers folders; what lies in those is theirs."""
+    for here, folders, files in os.walk(folder):
+        if "model_index.json" in files:
+            yield Path(here)
+            folders.clear()
+            continue
+        yield from (Path(here, name) for name in files if name.lower().endswith(_SUFFIXES))

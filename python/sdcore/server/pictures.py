@@ -1,0 +1,54 @@
+"""Pictures as they travel."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from typing import Any
+
+from PIL import Image
+
+from sdcore.image_io import encoded
+from sdcore.server.fields import FieldError
+
+__all__ = ["in_base64", "picture", "picture_from_text"]
+
+_MOST_SIDE = 8192  # pixels of a picture that is sent
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+
+
+def in_base64(
+    image: Image.Image, text: str = "", file_format: str = "png", quality: int = 95
+) -> str:
+    """A file with its settings in it."""
+    return base64.b64encode(encoded(image, text, file_format, quality)).decode()
+
+
+def picture_from_text(text: Any, name: str) -> Image.Image:
+    """A picture in base64, or in a data URL. Addresses and paths are never followed."""
+    if not isinstance(text, str):
+        raise FieldError(name, "must be a picture in base64")
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        data = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise FieldError(name, "must be a picture in base64 or a data URL") from None
+    return picture(data, name)
+
+
+def picture(data: bytes, name: str) -> Image.Image:
+    """The picture of a file."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if max(image.size) > _MOST_SIDE:
+            raise FieldError(name, f"has more than {_MOST_SIDE} pixels a side: {image.size}")
+        image.load()
+        return image
+    except FieldError:
+        raise
+    except Exception as error:  # Pillow raises many kinds for broken files
+        raise FieldError(
+            name, f"is not a picture that can be read ({', '.join(_FORMATS)}): {error}"
+        ) from None

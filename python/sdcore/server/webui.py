@@ -1,0 +1,297 @@
+"""`/sdapi/v1/txt2img` and `img2img`: what A1111's web UI draws, in its fields."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sdcore import __version__
+from sdcore.image_io import Infotext
+from sdcore.server import options
+from sdcore.server.drawing import Drawn, Wanted
+from sdcore.server.fields import FieldError, Fields
+from sdcore.server.inpaint import binary, flat, masked, resized
+from sdcore.server.models import Model
+from sdcore.server.pictures import in_base64, picture_from_text
+from sdcore.server.state import Options, Plan, finished, json_fields, start_drawing, state_of
+from sdcore.webui import samplers
+from sdcore.webui.settings import hires_steps
+
+if TYPE_CHECKING:
+    from sdcore.pipelines import DiffusionPipeline
+
+__all__ = ["img2img", "txt2img"]
+
+_MOST_PICTURES = 64  # of a request
+_STRENGTH = 0.75  # the web UI's, of a picture and of a second pass
+
+# What is not built, and the values that ask for none of it.
+_NOT_BUILT: Mapping[str, tuple[Any, ...]] = {
+    "restore_faces": (False,),
+    "tiling": (False,),
+    "seed_resize_from_h": (-1, 0),
+    "seed_resize_from_w": (-1, 0),
+    "refiner_checkpoint": ("", "None"),
+    "s_churn": (0,),
+    "s_noise": (1,),
+    "s_min_uncond": (0,),
+    "script_name": ("", "None"),
+    "alwayson_scripts": ({},),
+    "infotext": ("",),
+}
+_NOT_BUILT_HIRES: Mapping[str, tuple[Any, ...]] = {
+    "hr_upscaler": ("", "None", "Lanczos"),
+    "hr_prompt": ("",),
+    "hr_negative_prompt": ("",),
+    "hr_checkpoint_name": ("", "Use same checkpoint"),
+    "hr_sampler_name": ("", "Use same sampler"),
+    "hr_scheduler": ("", "Use same scheduler"),
+}
+_NOT_BUILT_IMG2IMG: Mapping[str, tuple[Any, ...]] = {
+    "initial_noise_multiplier": (1,),
+    "latent_mask": (),
+}
+# What changes nothing here, or nothing while the above asks for nothing.
+_HARMLESS = (
+    *("do_not_save_samples", "do_not_save_grid", "force_task_id", "session_hash"),
+    *("s_tmin", "s_tmax", "script_args", "refiner_switch_at", "disable_extra_networks"),
+)
+_HIRES = (*_NOT_BUILT_HIRES, "hr_scale", "hr_second_pass_steps", "hr_resize_x", "hr_resize_y")
+_FIRST_PHASE = ("firstphase_width", "firstphase_height", "hr_force")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request that has been read."""
+
+    model: Model
+    plan: Plan
+    options: Options
+    send_images: bool
+    echo: dict[str, Any]
+    comments: list[str]
+
+
+async def txt2img(request: Request) -> Response:
+    return await _answer(request, "txt2img")
+
+
+async def img2img(request: Request) -> Response:
+    return await _answer(request, "img2img")
+
+
+async def _answer(request: Request, kind: str) -> Response:
+    values = await json_fields(request)
+    asked = await run_in_threadpool(_read, request, kind, values)
+    drawn = await finished(request, start_drawing(state_of(request), kind, asked.model, asked.plan))
+    return JSONResponse(await run_in_threadpool(_body, asked, drawn))
+
+
+def _read(request: Request, kind: str, values: dict[str, Any]) -> _Asked:
+    state, fields = state_of(request), Fields(values)
+    chosen, unknown = options.changed(state, fields.mapping("override_settings"))
+    if not fields.flag("override_settings_restore_afterwards", True):
+        state.options = chosen
+    _refuse(fields, _NOT_BUILT)
+    plan = _text_plan(fields, chosen) if kind == "txt2img" else _picture_plan(fields, chosen)
+    comments = [f"override_settings.{name}: there is no such option here" for name in unknown]
+    if fields.flag("save_images"):
+        comments.append("save_images: pictures are sent, and never saved here")
+    if fields.any("styles"):
+        comments.append("styles: there are none here")
+    send, keep = fields.flag("send_images", True), fields.flag("include_init_images")
+    for name in (*_HARMLESS, *_FIRST_PHASE, *_HIRES, "denoising_strength"):
+        fields.any(name)
+    comments += [f"{name}: there is no such field here" for name in fields.unasked()]
+    large = () if keep else ("init_images", "mask")
+    echo = {name: None if name in large else value for name, value in values.items()}
+    return _Asked(state.models.find(chosen.sd_model_checkpoint), plan, chosen, send, echo, comments)
+
+
+def _refuse(fields: Fields, table: Mapping[str, tuple[Any, ...]]) -> None:
+    for name, off in table.items():
+        value = fields.any(name)
+        if value is not None and value not in off:
+            instead = f"leave it out, or send {off[0]!r}" if off else "leave it out"
+            raise FieldError(name, f"cannot be {value!r:.80} here: {instead}")
+
+
+def _common(fields: Fields, chosen: Options) -> Wanted:
+    """What both kinds say."""
+    named = fields.text("sampler_name") or fields.text("sampler_index")
+    sampler, schedule = samplers.parted(named)
+    if sampler:
+        samplers.find(sampler)
+    seed, subseed = fields.whole("seed", -1), fields.whole("subseed", -1)
+    runs, batch = fields.whole("n_iter", 1) or 1, fields.whole("batch_size", 1) or 1
+    if runs * batch > _MOST_PICTURES:
+        raise FieldError("n_iter", f"times batch_size is at most {_MOST_PICTURES} pictures")
+    layer = fields.whole("clip_skip", -1)  # stable-diffusion.cpp's: -1 and 0 are its default
+    if layer is None or layer < 1:
+        layer = chosen.CLIP_stop_at_last_layers
+    arguments = {
+        "width": fields.whole("width", 1),
+        "height": fields.whole("height", 1),
+        "num_inference_steps": fields.whole("steps", 1),
+        "guidance_scale": fields.number("cfg_scale"),
+        "eta": fields.number("eta"),
+        "subseed": None if subseed == -1 else subseed,
+        "subseed_strength": fields.number("subseed_strength") or 0.0,
+        "rng": options.RNGS[chosen.randn_source],
+    }
+    return Wanted(
+        prompt=fields.text("prompt"),
+        negative_prompt=fields.text("negative_prompt"),
+        seed=None if seed == -1 else seed,
+        runs=runs,
+        batch=batch,
+        sampler=sampler or None,
+        schedule=fields.text("scheduler") or schedule,
+        layer=layer,
+        arguments=arguments,
+    )
+
+
+def _text_plan(fields: Fields, chosen: Options) -> Plan:
+    wanted = _common(fields, chosen)
+    if not fields.flag("enable_hr"):
+        return lambda pipe: wanted
+    _refuse(fields, _NOT_BUILT_HIRES)
+    strength = fields.number("denoising_strength")
+    strength = _STRENGTH if strength is None else strength
+    steps = fields.whole("hr_second_pass_steps", 0) or wanted.arguments["num_inference_steps"]
+    scale, larger = fields.number("hr_scale") or 2.0, _larger(fields)
+
+    def plan(pipe: DiffusionPipeline) -> Wanted:
+        times = scale
+        if any(larger):
+            given = (wanted.arguments["width"], wanted.arguments["height"])
+            first = [side or usual for side, usual in zip(given, pipe.default_size, strict=True)]
+            ratios = {new / old for new, old in zip(larger, first, strict=True) if new}
+            if len(ratios) > 1:
+                raise FieldError("hr_resize_x", "and hr_resize_y must keep the proportions")
+            times = ratios.pop()
+        hires: dict[str, Any] = {"hires_scale": times, "hires_strength": strength}
+        if strength > 0:  # the pipeline says what else is wrong with it
+            hires["hires_steps"] = hires_steps(steps or pipe.default_steps, strength)
+        return replace(wanted, arguments={**wanted.arguments, **hires})
+
+    return plan
+
+
+def _larger(fields: Fields) -> tuple[int, int]:
+    """The sides of the second pass, 0 where its scale says them."""
+    return fields.whole("hr_resize_x", 0) or 0, fields.whole("hr_resize_y", 0) or 0
+
+
+def _picture_plan(fields: Fields, chosen: Options) -> Plan:
+    _refuse(fields, _NOT_BUILT_IMG2IMG)
+    wanted = _common(fields, chosen)
+    images = fields.any("init_images")
+    if not isinstance(images, list) or len(images) != 1:
+        raise FieldError("init_images", "must be a list of one picture")
+    image = flat(picture_from_text(images[0], "init_images"))
+    strength = fields.number("denoising_strength")
+    strength = _STRENGTH if strength is None else strength
+    edit_scale = fields.number("image_cfg_scale")
+    resize_mode = fields.whole("resize_mode", 0, 1) or 0
+    mask, around = _mask(fields)
+
+    def plan(pipe: DiffusionPipeline) -> Wanted:
+        size = _size(pipe, image, wanted.arguments)
+        begin: dict[str, Any] = {"width": size[0], "height": size[1], "strength": strength}
+        if edit_scale and "image_guidance_scale" in pipe.extra_arguments:
+            begin["image_guidance_scale"] = edit_scale
+        finish = None
+        if mask is None:
+            begin["image"] = resized(image, size, resize_mode)
+        else:
+            parts = masked(image, mask, size, resize_mode=resize_mode, **around)
+            begin |= {"image": parts.image, "mask_image": parts.mask}
+            finish = parts.restore
+        return replace(wanted, arguments={**wanted.arguments, **begin}, finish=finish)
+
+    return plan
+
+
+def _size(pipe: DiffusionPipeline, image: Image.Image, given: Mapping[str, Any]) -> tuple[int, int]:
+    """As asked, else the picture's, cut to what the model draws."""
+    m = pipe.size_multiple
+    width, height = (max(side // m * m, m) for side in image.size)
+    return given["width"] or width, given["height"] or height
+
+
+def _mask(fields: Fields) -> tuple[Image.Image | None, dict[str, Any]]:
+    """The mask, and how to paint around it."""
+    both = fields.number("mask_blur")
+    blurs = [fields.number(f"mask_blur_{side}") for side in "xy"]
+    blur_x, blur_y = (4.0 if one is None else one for one in blurs) if both is None else (both,) * 2
+    fill = fields.whole("inpainting_fill", 0, 1) or 0
+    invert, whole = fields.flag("inpainting_mask_invert"), fields.flag("inpaint_full_res", True)
+    padding = fields.whole("inpaint_full_res_padding", 0) or 0
+    sent = fields.any("mask")
+    if sent is None:
+        return None, {}
+    if blur_x != blur_y or not 0 <= blur_x <= 256:
+        raise FieldError("mask_blur", "must be the same in both directions, from 0 to 256")
+    mask = binary(picture_from_text(sent, "mask"), invert=invert)
+    around = {"blur": blur_x, "fill": fill == 0, "padding": padding if whole else None}
+    return mask, around
+
+
+def _body(asked: _Asked, drawn: Drawn) -> dict[str, Any]:
+    chosen, images = asked.options, []
+    if asked.send_images:
+        file_format = options.FORMATS[chosen.samples_format]
+        images = [
+            in_base64(one.image, one.text, file_format, chosen.jpeg_quality)
+            for one in drawn.pictures
+        ]
+    info = json.dumps(_info(asked, drawn), ensure_ascii=False)
+    return {"images": images, "parameters": asked.echo, "info": info}
+
+
+def _info(asked: _Asked, drawn: Drawn) -> dict[str, Any]:
+    """The web UI's keys; `comments` is ours."""
+    used, pictures, count = drawn.used, drawn.pictures, len(drawn.pictures)
+    subseed = used.get("subseed")
+    prompts = [str(asked.echo.get(name) or "") for name in ("prompt", "negative_prompt")]
+    settings = Infotext.parse(pictures[0].text).settings if pictures else {}
+    main = ("Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Version")
+    return {
+        "prompt": prompts[0],
+        "all_prompts": prompts[:1] * count,
+        "negative_prompt": prompts[1],
+        "all_negative_prompts": prompts[1:] * count,
+        "seed": drawn.first,
+        "all_seeds": [one.seed for one in pictures],
+        "subseed": -1 if subseed is None else subseed,
+        "all_subseeds": [-1 if subseed is None else subseed + i for i in range(count)],
+        "subseed_strength": used.get("subseed_strength") or 0,
+        "width": pictures[0].image.width if pictures else asked.echo.get("width"),
+        "height": pictures[0].image.height if pictures else asked.echo.get("height"),
+        "sampler_name": drawn.sampler,
+        "cfg_scale": used.get("guidance_scale"),
+        "steps": used.get("steps"),
+        "batch_size": asked.echo.get("batch_size") or 1,
+        "restore_faces": False,
+        "sd_model_name": drawn.model.name,
+        "sd_model_hash": None,
+        "denoising_strength": used.get("strength") or used.get("hires_strength"),
+        "extra_generation_params": {k: v for k, v in settings.items() if k not in main},
+        "index_of_first_image": 0,
+        "infotexts": [one.text for one in pictures],
+        "styles": [],
+        "job_timestamp": time.strftime("%Y%m%d%H%M%S"),
+        "clip_skip": asked.options.CLIP_stop_at_last_layers,
+        "version": f"sdcore {__version__}",
+        "comments": asked.comments + drawn.comments,
+    }

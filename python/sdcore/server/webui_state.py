@@ -1,0 +1,254 @@
+"""The rest of `/sdapi/v1`: how far a job is, what there is to choose from, and switching models."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sdcore import _core, checkpoint
+from sdcore.errors import SDCoreError
+from sdcore.image_io import Infotext, parameters_of
+from sdcore.pipelines.adapters import loras_in
+from sdcore.pipelines.memory import available
+from sdcore.server import options
+from sdcore.server.drawing import preview
+from sdcore.server.fields import Fields
+from sdcore.server.jobs import Job
+from sdcore.server.pictures import in_base64, picture_from_text
+from sdcore.server.state import finished, json_fields, state_of
+from sdcore.webui import samplers
+
+_NOTHING: dict[str, Any] = {}
+
+
+async def progress(request: Request) -> Response:
+    """Idle is progress 0 and job_count 0."""
+    state = state_of(request)
+    job = state.jobs.running
+    if job is None:
+        count = state.jobs.waiting
+        return JSONResponse(_progress(None, count))
+    body = _progress(job, job.runs)
+    if request.query_params.get("skip_current_image", "false").lower() not in ("true", "1"):
+        body["current_image"] = await run_in_threadpool(_current, request, job)
+    return JSONResponse(body)
+
+
+def _progress(job: Job | None, count: int) -> dict[str, Any]:
+    step = None if job is None else job.step
+    done = 0.0 if job is None else max(job.progress, 0.01)
+    return {
+        "progress": done,
+        "eta_relative": 0.0 if job is None else job.elapsed / done - job.elapsed,
+        "state": {
+            "skipped": job is not None and job.skipped,
+            "interrupted": job is not None and job.interrupted,
+            "stopping_generation": False,
+            "job": "" if job is None else f"{job.kind} {job.id}",
+            "job_count": count,
+            "job_no": 0 if job is None else job.run,
+            "sampling_step": 0 if step is None else step.index + 1,
+            "sampling_steps": 0 if step is None else step.total,
+        },
+        "current_image": None,
+        "textinfo": None,
+    }
+
+
+def _current(request: Request, job: Job) -> str | None:
+    pipe = state_of(request).models.open_pipeline
+    image = None if pipe is None else preview(job, pipe)
+    return None if image is None else in_base64(image)
+
+
+async def interrupt(request: Request) -> Response:
+    state_of(request).jobs.interrupt()
+    return JSONResponse(_NOTHING)
+
+
+async def skip(request: Request) -> Response:
+    state_of(request).jobs.skip()
+    return JSONResponse(_NOTHING)
+
+
+async def queue_status(request: Request) -> Response:
+    jobs = state_of(request).jobs
+    return JSONResponse({"queue_size": jobs.waiting, "running": jobs.running is not None})
+
+
+# -- options and models ----------------------------------------
+
+
+async def get_options(request: Request) -> Response:
+    return JSONResponse(dataclasses.asdict(state_of(request).options))
+
+
+async def set_options(request: Request) -> Response:
+    """Another checkpoint is open when this answers, or nothing has changed."""
+    state, values = state_of(request), await json_fields(request)
+    chosen, unknown = await run_in_threadpool(options.changed, state, values)
+    if chosen.sd_model_checkpoint != state.options.sd_model_checkpoint:
+        model = state.models.find(chosen.sd_model_checkpoint)
+        job = state.jobs.submit("open", lambda job: state.models.pipeline(model))
+        await finished(request, job)
+    state.options = chosen
+    return JSONResponse({"ignored": unknown} if unknown else None)
+
+
+async def sd_models(request: Request) -> Response:
+    return JSONResponse(
+        [
+            {
+                "title": model.title,
+                "model_name": model.name,
+                "hash": None,
+                "sha256": None,
+                "filename": model.title,
+                "config": None,
+            }
+            for model in state_of(request).models.all
+        ]
+    )
+
+
+async def refresh_checkpoints(request: Request) -> Response:
+    await run_in_threadpool(state_of(request).models.refresh)
+    return JSONResponse(None)
+
+
+async def unload_checkpoint(request: Request) -> Response:
+    """The next request opens it again."""
+    state = state_of(request)
+    await finished(request, state.jobs.submit("close", lambda job: state.models.close()))
+    return JSONResponse(_NOTHING)
+
+
+async def reload_checkpoint(request: Request) -> Response:
+    state = state_of(request)
+    model = state.chosen()
+    await finished(request, state.jobs.submit("open", lambda job: state.models.pipeline(model)))
+    return JSONResponse(_NOTHING)
+
+
+# -- what there is ----------------------------------------
+
+
+async def nothing(request: Request) -> Response:
+    """A list of what is not built."""
+    return JSONResponse([])
+
+
+async def scripts(request: Request) -> Response:
+    return JSONResponse({"txt2img": [], "img2img": []})
+
+
+async def sampler_list(request: Request) -> Response:
+    return JSONResponse(
+        [
+            {"name": sampler.title, "aliases": [name, sampler.scheduler], "options": {}}
+            for name, sampler in samplers.SAMPLERS.items()
+        ]
+    )
+
+
+async def schedule_list(request: Request) -> Response:
+    labels = {"automatic": samplers.AUTOMATIC, **samplers.TITLES}
+    unknown = dict.fromkeys(("aliases", "default_rho", "need_inner_model"))
+    return JSONResponse(
+        [{"name": name, "label": label, **unknown} for name, label in labels.items()]
+    )
+
+
+async def upscalers(request: Request) -> Response:
+    """Those of a second pass; "None" is the same filter in the web UI."""
+    return JSONResponse(
+        [
+            {"name": name, "model_name": None, "model_path": None, "model_url": None, "scale": None}
+            for name in ("None", "Lanczos")
+        ]
+    )
+
+
+async def loras(request: Request) -> Response:
+    return JSONResponse(await run_in_threadpool(_loras, request))
+
+
+def _loras(request: Request) -> list[dict[str, Any]]:
+    pipe = state_of(request).models.open_pipeline
+    folder = None if pipe is None else pipe.lora_dir
+    if folder is None:
+        return []
+    return [
+        {
+            "name": path.stem,
+            "alias": path.stem,
+            "path": path.relative_to(folder).as_posix(),
+            "metadata": _metadata(os.fspath(path)),
+        }
+        for path in loras_in(folder)
+    ]
+
+
+def _metadata(path: str) -> dict[str, str]:
+    try:
+        return {key: str(value) for key, value in checkpoint.open(path).metadata.items()}
+    except SDCoreError:  # it is said when a prompt asks for it
+        return {}
+
+
+async def embeddings(request: Request) -> Response:
+    return JSONResponse(await run_in_threadpool(_embeddings, request))
+
+
+def _embeddings(request: Request) -> dict[str, Any]:
+    pipe = state_of(request).models.open_pipeline
+    found: dict[str, Any] = {"loaded": {}, "skipped": {}}
+    for name, read in ({} if pipe is None else pipe.words).items():
+        if (word := read()) is None:
+            found["skipped"][name] = _embedding(None, None)
+        else:
+            width, vectors = next(iter(word.vectors.items()))
+            found["loaded"][word.name] = _embedding(width, len(vectors))
+    return found
+
+
+def _embedding(width: int | None, vectors: int | None) -> dict[str, Any]:
+    unknown = dict.fromkeys(("step", "sd_checkpoint", "sd_checkpoint_name"))
+    return {**unknown, "shape": width, "vectors": vectors}
+
+
+async def cmd_flags(request: Request) -> Response:
+    return JSONResponse(dict(state_of(request).flags))
+
+
+async def memory(request: Request) -> Response:
+    total, free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), available()
+    ram = {"total": total} if free is None else {"free": free, "used": total - free, "total": total}
+    cuda: dict[str, Any] = {"error": "there is no GPU"}
+    if _core.device_names():
+        free, total = _core.device_memory(_core.device_names()[0])[:2]
+        cuda = {"system": {"free": free, "used": total - free, "total": total}}
+    return JSONResponse({"ram": ram, "cuda": cuda})
+
+
+async def png_info(request: Request) -> Response:
+    values = await json_fields(request)
+    return JSONResponse(await run_in_threadpool(_png_info, values))
+
+
+def _png_info(values: dict[str, Any]) -> dict[str, Any]:
+    image = picture_from_text(Fields(values).any("image"), "image")
+    text = parameters_of(image) or ""
+    info = Infotext.parse(text)
+    parameters: dict[str, Any] = {}
+    if info.settings:
+        prompts = {"Prompt": info.prompt, "Negative prompt": info.negative_prompt}
+        parameters = {**prompts, **info.settings}
+    items = {key: value for key, value in image.info.items() if isinstance(value, str)}
+    items.pop("parameters", None)
+    return {"info": text, "items": items, "parameters": parameters}
