@@ -37,6 +37,7 @@ class Wanted:
     prompt: str
     negative_prompt: str = ""
     seed: int | None = None
+    subseed: int | None = None
     runs: int = 1
     batch: int = 1
     sampler: str | None = None
@@ -57,11 +58,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Drawn:
-    """`first` is the seed that the first picture has, or would have had; `used` are the pipeline's
-    parameters, and `sampler` the web UI's name of it. `comments` say what was not as asked for."""
+    """`first` and `subseed` are those that the first picture has, or would have had; `used` are the
+    pipeline's parameters, and `sampler` the web UI's name of it. `comments` say what was not as
+    asked for."""
 
     model: Model
     first: int
+    subseed: int
     sampler: str
     pictures: list[Picture]
     used: Mapping[str, Any]
@@ -70,7 +73,9 @@ class Drawn:
 
 def draw(job: Job, pipe: DiffusionPipeline, model: Model, wanted: Wanted) -> Drawn:
     """Runs in the drawing thread. An interrupted job has the pictures that were ready."""
-    first = secrets.randbelow(2**32) if wanted.seed is None else wanted.seed
+    first, subseed = (
+        secrets.randbelow(2**32) if seed is None else seed for seed in (wanted.seed, wanted.subseed)
+    )
     job.runs = wanted.runs
     pictures: list[Picture] = []
     used: Mapping[str, Any] = {}
@@ -78,29 +83,29 @@ def draw(job: Job, pipe: DiffusionPipeline, model: Model, wanted: Wanted) -> Dra
         for job.run in range(wanted.runs):
             if job.interrupted:
                 break
-            out = _run(job, pipe, wanted, first + job.run * wanted.batch)
+            done = job.run * wanted.batch
+            out = _run(job, pipe, wanted, seed=first + done, subseed=subseed + done)
             if out is None:
                 continue
             used = out.parameters
             for index, image in enumerate(out.images):
                 text = _text(out, index, pipe, model, wanted, schedule)
-                done = image if wanted.finish is None else wanted.finish(image)
-                pictures.append(Picture(done, out.seeds[index], text))
+                ready = image if wanted.finish is None else wanted.finish(image)
+                pictures.append(Picture(ready, out.seeds[index], text))
         sampler = samplers.title(pipe.scheduler)
-    return Drawn(model, first, sampler, pictures, used, comments)
+    return Drawn(model, first, subseed, sampler, pictures, used, comments)
 
 
-def _run(job: Job, pipe: DiffusionPipeline, wanted: Wanted, seed: int) -> PipelineOutput | None:
+def _run(job: Job, pipe: DiffusionPipeline, wanted: Wanted, **seeds: int) -> PipelineOutput | None:
     """One batch; None where it was stopped."""
     job.step, job.skipped = None, False
-    options = dict(wanted.arguments)
+    options: dict[str, Any] = {**wanted.arguments, **seeds}
     if wanted.layer is not None and (left_out := clip_skip(pipe, wanted.layer)):
         options["clip_skip"] = left_out
     stream = pipe.stream(
         wanted.prompt,
         wanted.negative_prompt or None,
         num_images_per_prompt=wanted.batch,
-        seed=seed,
         **options,
     )
     for step in stream:

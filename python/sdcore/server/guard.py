@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 from secrets import compare_digest
 
@@ -45,11 +44,11 @@ class Guard:
 
     def _may(self, authorization: str) -> bool:
         kind, _, value = authorization.partition(" ")
-        given = [value.strip().encode()]
+        given = [value.strip().encode("latin-1")]
         if kind.lower() == "basic":
             try:
                 both = base64.b64decode(value, validate=True)
-            except binascii.Error:
+            except ValueError:
                 return False
             given = [both, both.partition(b":")[2]]  # a key may be "user:password" itself
         elif kind.lower() != "bearer":

@@ -143,7 +143,6 @@ def _common(fields: Fields, chosen: Options) -> Wanted:
         "num_inference_steps": fields.whole("steps", 1),
         "guidance_scale": fields.number("cfg_scale"),
         "eta": fields.number("eta"),
-        "subseed": None if subseed == -1 else subseed,
         "subseed_strength": fields.number("subseed_strength") or 0.0,
         "rng": options.RNGS[chosen.randn_source],
     }
@@ -151,6 +150,7 @@ def _common(fields: Fields, chosen: Options) -> Wanted:
         prompt=fields.text("prompt"),
         negative_prompt=fields.text("negative_prompt"),
         seed=None if seed == -1 else seed,
+        subseed=None if subseed == -1 else subseed,
         runs=runs,
         batch=batch,
         sampler=sampler or None,
@@ -262,9 +262,9 @@ def _body(asked: _Asked, drawn: Drawn) -> dict[str, Any]:
 def _info(asked: _Asked, drawn: Drawn) -> dict[str, Any]:
     """The web UI's keys; `comments` is ours."""
     used, pictures, count = drawn.used, drawn.pictures, len(drawn.pictures)
-    subseed = used.get("subseed")
     prompts = [str(asked.echo.get(name) or "") for name in ("prompt", "negative_prompt")]
-    settings = Infotext.parse(pictures[0].text).settings if pictures else {}
+    parsed = Infotext.parse(pictures[0].text).settings if pictures else {}
+    settings = {key: str(value) for key, value in parsed.items()}
     main = ("Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Version")
     return {
         "prompt": prompts[0],
@@ -273,8 +273,8 @@ def _info(asked: _Asked, drawn: Drawn) -> dict[str, Any]:
         "all_negative_prompts": prompts[1:] * count,
         "seed": drawn.first,
         "all_seeds": [one.seed for one in pictures],
-        "subseed": -1 if subseed is None else subseed,
-        "all_subseeds": [-1 if subseed is None else subseed + i for i in range(count)],
+        "subseed": drawn.subseed,
+        "all_subseeds": [drawn.subseed + one.seed - drawn.first for one in pictures],
         "subseed_strength": used.get("subseed_strength") or 0,
         "width": pictures[0].image.width if pictures else asked.echo.get("width"),
         "height": pictures[0].image.height if pictures else asked.echo.get("height"),
@@ -291,7 +291,7 @@ def _info(asked: _Asked, drawn: Drawn) -> dict[str, Any]:
         "infotexts": [one.text for one in pictures],
         "styles": [],
         "job_timestamp": time.strftime("%Y%m%d%H%M%S"),
-        "clip_skip": asked.options.CLIP_stop_at_last_layers,
+        "clip_skip": int(settings.get("Clip skip", 1)),
         "version": f"sdcore {__version__}",
         "comments": asked.comments + drawn.comments,
     }

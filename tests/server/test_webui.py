@@ -1,0 +1,287 @@
+"""What the web UI's API draws is what the pipeline draws, and what it cannot do is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+import sdcore
+from sdcore.image_io import Infotext, parameters_of
+from sdcore.webui import samplers
+from server.serving import SMALL, opened, photo, pixels, read, sent
+
+TXT2IMG, IMG2IMG = "/sdapi/v1/txt2img", "/sdapi/v1/img2img"
+
+
+@pytest.fixture(scope="module")
+def pipe(folder: Path) -> sdcore.DiffusionPipeline:
+    return opened(folder / "models" / "plain", folder)
+
+
+def drawn(client: httpx.Client, path: str = TXT2IMG, **fields: Any) -> tuple[list[str], Any]:
+    answer = client.post(path, json={"prompt": "a cat", **SMALL, **fields})
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    return body["images"], json.loads(body["info"])
+
+
+def called(pipe: sdcore.DiffusionPipeline, prompt: str = "a cat", **options: Any) -> np.ndarray:
+    options = {"width": 16, "height": 24, "num_inference_steps": 3, "seed": 7, **options}
+    return np.asarray(pipe(prompt, **options).images[0])
+
+
+def refused(client: httpx.Client, path: str, *parts: str, status: int = 422, **fields: Any) -> None:
+    answer = client.post(path, json={"prompt": "a cat", **SMALL, **fields})
+    assert answer.status_code == status, answer.text
+    body = answer.json()
+    assert body["detail"] == body["errors"]
+    for part in parts:
+        assert part in body["detail"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ({}, {}),
+        ({"negative_prompt": "dog", "cfg_scale": 3.5}, {"guidance_scale": 3.5, "n": "dog"}),
+        ({"subseed": 9, "subseed_strength": 0.3}, {"subseed": 9, "subseed_strength": 0.3}),
+        ({"override_settings": {"randn_source": "NV"}}, {"rng": "cuda"}),
+        ({"override_settings": {"CLIP_stop_at_last_layers": 2}}, {"clip_skip": 1}),
+        ({"clip_skip": 2}, {"clip_skip": 1}),
+        (
+            {"enable_hr": True, "hr_scale": 1.5, "denoising_strength": 0.5, "hr_upscaler": "None"},
+            {"hires_scale": 1.5, "hires_strength": 0.5, "hires_steps": 6},
+        ),
+        (
+            {"enable_hr": True, "hr_resize_x": 32, "hr_resize_y": 48, "hr_second_pass_steps": 2},
+            {"hires_scale": 2.0, "hires_strength": 0.75, "hires_steps": 2},
+        ),
+    ],
+)
+def test_the_same_seed_gives_the_same_pixels(client, pipe, fields, options) -> None:
+    options = dict(options)
+    options["negative_prompt"] = options.pop("n", None)
+    (image,), info = drawn(client, **fields)
+    assert np.array_equal(pixels(image), called(pipe, **options))
+    assert info["seed"] == 7
+    assert info["comments"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "scheduler", "short", "schedule"),
+    [
+        ("Euler a", "Automatic", "euler_a", None),
+        ("DPM++ 2M", "automatic", "dpm++2m", "karras"),
+        ("DPM++ 2M Karras", None, "dpm++2m", "karras"),
+        ("euler", "SGM Uniform", "euler", "sgm_uniform"),
+        ("dpm++2m", "align_your_steps", "dpm++2m", "ays"),
+        ("euler", "discrete", "euler", "normal"),
+        (None, None, None, None),
+    ],
+)
+def test_samplers_and_schedules(client, pipe, name, scheduler, short, schedule) -> None:
+    own = pipe.scheduler
+    (image,), info = drawn(client, sampler_name=name, scheduler=scheduler)
+    pipe.scheduler = samplers.make(own, short, schedule)
+    try:
+        assert np.array_equal(pixels(image), called(pipe))
+        assert info["sampler_name"] == samplers.title(pipe.scheduler)
+    finally:
+        pipe.scheduler = own
+
+
+def test_a_picture_carries_its_settings(client) -> None:
+    (image,), info = drawn(client, sampler_name="DPM++ 2M", override_settings={"a": 1})
+    text = parameters_of(read(image))
+    assert text == info["infotexts"][0]
+    settings = Infotext.parse(text).settings
+    assert settings["Sampler"] == "DPM++ 2M"
+    assert settings["Schedule type"] == info["extra_generation_params"]["Schedule type"] == "Karras"
+    assert (settings["Seed"], settings["Size"], settings["Model"]) == ("7", "16x24", "plain")
+    assert info["comments"] == ["override_settings.a: there is no such option here"]
+    answer = client.post("/sdapi/v1/png-info", json={"image": "data:image/png;base64," + image})
+    assert answer.json()["info"] == text
+    assert answer.json()["parameters"]["Prompt"] == "a cat"
+    assert answer.json()["parameters"]["Seed"] == "7"
+
+
+@pytest.mark.parametrize("name", ["jpg", "webp"])
+def test_other_formats_carry_them_too(client, name) -> None:
+    (image,), info = drawn(client, override_settings={"samples_format": name})
+    assert read(image).format == {"jpg": "JPEG", "webp": "WEBP"}[name]
+    assert parameters_of(read(image)) == info["infotexts"][0]
+
+
+def test_batches_count_their_seeds_on(client, pipe) -> None:
+    images, info = drawn(client, batch_size=2, n_iter=2, subseed=20, subseed_strength=0.1)
+    assert info["all_seeds"] == [7, 8, 9, 10]
+    seeds = [Infotext.parse(text).settings["Seed"] for text in info["infotexts"]]
+    assert seeds == ["7", "8", "9", "10"]
+    assert info["all_subseeds"] == [20, 21, 22, 23]
+    last = called(pipe, seed=10, subseed=23, subseed_strength=0.1)
+    assert np.array_equal(pixels(images[3]), last)
+    images, _ = drawn(client, batch_size=2, n_iter=2)
+    for i, image in enumerate(images):
+        assert np.array_equal(pixels(image), called(pipe, seed=7 + i))
+    random = [drawn(client, seed=-1, steps=1)[1]["seed"] for _ in range(2)]
+    assert random[0] != random[1]
+
+
+def test_loras_by_tags(client, pipe) -> None:
+    (plain,), _ = drawn(client)
+    (image,), info = drawn(client, prompt="a cat <lora:kohya:0.5>")
+    assert np.array_equal(pixels(image), called(pipe, "a cat <lora:kohya:0.5>"))
+    assert not np.array_equal(pixels(image), pixels(plain))
+    assert "<lora:kohya:0.5>" in info["infotexts"][0]
+    (image,), info = drawn(client, prompt="a cat <lora:../secret:1>")
+    assert np.array_equal(pixels(image), pixels(plain))
+    assert "no LoRA '../secret'" in info["comments"][0]
+
+
+def test_without_pictures_and_with_what_is_ignored(client) -> None:
+    images, info = drawn(client, send_images=False, save_images=True, styles=["x"], mystery=1)
+    assert images == []
+    assert len(info["infotexts"]) == 1
+    assert [comment.partition(":")[0] for comment in info["comments"]] == [
+        "save_images",
+        "styles",
+        "mystery",
+    ]
+
+
+def test_a_picture_from_a_picture(client, pipe) -> None:
+    begin = photo()
+    (image,), info = drawn(
+        client, IMG2IMG, init_images=[sent(begin)], denoising_strength=0.6, steps=5
+    )
+    ref = called(pipe, image=begin, strength=0.6, num_inference_steps=5)
+    assert np.array_equal(pixels(image), ref)
+    assert info["denoising_strength"] == 0.6
+    # A data URL, the web UI's strength, and the picture's own size.
+    fields = {"init_images": [f"data:image/png;base64,{sent(begin)}"], "width": None}
+    (image,), _ = drawn(client, IMG2IMG, **fields, height=None)
+    assert np.array_equal(pixels(image), called(pipe, image=begin, strength=0.75))
+    (image,), _ = drawn(client, IMG2IMG, init_images=[sent(photo(32, 24))], resize_mode=1)
+    cut = photo(32, 24).crop((8, 0, 24, 24))
+    assert np.array_equal(pixels(image), called(pipe, image=cut, strength=0.75))
+
+
+def test_a_mask_keeps_what_is_black(client, pipe) -> None:
+    begin, mask = photo(), Image.new("L", (16, 24))
+    mask.paste(255, (0, 0, 8, 24))
+    fields = {"init_images": [sent(begin)], "mask": sent(mask), "mask_blur": 0}
+    whole = {**fields, "inpaint_full_res": False, "inpainting_fill": 1}
+    (image,), _ = drawn(client, IMG2IMG, **whole)
+    ref = called(pipe, image=begin, mask_image=mask, strength=0.75)
+    assert np.array_equal(pixels(image)[:, :8], ref[:, :8])
+    assert np.array_equal(pixels(image)[:, 8:], np.asarray(begin)[:, 8:])
+    (other,), _ = drawn(client, IMG2IMG, **whole, inpainting_mask_invert=1)
+    assert np.array_equal(pixels(other)[:, :8], np.asarray(begin)[:, :8])
+    # As the web UI does it unless told: what is masked alone, at the whole size, filled, blurred.
+    (image,), _ = drawn(client, IMG2IMG, **(fields | {"mask_blur": 1}))
+    assert pixels(image).shape == (24, 16, 3)
+    assert not np.array_equal(pixels(image)[:, :6], np.asarray(begin)[:, :6])
+    assert np.array_equal(pixels(image)[:, 13:], np.asarray(begin)[:, 13:])
+
+
+def test_echo_leaves_pictures_out(client) -> None:
+    body = {"prompt": "x", **SMALL, "init_images": [sent(photo())], "include_init_images": False}
+    parameters = client.post(IMG2IMG, json=body).json()["parameters"]
+    assert parameters["init_images"] is None
+    assert parameters["steps"] == 3
+    body["include_init_images"] = True
+    assert client.post(IMG2IMG, json=body).json()["parameters"] == body
+
+
+@pytest.mark.parametrize(
+    ("fields", "parts"),
+    [
+        ({"sampler_name": "Restart"}, ("there is no sampler 'Restart'",)),
+        ({"scheduler": "Turbo"}, ("there is no schedule 'Turbo'",)),
+        ({"sampler_name": "DDIM", "scheduler": "Karras"}, ("no schedule 'Karras' for DDIM",)),
+        ({"width": 17}, ("width must be a multiple of 2", "got 17")),
+        ({"width": 100_000}, ("at most 8192",)),
+        ({"width": "wide"}, ("width must be a whole number",)),
+        ({"height": 8.5}, ("height must be a whole number",)),
+        ({"steps": 0}, ("steps must be at least 1",)),
+        ({"steps": 10**9}, ("from 1 to 1000",)),
+        ({"seed": -2}, ("seed must be at least -1",)),
+        ({"seed": 2**64}, ("64 bits",)),
+        ({"cfg_scale": "x"}, ("cfg_scale must be a number",)),
+        ({"prompt": 5}, ("prompt must be a text",)),
+        ({"prompt": "x" * 40_000}, ("longer than",)),
+        ({"n_iter": 100}, ("at most 64 pictures",)),
+        ({"restore_faces": True}, ("restore_faces cannot be True here", "send False")),
+        ({"tiling": True}, ("tiling",)),
+        ({"refiner_checkpoint": "xl"}, ("refiner_checkpoint",)),
+        ({"script_name": "X/Y/Z plot"}, ("script_name",)),
+        ({"alwayson_scripts": {"ADetailer": {"args": []}}}, ("alwayson_scripts",)),
+        ({"enable_hr": True, "hr_upscaler": "Latent"}, ("hr_upscaler", "'Latent'")),
+        ({"enable_hr": True, "denoising_strength": 0}, ("hires_strength must be above 0",)),
+        ({"enable_hr": True, "hr_resize_x": 32, "hr_resize_y": 32}, ("keep the proportions",)),
+        ({"override_settings": {"sd_vae": "x.pt"}}, ("sd_vae must be Automatic",)),
+        ({"override_settings": {"samples_format": "gif"}}, ("samples_format",)),
+        ({"override_settings": []}, ("override_settings must be an object",)),
+        ({"enable_hr": "yes"}, ("enable_hr must be true or false",)),
+    ],
+)
+def test_what_is_wrong_is_named(client, fields, parts) -> None:
+    refused(client, TXT2IMG, *parts, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "parts"),
+    [
+        ({}, ("init_images must be a list of one picture",)),
+        ({"init_images": ["/etc/passwd"]}, ("init_images must be a picture in base64",)),
+        ({"init_images": ["http://localhost/x.png"]}, ("init_images must be a picture",)),
+        ({"init_images": ["aGVsbG8="]}, ("init_images is not a picture that can be read",)),
+        ({"init_images": [sent(photo())], "resize_mode": 2}, ("resize_mode",)),
+        ({"init_images": [sent(photo())], "denoising_strength": 0}, ("strength must be above",)),
+        (
+            {"init_images": [sent(photo())], "mask": sent(Image.new("L", (8, 8), 255))},
+            ("mask must have the size of the picture",),
+        ),
+        (
+            {"init_images": [sent(photo())], "mask": sent(Image.new("L", (16, 24)))},
+            ("the mask is empty",),
+        ),
+        (
+            {"init_images": [sent(photo())], "mask": sent(photo()), "inpainting_fill": 2},
+            ("inpainting_fill",),
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_picture_is_named(client, fields, parts) -> None:
+    refused(client, IMG2IMG, *parts, **fields)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "part"),
+    [
+        (b"{", "application/json", 400, "is not JSON"),
+        (b"[" * 100_000, "application/json", 400, "is not JSON"),
+        (b"\xff", "application/json", 400, "is not JSON"),
+        (b"[]", "application/json", 400, "must be a JSON object"),
+        (b"{}", "text/plain", 415, "must be application/json"),
+    ],
+)
+def test_what_is_no_json_object(client, content, kind, status, part) -> None:
+    answer = client.post(TXT2IMG, content=content, headers={"content-type": kind})
+    assert answer.status_code == status
+    assert part in answer.json()["detail"]
+
+
+def test_what_is_not_there(client) -> None:
+    answer = client.post("/sdapi/v1/interrogate", json={})
+    assert answer.status_code == 404
+    assert "there is no /sdapi/v1/interrogate here" in answer.json()["detail"]
+    answer = client.get(TXT2IMG)
+    assert answer.status_code == 405
+    assert "does not take GET" in answer.json()["detail"]
