@@ -59,7 +59,9 @@ def test_without(guarded, headers) -> None:
 
 def test_what_needs_no_key(guarded) -> None:
     assert guarded.get("/health").json()["status"] == "ok"
-    assert guarded.get("/").status_code == 200
+    page = guarded.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "://" not in page.text  # it needs nothing of anybody else
     assert guarded.options(GENERATIONS).status_code == 204
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from sdcore import __version__
@@ -76,7 +77,7 @@ def draw(job: Job, pipe: DiffusionPipeline, model: Model, wanted: Wanted) -> Dra
     first, subseed = (
         secrets.randbelow(2**32) if seed is None else seed for seed in (wanted.seed, wanted.subseed)
     )
-    job.runs = wanted.runs
+    job.pipe, job.runs = pipe, wanted.runs
     pictures: list[Picture] = []
     used: Mapping[str, Any] = {}
     with _scheduled(pipe, wanted) as schedule, _comments() as comments:
@@ -181,13 +182,20 @@ def _comments() -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
-def preview(job: Job, pipe: DiffusionPipeline) -> Image.Image | None:
-    """A small picture of how far a job is: its latents are shrunk before they are decoded, so that
-    looking costs little. None before the first step, and where the VAE would have to make room."""
-    step = job.step
-    if step is None or pipe.unload:
-        return None
-    latents = step.denoised[:1]
+def preview(job: Job) -> Image.Image | None:
+    """A small picture of how far a job is. None before the first step, and where the VAE would have
+    to make room. Whoever looks at the same step sees the same picture."""
+    with job.looking:
+        step, pipe = job.step, job.pipe
+        if step is None or pipe is None or pipe.unload:
+            return None
+        if job.shown is None or job.shown[0] is not step:
+            job.shown = step, _small(pipe, step.denoised[:1])
+        return job.shown[1]
+
+
+def _small(pipe: DiffusionPipeline, latents: NDArray[np.float32]) -> Image.Image:
+    """Latents are shrunk before they are decoded, so that looking costs little."""
     times = -(-max(latents.shape[2:]) // _PREVIEW_LATENTS)
     if times > 1:
         n, c, h, w = (*latents.shape[:2], *(side // times for side in latents.shape[2:]))

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 from sdcore.errors import SDCoreError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from sdcore.pipelines import DiffusionPipeline
     from sdcore.pipelines.stream import Step
 
 __all__ = ["BusyError", "Job", "Jobs"]
@@ -40,7 +43,10 @@ class Job:
     started: float | None = None
     runs: int = 1  # of the pipeline, which draw a batch each
     run: int = 0
+    pipe: DiffusionPipeline | None = None  # what draws
     step: Step | None = None  # the last one of this run
+    shown: tuple[Step, Image.Image] | None = None  # the step that was last looked at
+    looking: threading.Lock = field(default_factory=threading.Lock)
     on_step: Callable[[Step], None] | None = None
 
     @property

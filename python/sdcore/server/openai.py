@@ -74,9 +74,11 @@ async def edits(request: Request) -> Response:
 
 
 async def models(request: Request) -> Response:
+    known = state_of(request).models
+    await run_in_threadpool(known.refresh)
     listed = [
         {"id": model.title, "object": "model", "created": model.modified, "owned_by": "sdcore"}
-        for model in state_of(request).models.all
+        for model in known.all
     ]
     return JSONResponse({"object": "list", "data": listed})
 

@@ -35,7 +35,7 @@ async def progress(request: Request) -> Response:
         return JSONResponse(_progress(None, count))
     body = _progress(job, job.runs)
     if request.query_params.get("skip_current_image", "false").lower() not in ("true", "1"):
-        body["current_image"] = await run_in_threadpool(_current, request, job)
+        body["current_image"] = await run_in_threadpool(_current, job)
     return JSONResponse(body)
 
 
@@ -60,9 +60,8 @@ def _progress(job: Job | None, count: int) -> dict[str, Any]:
     }
 
 
-def _current(request: Request, job: Job) -> str | None:
-    pipe = state_of(request).models.open_pipeline
-    image = None if pipe is None else preview(job, pipe)
+def _current(job: Job) -> str | None:
+    image = preview(job)
     return None if image is None else in_base64(image)
 
 
