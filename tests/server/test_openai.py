@@ -218,7 +218,7 @@ def test_who_leaves_a_stream_ends_its_job(client, running) -> None:
 
 
 def test_an_interruption(client, running) -> None:
-    from server.test_webui_state import Asked, under_way
+    from server.test_sdapi_state import Asked, under_way
 
     fields = {"size": "16x16", "sampler": "Euler", "n": 10}
     gone = dict.fromkeys(set(LONG) - {"prompt", "steps"})

@@ -12,14 +12,13 @@ from sdcore import __version__
 from sdcore.cli import adapters, family, model, refiner
 from sdcore.errors import InvalidArgumentError
 from sdcore.webui import samplers
-from sdcore.webui.settings import described, hires_steps, number
+from sdcore.webui.settings import RNG_NAMES, described, hires_steps, number
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline, PipelineOutput
 
 log = logging.getLogger("sdcore")
 
-_RNG_NAMES = {"cpu": "cpu", "nv": "cuda", "gpu": "cuda", "cuda": "cuda"}
 _OURS = "sdcore "  # how Version begins
 
 # Keys that are a flag's value, and its type. "Denoising strength" is either pass's.
@@ -140,9 +139,9 @@ def _values(path: str, settings: Mapping[str, object]) -> Iterator[tuple[str, An
         yield "zero_snr", True
     # The web UI says nothing about noise that is a graphics card's.
     rng = str(settings.get("RNG", "CPU" if ours else "GPU")).lower()
-    yield "rng", _RNG_NAMES.get(rng, "cpu")
+    yield "rng", RNG_NAMES.get(rng, "cpu")
     unknown = [key for key in settings if key not in _FLAGS and key not in _OTHERS]
-    if rng not in _RNG_NAMES:
+    if rng not in RNG_NAMES:
         unknown.append("RNG")
     if unknown:
         log.warning(

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from sdcore.server import openai, webui, webui_state
+from sdcore.server import openai, sdapi, sdapi_state
 from sdcore.server.errors import HANDLERS
 from sdcore.server.guard import Guard
 from sdcore.server.models import Models
@@ -28,32 +28,31 @@ _MOST_BYTES = 64 * 2**20  # of a request: two large pictures in base64
 _PAGE = Path(__file__).with_name("page.html")
 
 _GET = {
-    "progress": webui_state.progress,
-    "options": webui_state.get_options,
-    "sd-models": webui_state.sd_models,
-    "samplers": webui_state.sampler_list,
-    "schedulers": webui_state.schedule_list,
-    "upscalers": webui_state.upscalers,
-    "loras": webui_state.loras,
-    "embeddings": webui_state.embeddings,
-    "memory": webui_state.memory,
-    "cmd-flags": webui_state.cmd_flags,
-    "scripts": webui_state.scripts,
-    **dict.fromkeys(("latent-upscale-modes", "sd-vae", "hypernetworks"), webui_state.nothing),
-    **dict.fromkeys(("face-restorers", "realesrgan-models"), webui_state.nothing),
-    **dict.fromkeys(("prompt-styles", "script-info", "extensions"), webui_state.nothing),
+    "progress": sdapi_state.progress,
+    "options": sdapi_state.get_options,
+    "sd-models": sdapi_state.sd_models,
+    "samplers": sdapi_state.sampler_list,
+    "schedulers": sdapi_state.schedule_list,
+    "upscalers": sdapi_state.upscalers,
+    "loras": sdapi_state.loras,
+    "embeddings": sdapi_state.embeddings,
+    "memory": sdapi_state.memory,
+    "cmd-flags": sdapi_state.cmd_flags,
+    "scripts": sdapi_state.scripts,
+    **dict.fromkeys(("latent-upscale-modes", "sd-vae", "hypernetworks"), sdapi_state.nothing),
+    **dict.fromkeys(("face-restorers", "realesrgan-models"), sdapi_state.nothing),
+    **dict.fromkeys(("prompt-styles", "script-info", "extensions"), sdapi_state.nothing),
 }
 _POST = {
-    "txt2img": webui.txt2img,
-    "img2img": webui.img2img,
-    "interrupt": webui_state.interrupt,
-    "skip": webui_state.skip,
-    "options": webui_state.set_options,
-    "png-info": webui_state.png_info,
-    "refresh-checkpoints": webui_state.refresh_checkpoints,
-    "refresh-loras": webui_state.refresh_checkpoints,
-    "unload-checkpoint": webui_state.unload_checkpoint,
-    "reload-checkpoint": webui_state.reload_checkpoint,
+    "txt2img": sdapi.txt2img,
+    "img2img": sdapi.img2img,
+    "interrupt": sdapi_state.interrupt,
+    "skip": sdapi_state.skip,
+    "options": sdapi_state.set_options,
+    "png-info": sdapi_state.png_info,
+    "refresh-checkpoints": sdapi_state.refresh_checkpoints,
+    "unload-checkpoint": sdapi_state.unload_checkpoint,
+    "reload-checkpoint": sdapi_state.reload_checkpoint,
 }
 
 
@@ -95,7 +94,7 @@ def _routes() -> list[Route]:
     return [
         Route("/", _page),
         Route("/health", _health),
-        Route("/queue/status", webui_state.queue_status),
+        Route("/queue/status", sdapi_state.queue_status),
         Route("/v1/models", openai.models),
         Route("/v1/images/generations", openai.generations, methods=["POST"]),
         Route("/v1/images/edits", openai.edits, methods=["POST"]),

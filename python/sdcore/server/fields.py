@@ -33,6 +33,10 @@ class Fields:
         self._asked.add(name)
         return self._values.get(name, default)
 
+    def ignore(self, *names: str) -> None:
+        """Takes no notice of these, whatever they say."""
+        self._asked.update(names)
+
     def unasked(self) -> list[str]:
         """The names of what nobody asked for."""
         return sorted(self._values.keys() - self._asked)
@@ -72,9 +76,11 @@ class Fields:
 
     def flag(self, name: str, default: bool = False) -> bool:
         value = self.any(name, default)
-        if value not in (True, False):  # 0 and 1 are as good
-            raise FieldError(name, f"must be true or false, got {value!r:.80}")
-        return bool(value)
+        if value in (True, "true"):  # 1 is as good, and forms have texts only
+            return True
+        if value in (False, "false"):
+            return False
+        raise FieldError(name, f"must be true or false, got {value!r:.80}")
 
     def mapping(self, name: str) -> Mapping[str, Any]:
         value = self.any(name, {})

@@ -24,7 +24,15 @@ from sdcore.server.inpaint import binary, flat, masked
 from sdcore.server.jobs import BusyError, Job
 from sdcore.server.models import Model
 from sdcore.server.pictures import in_base64, picture
-from sdcore.server.state import Plan, State, finished, json_fields, start_drawing, state_of
+from sdcore.server.state import (
+    Plan,
+    State,
+    disconnected,
+    finished,
+    json_fields,
+    start_drawing,
+    state_of,
+)
 from sdcore.webui import samplers
 
 if TYPE_CHECKING:
@@ -104,10 +112,9 @@ def _read(
         raise FieldError("background", "must be auto or opaque: these models draw no transparency")
     quality = fields.whole("output_compression", 0, 100)
     partial = fields.whole("partial_images", 0, _MOST_PARTIAL) or 0
-    streamed = fields.any("stream", False)
+    streamed = fields.flag("stream")
     plan = _plan(fields, image, mask)
-    for hint in _HINTS:
-        fields.any(hint)
+    fields.ignore(*_HINTS)
     if unknown := fields.unasked():
         raise FieldError(unknown[0], "is no field of this server; docs/server.md lists them")
     return _Asked(
@@ -115,7 +122,7 @@ def _read(
         plan,
         file_format,
         100 if quality is None else quality,
-        partial if streamed in (True, "true") else None,
+        partial if streamed else None,
     )
 
 
@@ -236,13 +243,16 @@ async def _streamed(request: Request, kind: str, asked: _Asked) -> Response:
     job.future.add_done_callback(lambda _: _wake(loop, events))
 
     async def lines() -> AsyncIterator[str]:
+        # Not left to Starlette, which in some versions sees who has gone only when it sends.
+        gone = asyncio.ensure_future(disconnected(request))
+        gone.add_done_callback(lambda _: state.jobs.cancel(job))
         try:
             while (event := await events.get()) is not None:
                 yield _line(*event)
             for name, body in await run_in_threadpool(_last, kind, asked, job):
                 yield _line(name, body)
         finally:
-            state.jobs.cancel(job)
+            gone.cancel()
 
     return StreamingResponse(lines(), media_type="text/event-stream")
 

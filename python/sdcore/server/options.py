@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 from sdcore.server.fields import FieldError, Fields
 from sdcore.server.state import Options, State
 
-__all__ = ["FORMATS", "RNGS", "changed"]
+__all__ = ["FORMATS", "changed"]
 
-# The web UI's names of formats and of noise, and the ones for image_io and pipelines.
+# The web UI's names of formats, and those of image_io.
 FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
-RNGS = {"CPU": "cpu", "GPU": "cuda", "NV": "cuda"}
+_NOISES = ("CPU", "GPU", "NV")
 
 
 def changed(state: State, values: Mapping[str, Any]) -> tuple[Options, list[str]]:
@@ -29,12 +29,12 @@ def changed(state: State, values: Mapping[str, Any]) -> tuple[Options, list[str]
         or now.CLIP_stop_at_last_layers,
         samples_format=_one_of(fields, "samples_format", FORMATS, now.samples_format),
         jpeg_quality=fields.whole("jpeg_quality", 1, 100) or now.jpeg_quality,
-        randn_source=_one_of(fields, "randn_source", RNGS, now.randn_source),
+        randn_source=_one_of(fields, "randn_source", _NOISES, now.randn_source),
     )
     return options, fields.unasked()
 
 
-def _one_of(fields: Fields, name: str, known: Mapping[str, str], default: str) -> str:
+def _one_of(fields: Fields, name: str, known: Collection[str], default: str) -> str:
     value = fields.text(name, default)
     if value not in known:
         raise FieldError(name, f"must be one of {', '.join(known)}, got {value!r:.80}")

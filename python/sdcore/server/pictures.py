@@ -7,7 +7,7 @@ import binascii
 import io
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sdcore.image_io import encoded
 from sdcore.server.fields import FieldError
@@ -49,6 +49,7 @@ def picture(data: bytes, name: str) -> Image.Image:
     except FieldError:
         raise
     except Exception as error:  # Pillow raises many kinds for broken files
+        why = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
         raise FieldError(
-            name, f"is not a picture that can be read ({', '.join(_FORMATS)}): {error}"
+            name, f"is not a picture that can be read ({', '.join(_FORMATS)}){why}"
         ) from None

@@ -20,7 +20,16 @@ from sdcore.server.models import Model, Models
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
 
-__all__ = ["Options", "Plan", "State", "finished", "json_fields", "start_drawing", "state_of"]
+__all__ = [
+    "Options",
+    "Plan",
+    "State",
+    "disconnected",
+    "finished",
+    "json_fields",
+    "start_drawing",
+    "state_of",
+]
 
 # What is wanted of a pipeline, when it is known which one.
 Plan = Callable[["DiffusionPipeline"], Wanted]
@@ -84,7 +93,7 @@ async def finished(request: Request, job: Job) -> Any:
     """The job's result; it is cancelled where the client goes."""
     jobs = state_of(request).jobs
     done = asyncio.wrap_future(job.future)
-    gone = asyncio.ensure_future(_disconnected(request))
+    gone = asyncio.ensure_future(disconnected(request))
     try:
         await asyncio.wait({done, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not done.done():
@@ -99,7 +108,8 @@ async def finished(request: Request, job: Job) -> Any:
             done.add_done_callback(_look_away)
 
 
-async def _disconnected(request: Request) -> None:
+async def disconnected(request: Request) -> None:
+    """Waits until the client has gone; the request's body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

@@ -10,10 +10,11 @@ from sdcore.webui import samplers
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline, PipelineOutput
 
-__all__ = ["RNGS", "clip_skip", "described", "hires_steps", "number"]
+__all__ = ["RNGS", "RNG_NAMES", "clip_skip", "described", "hires_steps", "number"]
 
 # Noise made on the CPU, and NVIDIA's noise.
 RNGS = {"cpu": "CPU", "cuda": "NV"}
+RNG_NAMES = {"cpu": "cpu", "nv": "cuda", "gpu": "cuda", "cuda": "cuda"}  # as read, in small letters
 
 
 def described(

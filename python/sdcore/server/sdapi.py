@@ -23,7 +23,7 @@ from sdcore.server.models import Model
 from sdcore.server.pictures import in_base64, picture_from_text
 from sdcore.server.state import Options, Plan, finished, json_fields, start_drawing, state_of
 from sdcore.webui import samplers
-from sdcore.webui.settings import hires_steps
+from sdcore.webui.settings import RNG_NAMES, hires_steps
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
@@ -62,10 +62,10 @@ _NOT_BUILT_IMG2IMG: Mapping[str, tuple[Any, ...]] = {
 # What changes nothing here, or nothing while the above asks for nothing.
 _HARMLESS = (
     *("do_not_save_samples", "do_not_save_grid", "force_task_id", "session_hash"),
-    *("s_tmin", "s_tmax", "script_args", "refiner_switch_at", "disable_extra_networks"),
+    *("s_tmin", "s_tmax", "script_args", "refiner_switch_at", "firstphase_width"),
+    *("firstphase_height", "hr_force"),
 )
 _HIRES = (*_NOT_BUILT_HIRES, "hr_scale", "hr_second_pass_steps", "hr_resize_x", "hr_resize_y")
-_FIRST_PHASE = ("firstphase_width", "firstphase_height", "hr_force")
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,7 @@ async def _answer(request: Request, kind: str) -> Response:
 def _read(request: Request, kind: str, values: dict[str, Any]) -> _Asked:
     state, fields = state_of(request), Fields(values)
     chosen, unknown = options.changed(state, fields.mapping("override_settings"))
-    if not fields.flag("override_settings_restore_afterwards", True):
-        state.options = chosen
+    restore = fields.flag("override_settings_restore_afterwards", True)
     _refuse(fields, _NOT_BUILT)
     plan = _text_plan(fields, chosen) if kind == "txt2img" else _picture_plan(fields, chosen)
     comments = [f"override_settings.{name}: there is no such option here" for name in unknown]
@@ -108,11 +107,12 @@ def _read(request: Request, kind: str, values: dict[str, Any]) -> _Asked:
     if fields.any("styles"):
         comments.append("styles: there are none here")
     send, keep = fields.flag("send_images", True), fields.flag("include_init_images")
-    for name in (*_HARMLESS, *_FIRST_PHASE, *_HIRES, "denoising_strength"):
-        fields.any(name)
+    fields.ignore(*_HARMLESS, *_HIRES, "denoising_strength")
     comments += [f"{name}: there is no such field here" for name in fields.unasked()]
     large = () if keep else ("init_images", "mask")
     echo = {name: None if name in large else value for name, value in values.items()}
+    if not restore:
+        state.options = chosen
     return _Asked(state.models.find(chosen.sd_model_checkpoint), plan, chosen, send, echo, comments)
 
 
@@ -144,7 +144,7 @@ def _common(fields: Fields, chosen: Options) -> Wanted:
         "guidance_scale": fields.number("cfg_scale"),
         "eta": fields.number("eta"),
         "subseed_strength": fields.number("subseed_strength") or 0.0,
-        "rng": options.RNGS[chosen.randn_source],
+        "rng": RNG_NAMES[chosen.randn_source.lower()],
     }
     return Wanted(
         prompt=fields.text("prompt"),
