@@ -144,6 +144,13 @@ def test_loras_by_tags(client, pipe) -> None:
     assert "no LoRA '../secret'" in info["comments"][0]
 
 
+def test_half_of_a_pair_is_no_letter(client) -> None:
+    body = b'{"prompt": "\\ud800 \xc3\xa9", "width": 16, "height": 16, "steps": 1}'
+    answer = client.post(TXT2IMG, content=body, headers={"content-type": "application/json"})
+    assert json.loads(answer.json()["info"])["infotexts"][0].startswith("? é")
+    refused(client, TXT2IMG, "no model", status=404, override_settings={"sd_model_checkpoint": "ü"})
+
+
 def test_without_pictures_and_with_what_is_ignored(client) -> None:
     images, info = drawn(client, send_images=False, save_images=True, styles=["x"], mystery=1)
     assert images == []
@@ -268,6 +275,8 @@ def test_what_is_wrong_with_a_picture_is_named(client, fields, parts) -> None:
         (b"{", "application/json", 400, "is not JSON"),
         (b"[" * 100_000, "application/json", 400, "is not JSON"),
         (b"\xff", "application/json", 400, "is not JSON"),
+        (b'{"steps": NaN}', "application/json", 400, "there is no number NaN"),
+        (b'{"mystery": 1e999}', "application/json", 400, "there is no number 1e999"),
         (b"[]", "application/json", 400, "must be a JSON object"),
         (b"{}", "text/plain", 415, "must be application/json"),
     ],

@@ -154,6 +154,9 @@ def test_a_model_that_cannot_be_opened_changes_nothing(client) -> None:
     answer = client.post("/sdapi/v1/options", json={"sd_model_checkpoint": "broken"})
     assert answer.status_code == 500
     assert "broken.safetensors" in answer.json()["detail"]
+    override = {"override_settings": {"sd_model_checkpoint": "broken"}}
+    override["override_settings_restore_afterwards"] = False
+    assert client.post(TXT2IMG, json={"prompt": "a cat", **override}).status_code == 500
     assert client.get("/sdapi/v1/options").json()["sd_model_checkpoint"] == "plain"
     assert client.post(TXT2IMG, json={"prompt": "a cat", **SMALL}).status_code == 200
 

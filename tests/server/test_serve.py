@@ -104,6 +104,7 @@ def test_bad_flags(folder, capsys, tmp_path) -> None:
         (("--api-key-file", str(tmp_path / "empty")), "the API key is empty"),
         (("--api-key-file", str(tmp_path / "none")), "No such file"),
         (("--models-dir", str(tmp_path / "none")), "no such folder of models"),
+        (("--lora-dir", str(tmp_path / "none")), "no such folder"),
         (("--port", "70000"), "cannot listen on 127.0.0.1, port 70000"),
         (("--host", "256.0.0.1"), "cannot listen on 256.0.0.1"),
     ):

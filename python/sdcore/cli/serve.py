@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdcore.cli import adapters, model, txt2img
-from sdcore.errors import InvalidArgumentError, SDCoreError
+from sdcore.errors import FileError, InvalidArgumentError, SDCoreError
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
@@ -70,6 +70,9 @@ def run(args: argparse.Namespace) -> None:
     from sdcore.server.app import Server, create_app
 
     keys = _keys(args)
+    for folder in filter(None, (args.lora_dir, args.embd_dir)):
+        if not Path(folder).is_dir():  # each request would find it missing
+            raise FileError(f"[serve] no such folder: '{folder}'")
     models = _models(args)
     models.pipeline(models.all[0])  # what is wrong with it is said at once
     flags = {

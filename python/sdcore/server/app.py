@@ -13,10 +13,11 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from sdcore.server import openai, sdapi, sdapi_state
+from sdcore.server.answer import Answer
 from sdcore.server.errors import HANDLERS
 from sdcore.server.guard import Guard
 from sdcore.server.models import Models
@@ -109,7 +110,7 @@ async def _page(request: Request) -> Response:
 
 async def _health(request: Request) -> Response:
     jobs = state_of(request).jobs
-    return JSONResponse({"status": "ok", "busy": jobs.running is not None, "waiting": jobs.waiting})
+    return Answer({"status": "ok", "busy": jobs.running is not None, "waiting": jobs.waiting})
 
 
 class Server(uvicorn.Server):

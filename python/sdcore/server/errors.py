@@ -6,9 +6,10 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from sdcore.errors import InvalidArgumentError, SDCoreError
+from sdcore.server.answer import Answer
 from sdcore.server.fields import FieldError
 from sdcore.server.jobs import BusyError
 from sdcore.server.models import UnknownModelError
@@ -30,7 +31,7 @@ def failure(path: str, status: int, message: str, error: BaseException | None = 
     else:
         kind = "HTTPException" if error is None else type(error).__name__
         body = {"error": kind, "detail": message, "body": "", "errors": message}
-    return JSONResponse(body, status, headers)
+    return Answer(body, status, headers)
 
 
 def error_body(error: BaseException) -> dict[str, Any]:

@@ -61,6 +61,11 @@ class Job:
         """Seconds since it began."""
         return 0.0 if self.started is None else time.monotonic() - self.started
 
+    @property
+    def since(self) -> str:
+        """When it began, as the web UI writes it."""
+        return time.strftime("%Y%m%d%H%M%S", time.localtime(time.time() - self.elapsed))
+
     def see(self, step: Step) -> None:
         self.step = step
         if self.on_step is not None:

@@ -14,9 +14,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from sdcore.errors import SDCoreError
+from sdcore.server.answer import Answer
 from sdcore.server.drawing import Drawn, Picture, Wanted
 from sdcore.server.errors import error_body
 from sdcore.server.fields import FieldError, Fields
@@ -88,7 +89,7 @@ async def models(request: Request) -> Response:
         {"id": model.title, "object": "model", "created": model.modified, "owned_by": "sdcore"}
         for model in known.all
     ]
-    return JSONResponse({"object": "list", "data": listed})
+    return Answer({"object": "list", "data": listed})
 
 
 # -- reading ----------------------------------------
@@ -208,7 +209,7 @@ async def _answer(request: Request, kind: str, asked: _Asked) -> Response:
         raise BusyError("[server] interrupted before a picture was ready")
     data = await run_in_threadpool(lambda: [_item(asked, one) for one in drawn.pictures])
     about = _about(asked, drawn.pictures[0])
-    return JSONResponse({"created": int(time.time()), "data": data, **about})
+    return Answer({"created": int(time.time()), "data": data, **about})
 
 
 def _item(asked: _Asked, one: Picture) -> dict[str, Any]:

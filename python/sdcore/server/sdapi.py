@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from sdcore import __version__
 from sdcore.image_io import Infotext
 from sdcore.server import options
+from sdcore.server.answer import Answer
 from sdcore.server.drawing import Drawn, Wanted
 from sdcore.server.fields import FieldError, Fields
 from sdcore.server.inpaint import binary, flat, masked, resized
@@ -75,6 +76,7 @@ class _Asked:
     model: Model
     plan: Plan
     options: Options
+    restore: bool  # whether the options are for this request alone
     send_images: bool
     echo: dict[str, Any]
     comments: list[str]
@@ -91,8 +93,11 @@ async def img2img(request: Request) -> Response:
 async def _answer(request: Request, kind: str) -> Response:
     values = await json_fields(request)
     asked = await run_in_threadpool(_read, request, kind, values)
-    drawn = await finished(request, start_drawing(state_of(request), kind, asked.model, asked.plan))
-    return JSONResponse(await run_in_threadpool(_body, asked, drawn))
+    state = state_of(request)
+    drawn = await finished(request, start_drawing(state, kind, asked.model, asked.plan))
+    if not asked.restore:  # only now: the model may be one that cannot be opened
+        state.options = asked.options
+    return Answer(await run_in_threadpool(_body, asked, drawn))
 
 
 def _read(request: Request, kind: str, values: dict[str, Any]) -> _Asked:
@@ -111,9 +116,8 @@ def _read(request: Request, kind: str, values: dict[str, Any]) -> _Asked:
     comments += [f"{name}: there is no such field here" for name in fields.unasked()]
     large = () if keep else ("init_images", "mask")
     echo = {name: None if name in large else value for name, value in values.items()}
-    if not restore:
-        state.options = chosen
-    return _Asked(state.models.find(chosen.sd_model_checkpoint), plan, chosen, send, echo, comments)
+    model = state.models.find(chosen.sd_model_checkpoint)
+    return _Asked(model, plan, chosen, restore, send, echo, comments)
 
 
 def _refuse(fields: Fields, table: Mapping[str, tuple[Any, ...]]) -> None:
@@ -255,7 +259,7 @@ def _body(asked: _Asked, drawn: Drawn) -> dict[str, Any]:
             in_base64(one.image, one.text, file_format, chosen.jpeg_quality)
             for one in drawn.pictures
         ]
-    info = json.dumps(_info(asked, drawn), ensure_ascii=False)
+    info = json.dumps(_info(asked, drawn))
     return {"images": images, "parameters": asked.echo, "info": info}
 
 

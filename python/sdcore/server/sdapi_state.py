@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from sdcore import _core, checkpoint
 from sdcore.errors import SDCoreError
@@ -16,6 +16,7 @@ from sdcore.image_io import Infotext, parameters_of
 from sdcore.pipelines.adapters import loras_in
 from sdcore.pipelines.memory import available
 from sdcore.server import options
+from sdcore.server.answer import Answer
 from sdcore.server.drawing import preview
 from sdcore.server.fields import Fields
 from sdcore.server.jobs import Job
@@ -32,11 +33,11 @@ async def progress(request: Request) -> Response:
     job = state.jobs.running
     if job is None:
         count = state.jobs.waiting
-        return JSONResponse(_progress(None, count))
+        return Answer(_progress(None, count))
     body = _progress(job, job.runs)
     if request.query_params.get("skip_current_image", "false").lower() not in ("true", "1"):
         body["current_image"] = await run_in_threadpool(_current, job)
-    return JSONResponse(body)
+    return Answer(body)
 
 
 def _progress(job: Job | None, count: int) -> dict[str, Any]:
@@ -50,6 +51,7 @@ def _progress(job: Job | None, count: int) -> dict[str, Any]:
             "interrupted": job is not None and job.interrupted,
             "stopping_generation": False,
             "job": "" if job is None else f"{job.kind} {job.id}",
+            "job_timestamp": "0" if job is None else job.since,
             "job_count": count,
             "job_no": 0 if job is None else job.run,
             "sampling_step": 0 if step is None else step.index + 1,
@@ -67,24 +69,24 @@ def _current(job: Job) -> str | None:
 
 async def interrupt(request: Request) -> Response:
     state_of(request).jobs.interrupt()
-    return JSONResponse(_NOTHING)
+    return Answer(_NOTHING)
 
 
 async def skip(request: Request) -> Response:
     state_of(request).jobs.skip()
-    return JSONResponse(_NOTHING)
+    return Answer(_NOTHING)
 
 
 async def queue_status(request: Request) -> Response:
     jobs = state_of(request).jobs
-    return JSONResponse({"queue_size": jobs.waiting, "running": jobs.running is not None})
+    return Answer({"queue_size": jobs.waiting, "running": jobs.running is not None})
 
 
 # -- options and models ----------------------------------------
 
 
 async def get_options(request: Request) -> Response:
-    return JSONResponse(dataclasses.asdict(state_of(request).options))
+    return Answer(dataclasses.asdict(state_of(request).options))
 
 
 async def set_options(request: Request) -> Response:
@@ -96,11 +98,11 @@ async def set_options(request: Request) -> Response:
         job = state.jobs.submit("open", lambda job: state.models.pipeline(model))
         await finished(request, job)
     state.options = chosen
-    return JSONResponse({"ignored": unknown} if unknown else None)
+    return Answer({"ignored": unknown} if unknown else None)
 
 
 async def sd_models(request: Request) -> Response:
-    return JSONResponse(
+    return Answer(
         [
             {
                 "title": model.title,
@@ -117,21 +119,21 @@ async def sd_models(request: Request) -> Response:
 
 async def refresh_checkpoints(request: Request) -> Response:
     await run_in_threadpool(state_of(request).models.refresh)
-    return JSONResponse(None)
+    return Answer(None)
 
 
 async def unload_checkpoint(request: Request) -> Response:
     """The next request opens it again."""
     state = state_of(request)
     await finished(request, state.jobs.submit("close", lambda job: state.models.close()))
-    return JSONResponse(_NOTHING)
+    return Answer(_NOTHING)
 
 
 async def reload_checkpoint(request: Request) -> Response:
     state = state_of(request)
     model = state.chosen()
     await finished(request, state.jobs.submit("open", lambda job: state.models.pipeline(model)))
-    return JSONResponse(_NOTHING)
+    return Answer(_NOTHING)
 
 
 # -- what there is ----------------------------------------
@@ -139,15 +141,15 @@ async def reload_checkpoint(request: Request) -> Response:
 
 async def nothing(request: Request) -> Response:
     """A list of what is not built."""
-    return JSONResponse([])
+    return Answer([])
 
 
 async def scripts(request: Request) -> Response:
-    return JSONResponse({"txt2img": [], "img2img": []})
+    return Answer({"txt2img": [], "img2img": []})
 
 
 async def sampler_list(request: Request) -> Response:
-    return JSONResponse(
+    return Answer(
         [
             {"name": sampler.title, "aliases": [name, sampler.scheduler], "options": {}}
             for name, sampler in samplers.SAMPLERS.items()
@@ -158,14 +160,12 @@ async def sampler_list(request: Request) -> Response:
 async def schedule_list(request: Request) -> Response:
     labels = {"automatic": samplers.AUTOMATIC, **samplers.TITLES}
     unknown = dict.fromkeys(("aliases", "default_rho", "need_inner_model"))
-    return JSONResponse(
-        [{"name": name, "label": label, **unknown} for name, label in labels.items()]
-    )
+    return Answer([{"name": name, "label": label, **unknown} for name, label in labels.items()])
 
 
 async def upscalers(request: Request) -> Response:
     """Those of a second pass; "None" is the same filter in the web UI."""
-    return JSONResponse(
+    return Answer(
         [
             {"name": name, "model_name": None, "model_path": None, "model_url": None, "scale": None}
             for name in ("None", "Lanczos")
@@ -174,7 +174,7 @@ async def upscalers(request: Request) -> Response:
 
 
 async def loras(request: Request) -> Response:
-    return JSONResponse(await run_in_threadpool(_loras, request))
+    return Answer(await run_in_threadpool(_loras, request))
 
 
 def _loras(request: Request) -> list[dict[str, Any]]:
@@ -201,7 +201,7 @@ def _metadata(path: str) -> dict[str, str]:
 
 
 async def embeddings(request: Request) -> Response:
-    return JSONResponse(await run_in_threadpool(_embeddings, request))
+    return Answer(await run_in_threadpool(_embeddings, request))
 
 
 def _embeddings(request: Request) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def _embedding(width: int | None, vectors: int | None) -> dict[str, Any]:
 
 
 async def cmd_flags(request: Request) -> Response:
-    return JSONResponse(dict(state_of(request).flags))
+    return Answer(dict(state_of(request).flags))
 
 
 async def memory(request: Request) -> Response:
@@ -232,12 +232,12 @@ async def memory(request: Request) -> Response:
     if _core.device_names():
         free, total = _core.device_memory(_core.device_names()[0])[:2]
         cuda = {"system": {"free": free, "used": total - free, "total": total}}
-    return JSONResponse({"ram": ram, "cuda": cuda})
+    return Answer({"ram": ram, "cuda": cuda})
 
 
 async def png_info(request: Request) -> Response:
     values = await json_fields(request)
-    return JSONResponse(await run_in_threadpool(_png_info, values))
+    return Answer(await run_in_threadpool(_png_info, values))
 
 
 def _png_info(values: dict[str, Any]) -> dict[str, Any]:
