@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
 import tiny_models
 from adapters.test_lora import as_kohya
@@ -18,7 +19,8 @@ from server.serving import Running, opened
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """models/ with plain/, which is open first, more/odd/ and broken.safetensors; loras/ with
-    kohya.safetensors; secret.safetensors, which no client may open."""
+    kohya.safetensors; words/ with mine.pt and bad.pt; secret.safetensors, which no client may
+    open."""
     path = tmp_path_factory.mktemp("server")
     tiny_models.save_folder(tiny_models.PLAIN, path / "models" / "plain")
     tiny_models.save_folder(tiny_models.SINGLE, path / "models" / "more" / "single")
@@ -26,6 +28,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "secret.safetensors").write_bytes(b"no client may open this")
     (path / "loras").mkdir()
     as_kohya(path / "loras")
+    (path / "words").mkdir()
+    torch.save({"string_to_param": {"*": torch.ones(2, 64) / 9}}, path / "words" / "mine.pt")
+    (path / "words" / "bad.pt").write_bytes(b"no word")
     return path
 
 

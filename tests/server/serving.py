@@ -28,7 +28,7 @@ LONG |= {"n_iter": 60}
 
 def opened(path: Path, folder: Path) -> sdcore.DiffusionPipeline:
     pipe = sdcore.DiffusionPipeline.open(path, dtype="f32", threads=1)
-    pipe.lora_dir = folder / "loras"
+    pipe.lora_dir, pipe.embedding_dir = folder / "loras", folder / "words"
     return pipe
 
 

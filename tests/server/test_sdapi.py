@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,14 @@ def test_loras_by_tags(client, pipe) -> None:
     (image,), info = drawn(client, prompt="a cat <lora:../secret:1>")
     assert np.array_equal(pixels(image), pixels(plain))
     assert "no LoRA '../secret'" in info["comments"][0]
+
+
+def test_words_of_a_users_own(client, pipe) -> None:
+    (image,), _ = drawn(client, prompt="a mine cat")
+    assert np.array_equal(pixels(image), called(pipe, "a mine cat"))
+    without = copy.copy(pipe)
+    without.embedding_dir = None
+    assert not np.array_equal(pixels(image), called(without, "a mine cat"))
 
 
 def test_half_of_a_pair_is_no_letter(client) -> None:

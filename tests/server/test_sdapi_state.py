@@ -222,7 +222,9 @@ def test_what_there_is(client) -> None:
     assert get("loras") == [
         {"name": "kohya", "alias": "kohya", "path": "kohya.safetensors", "metadata": {}}
     ]
-    assert get("embeddings") == {"loaded": {}, "skipped": {}}
+    words = get("embeddings")
+    assert list(words["skipped"]) == ["bad"]
+    assert (words["loaded"]["mine"]["shape"], words["loaded"]["mine"]["vectors"]) == (64, 2)
     assert get("memory")["ram"]["total"] > 0
     assert get("cmd-flags") == {"api": True}
     assert get("scripts") == {"txt2img": [], "img2img": []}
