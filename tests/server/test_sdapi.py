@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from PIL import Image
 
 import sdcore
 from sdcore.image_io import Infotext, parameters_of
+from sdcore.server.drawing import Wanted, _scheduled
 from sdcore.webui import samplers
 from server.serving import SMALL, opened, photo, pixels, read, sent
 
@@ -95,6 +97,15 @@ def test_samplers_and_schedules(client, pipe, name, scheduler, short, schedule) 
         assert info["sampler_name"] == samplers.title(pipe.scheduler)
     finally:
         pipe.scheduler = own
+
+
+def test_a_flow_has_levels_of_its_own() -> None:
+    own = sdcore.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    pipe = SimpleNamespace(scheduler=own, family="sd3")
+    with _scheduled(pipe, Wanted("x", sampler="DPM++ 2M", schedule="Automatic")) as schedule:
+        assert schedule is None
+        assert pipe.scheduler.config.flow_shift == 3
+    assert pipe.scheduler is own
 
 
 def test_a_picture_carries_its_settings(client) -> None:

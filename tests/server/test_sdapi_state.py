@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+import sdcore
 from sdcore.webui import samplers
 from server.serving import LONG, SMALL, Running, pixels, read
 
@@ -205,7 +206,7 @@ def test_a_model_is_put_away_and_opened_again(client, running) -> None:
     assert client.post(TXT2IMG, json={"prompt": "a cat", **SMALL}).status_code == 200
 
 
-def test_what_there_is(client) -> None:
+def test_what_there_is(client, running) -> None:
     def get(name: str) -> Any:
         answer = client.get(f"/sdapi/v1/{name}")
         assert answer.status_code == 200
@@ -213,6 +214,14 @@ def test_what_there_is(client) -> None:
 
     names = [sampler["name"] for sampler in get("samplers")]
     assert names == [sampler.title for sampler in samplers.SAMPLERS.values()]
+    pipe = running.state.models.open_pipeline
+    own, pipe.scheduler = pipe.scheduler, sdcore.FlowMatchEulerDiscreteScheduler()
+    try:
+        names = [sampler["name"] for sampler in get("samplers")]
+    finally:
+        pipe.scheduler = own
+    assert "DPM++ 2M" in names
+    assert "Euler a" not in names
     for schedule in get("schedulers"):
         for name in (schedule["name"], schedule["label"]):
             fields = {"sampler_name": "Euler", "scheduler": name, "prompt": "x", **SMALL}

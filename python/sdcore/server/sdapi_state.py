@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from sdcore import _core, checkpoint
-from sdcore.errors import SDCoreError
+from sdcore.errors import InvalidArgumentError, SDCoreError
 from sdcore.image_io import Infotext, parameters_of
 from sdcore.pipelines.adapters import loras_in
 from sdcore.pipelines.memory import available
@@ -23,6 +23,9 @@ from sdcore.server.jobs import Job
 from sdcore.server.pictures import in_base64, picture_from_text
 from sdcore.server.state import finished, json_fields, state_of
 from sdcore.webui import samplers
+
+if TYPE_CHECKING:
+    from sdcore.pipelines import DiffusionPipeline
 
 _NOTHING: dict[str, Any] = {}
 
@@ -149,12 +152,23 @@ async def scripts(request: Request) -> Response:
 
 
 async def sampler_list(request: Request) -> Response:
+    """Those that the open model can be drawn with."""
+    pipe = state_of(request).models.open_pipeline
     return Answer(
         [
             {"name": sampler.title, "aliases": [name, sampler.scheduler], "options": {}}
             for name, sampler in samplers.SAMPLERS.items()
+            if pipe is None or _takes(pipe, name)
         ]
     )
+
+
+def _takes(pipe: DiffusionPipeline, sampler: str) -> bool:
+    try:
+        samplers.make(pipe.scheduler, sampler, None)
+    except InvalidArgumentError:
+        return False
+    return True
 
 
 async def schedule_list(request: Request) -> Response:
