@@ -29,6 +29,7 @@ ROLES = {
     "AutoencoderKL": "vae",
     "CLIPTextModel": "text_encoder",
     "CLIPTextModelWithProjection": "text_encoder",
+    "CLIPVisionModelWithProjection": "image_encoder",
     "T5EncoderModel": "text_encoder",
     "ControlNetModel": "controlnet",
     "SD3Transformer2DModel": "transformer",

@@ -28,6 +28,7 @@ _VERSION = "0.42.0"
 _TRANSFORMERS = {
     "CLIPTextModel": "clip_text_model",
     "CLIPTextModelWithProjection": "clip_text_model",
+    "CLIPVisionModelWithProjection": "clip_vision_model",
     "T5EncoderModel": "t5",
 }
 # What PixArt's makers have in their files and diffusers computes, or asks T5 for.
@@ -97,12 +98,12 @@ def _write_part(
 ) -> None:
     folder.mkdir(exist_ok=True)
     config = public(part.config)
-    is_text = part.name.startswith("text_encoder")
-    if is_text:
+    is_encoder = part.name.startswith(("text_encoder", "image_encoder"))
+    if is_encoder:
         classes = part.config.get("architectures") or ["CLIPTextModel"]
         config = {"model_type": _TRANSFORMERS.get(classes[0], "clip_text_model")} | config
     _write_json(folder / "config.json", config)
-    stem = "model" if is_text else "diffusion_pytorch_model"
+    stem = "model" if is_encoder else "diffusion_pytorch_model"
     safetensors.write(folder / f"{stem}.safetensors", tensors, {"format": "pt"}, progress)
 
 

@@ -6,6 +6,7 @@ that no shape shows. The rest are the classes' defaults, which the networks know
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -190,6 +191,28 @@ def _infer_second_clip(tensors: Tensors, family: str, naming: str) -> Config:
     return _infer_clip(tensors, family, naming) | {"hidden_act": "gelu"}
 
 
+def _infer_clip_vision(tensors: Tensors, _family: str, naming: str) -> Config:
+    embeddings = r"vision_model\.embeddings"
+    layer = r"vision_model\.encoder\.layers\.(\d+)"
+    width = size(tensors, rf"{layer}\.layer_norm[12]\.(weight|bias)", 0)
+    patch = size(tensors, rf"{embeddings}\.patch_embedding\.weight", 2)
+    tokens = size(tensors, rf"{embeddings}\.position_embedding\.weight", 0)
+    # Up to ViT-L, of 1024 channels, heads are 64 wide, and OpenAI's have quick_gelu; the larger
+    # ones, H and bigG, are OpenCLIP's, with 16 heads.
+    large = width > 1024
+    return {
+        "architectures": ["CLIPVisionModelWithProjection"],
+        "hidden_size": width,
+        "intermediate_size": size(tensors, rf"{layer}\.mlp\.fc1\.(weight|bias)", 0),
+        "projection_dim": size(tensors, r"visual_projection\.weight", 0),
+        "num_hidden_layers": count(tensors, rf"{layer}\."),
+        "num_attention_heads": 16 if large else max(1, width // 64),
+        "image_size": math.isqrt(max(0, tokens - 1)) * patch,
+        "patch_size": patch,
+        "hidden_act": "gelu" if large or naming == "openclip" else "quick_gelu",
+    }
+
+
 def _infer_t5(tensors: Tensors, _family: str, _naming: str) -> Config:
     block = r"encoder\.block\.(\d+)"
     attention, feed = rf"{block}\.layer\.0\.SelfAttention", rf"{block}\.layer\.1\.DenseReluDense"
@@ -216,6 +239,7 @@ _INFER: dict[str, Callable[[Tensors, str, str], Config]] = {
     "text_encoder": _infer_text_encoder,
     "text_encoder_2": _infer_second_clip,
     "text_encoder_3": _infer_text_encoder,
+    "image_encoder": _infer_clip_vision,
 }
 
 # Every tensor of a resnet whose first size is the channels that come out of it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdcore.checkpoint.family import Naming
 from sdcore.checkpoint.names import clip, t5, unet, vae
 
-__all__ = ["CLIP", "OPEN_CLIP", "T5", "T5_PREFIX", "UNET", "VAE"]
+__all__ = ["CLIP", "CLIP_VISION", "OPEN_CLIP", "OPEN_CLIP_VISION", "T5", "T5_PREFIX", "UNET", "VAE"]
 
 T5_PREFIX = "text_encoders.t5xxl.transformer."  # in whole files, as ComfyUI looks for it
 
@@ -19,6 +19,8 @@ VAE = (
 )
 CLIP = Naming("diffusers", ("text_model.encoder.", "encoder.layers."), clip.hugging_face)
 OPEN_CLIP = Naming("openclip", ("transformer.resblocks.",), clip.open_clip)
+CLIP_VISION = Naming("diffusers", ("vision_model.encoder.",), clip.vision)
+OPEN_CLIP_VISION = Naming("openclip", ("transformer.resblocks.",), clip.open_clip_vision)
 T5 = (
     Naming("diffusers", ("encoder.block.",), t5.hugging_face),
     Naming("llama.cpp", ("enc.blk.",), t5.llama_cpp),

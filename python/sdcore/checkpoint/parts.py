@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sdcore.checkpoint.families import FAMILIES
 from sdcore.checkpoint.family import DENOISER, Naming, Place
 from sdcore.checkpoint.names.table import NameTable
-from sdcore.checkpoint.namings import CLIP, OPEN_CLIP, T5, UNET, VAE
+from sdcore.checkpoint.namings import CLIP, CLIP_VISION, OPEN_CLIP, OPEN_CLIP_VISION, T5, UNET, VAE
 from sdcore.checkpoint.tensor import Tensor
 
 
@@ -62,6 +62,8 @@ PLACES = (
         alone="text_encoder",
     ),
     Place("text_encoder", ("text_encoder.", ""), T5),
+    Place("image_encoder", ("image_encoder.", ""), (CLIP_VISION,)),
+    Place("image_encoder", ("visual.",), (OPEN_CLIP_VISION,)),
 )
 
 # Schedules, counters and tied copies: they carry no weights, and every published file has some.

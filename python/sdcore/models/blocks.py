@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sdcore.graph import Scope, Value, nn
 
-__all__ = ["attention", "feed_forward", "resnet", "timestep_mlp"]
+__all__ = ["attention", "clip_layer", "feed_forward", "resnet", "timestep_mlp"]
 
 
 def resnet(
@@ -41,8 +43,10 @@ def attention(
     qkv_bias: bool,
     mask: Value | None = None,
     int8_activations: bool = False,
+    beside: Iterable[tuple[Value, Value]] = (),
 ) -> Value:
-    """Attention of tokens `x` to tokens `context`, without the residual."""
+    """Attention of tokens `x` to tokens `context`, without the residual. What the same queries
+    find in the keys and values `beside`, each pair by itself, is added."""
 
     def project(w: Scope, x: Value, c_in: int, bias: bool = True) -> Value:
         return nn.linear(w, x, c_in, channels, bias, int8_activations)
@@ -50,7 +54,10 @@ def attention(
     q = project(w.to_q, x, channels, qkv_bias)
     k = project(w.to_k, context, context_channels, qkv_bias)
     v = project(w.to_v, context, context_channels, qkv_bias)
-    return project(w.to_out[0], nn.attention(q, k, v, heads, mask=mask), channels)
+    found = nn.attention(q, k, v, heads, mask=mask)
+    for keys, values in beside:
+        found = found + nn.attention(q, keys, values, heads)
+    return project(w.to_out[0], found, channels)
 
 
 def feed_forward(w: Scope, x: Value, channels: int, act: str) -> Value:
@@ -63,3 +70,26 @@ def timestep_mlp(w: Scope, x: Value, c_in: int, c_out: int, act: str = "silu") -
     """TimestepEmbedding and PixArtAlphaTextProjection: two linear layers."""
     h = nn.activation(nn.linear(w.linear_1, x, c_in, c_out), act)
     return nn.linear(w.linear_2, h, c_out, c_out)
+
+
+def clip_layer(
+    w: Scope,
+    x: Value,
+    channels: int,
+    hidden: int,
+    heads: int,
+    *,
+    act: str,
+    eps: float,
+    causal: bool = False,
+) -> Value:
+    """CLIPEncoderLayer, of texts (causal) and of images."""
+    c = channels
+    h = nn.layer_norm(w.layer_norm1, x, c, eps)
+    projections = (w.self_attn.q_proj, w.self_attn.k_proj, w.self_attn.v_proj)
+    q, k, v = (nn.linear(projection, h, c, c) for projection in projections)
+    h = nn.attention(q, k, v, heads, causal=causal)
+    x = nn.linear(w.self_attn.out_proj, h, c, c) + x
+    h = nn.layer_norm(w.layer_norm2, x, c, eps)
+    h = nn.activation(nn.linear(w.mlp.fc1, h, c, hidden), act)
+    return nn.linear(w.mlp.fc2, h, hidden, c) + x

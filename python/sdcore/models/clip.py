@@ -14,11 +14,12 @@ from sdcore import _core
 from sdcore.errors import InvalidArgumentError
 from sdcore.graph import Builder, Scope, Value, nn
 from sdcore.models.base import Model
+from sdcore.models.blocks import clip_layer
 from sdcore.models.config import from_json, require_value
 
 __all__ = ["CLIPTextConfig", "CLIPTextModel", "TextStates", "build_clip"]
 
-_ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu"}
+_ACTIVATIONS = ("quick_gelu", "gelu")
 _PROJECTS = "CLIPTextModelWithProjection"
 # In old configs by mistake; there transformers takes the highest id for the end of the text.
 _LEGACY_EOS = 2
@@ -65,18 +66,16 @@ class TextStates:
 
 
 def _layer(w: Scope, x: Value, config: CLIPTextConfig) -> Value:
-    c, eps = config.hidden_size, config.layer_norm_eps
-    h = nn.layer_norm(w.layer_norm1, x, c, eps)
-    q, k, v = (
-        nn.linear(proj, h, c, c)
-        for proj in (w.self_attn.q_proj, w.self_attn.k_proj, w.self_attn.v_proj)
+    return clip_layer(
+        w,
+        x,
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_attention_heads,
+        act=config.hidden_act,
+        eps=config.layer_norm_eps,
+        causal=True,
     )
-    h = nn.attention(q, k, v, config.num_attention_heads, causal=True)
-    x = nn.linear(w.self_attn.out_proj, h, c, c) + x
-    h = nn.layer_norm(w.layer_norm2, x, c, eps)
-    h = nn.linear(w.mlp.fc1, h, c, config.intermediate_size)
-    h = nn.activation(h, _ACTIVATIONS[config.hidden_act])
-    return nn.linear(w.mlp.fc2, h, config.intermediate_size, c) + x
 
 
 def build_clip(

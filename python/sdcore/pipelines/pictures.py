@@ -24,6 +24,7 @@ __all__ = [
     "encode",
     "fitted",
     "fitted_mask",
+    "opaque",
     "to_pil",
 ]
 
@@ -105,13 +106,18 @@ def _read(path: Path, name: str) -> Image.Image:
 
 def fitted(picture: Image.Image, width: int, height: int) -> Array:
     """[3, height, width] in [-1, 1], resized as diffusers does. What is transparent is white."""
+    picture = opaque(picture).resize((width, height), Image.Resampling.LANCZOS)
+    pixels: Array = np.asarray(picture, np.float32).transpose(2, 0, 1) / 255 * 2 - 1
+    return pixels
+
+
+def opaque(picture: Image.Image) -> Image.Image:
+    """In RGB, white where it is transparent."""
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
-    picture = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-    pixels: Array = np.asarray(picture, np.float32).transpose(2, 0, 1) / 255 * 2 - 1
-    return pixels
+    return picture.convert("RGB")
 
 
 def fitted_mask(picture: Image.Image, width: int, height: int) -> Array:

@@ -25,7 +25,11 @@ FAMILIES = {
         hint="not a whole model: open its model and pass this as text_encoder= (PixArt) or "
         "text_encoder_3= (Stable Diffusion 3)",
     ),
-    "image-encoder": Family("a CLIP image encoder", hint=_BESIDE),
+    "image-encoder": Family(
+        "a CLIP image encoder",
+        ("image_encoder",),
+        hint="not a whole model: open its model and pass this as image_encoder= to load_ip_adapter",
+    ),
     "esrgan": Family("an ESRGAN upscaler", hint=_BESIDE),
 }
 
