@@ -76,6 +76,8 @@ def test_only_the_part_that_runs_is_kept_where_memory_is_tight(
     released: list[str] = []
     for name in tight.networks:
         part = getattr(tight, name)
+        if part is None:  # the image encoder, which comes with an IP-Adapter
+            continue
         monkeypatch.setattr(
             part,
             "release",
@@ -133,6 +135,8 @@ def test_every_family_gives_its_parts_back(
         pipe.vae_tiling, pipe.guidance_in_turns = False, False
         for name in pipe.networks:
             part = getattr(pipe, name)
+            if part is None:  # the image encoder, which comes with an IP-Adapter
+                continue
 
             def release(part: Any = part, name: str = name, tight: bool = tight) -> None:
                 released[tight].append(name)

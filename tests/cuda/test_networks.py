@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import sdcore
+import tiny_ip_adapter
 import tiny_models
 import tiny_transformers
 from cuda.devices import DEVICES, ONE_ARCHITECTURE
@@ -118,6 +119,23 @@ def test_a_picture_is_the_cpu_s(device: str, folder: Path) -> None:
     assert error(steps[1].latents, steps[0].latents) <= SAMPLED_F32
     pictures = [pipe.vae.decode(steps[0].latents) for pipe in (here, there)]
     assert error(pictures[1], pictures[0]) <= NETWORK_F32
+
+
+@on_one_architecture
+def test_a_picture_like_a_picture_is_the_cpu_s(device: str, folder: Path, tmp_path: Path) -> None:
+    state = tiny_ip_adapter.adapter(tiny_models.unet(tiny_models.PLAIN), "plus", 0, 64)
+    adapter = tiny_ip_adapter.save(state, tmp_path / "plus.safetensors")
+    tiny_ip_adapter.image_encoder().save_pretrained(tmp_path / "image_encoder")
+    look_at = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
+    latents = []
+    for where in ("cpu", device):
+        pipe = sdcore.DiffusionPipeline.open(folder, dtype="f32", device=where)
+        pipe.load_ip_adapter(adapter)
+        assert pipe.image_encoder is not None
+        assert pipe.image_encoder.network.device == pipe.unet.network.device
+        out = pipe("a cat", **PICTURE, ip_adapter_image=look_at, output_type="latent")
+        latents.append(out.images)
+    assert error(latents[1], latents[0]) <= SAMPLED_F32
 
 
 @on_one_architecture

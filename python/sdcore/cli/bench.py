@@ -126,9 +126,9 @@ class _Meter:
 def _put_meters(pipe: DiffusionPipeline) -> list[_Meter]:
     """Puts a meter in the place of every network of the pipeline's parts."""
     meters = []
-    for name in pipe.networks:
-        part = getattr(pipe, name)
-        for attribute, value in list(vars(part).items()):
+    parts = {name: getattr(pipe, name) for name in pipe.networks}
+    for name, part in parts.items():
+        for attribute, value in list(vars(part).items()) if part is not None else ():
             if isinstance(value, _core.Network):
                 label = name if attribute == "network" else f"{name} {attribute}"
                 meters.append(_Meter(label, value))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "UNetConfig",
     "build_unet",
     "guidance_embedding",
+    "text_attentions",
 ]
 
 # Fields whose other values change the network in ways that are not built.
@@ -117,12 +118,14 @@ class _Variant:
     up to skip number `keeps` (0 is that of `conv_in`) are handed out as "deep"; with `reuses` they
     are taken in, and all that is below them is left out (Ma et al. 2023, DeepCache). `merges` is
     the share of the tokens that others stand for in the self-attentions of the largest size (Bolya
-    et al. 2023, token merging)."""
+    et al. 2023, token merging). `images` IP-Adapters add what the attentions to the text find in
+    tokens of pictures (Ye et al. 2023, section 3.2.2)."""
 
     perturbed: tuple[str, ...] = ()
     keeps: int | None = None
     reuses: int | None = None
     merges: float = 0.0
+    images: int = 0
 
     def perturbs(self, name: str) -> bool:
         return any(re.search(layer, name) for layer in self.perturbed)
@@ -180,12 +183,20 @@ class _UNet:
         self.largest = self.levels[attending[0]] if attending else None
         self.left = _skips(self.levels)  # skips that the way up has yet to read
         self.perturbed = 0  # attentions that are replaced
+        # Of IP-Adapters: the tokens of each, and which row of their scales an attention has.
+        self.images: list[Value] = []
+        self.rows: dict[str, int] = {}
 
     def build(self) -> _core.Graph:
         config, b, w = self.config, self.b, self.b.weights
         sample, t = b.input("sample"), b.input("timestep")
         self.context = b.input("encoder_hidden_states")
         self.temb = nn.silu(self.time_embedding(w, t))
+        if self.variant.images:
+            self.images = [b.input(f"ip_hidden_states_{i}") for i in range(self.variant.images)]
+            self.ip_scales = b.input("ip_scales")
+            names = text_attentions(build_unet(config).weights)
+            self.rows = {name: row for row, name in enumerate(names)}
 
         first = config.block_out_channels[0]
         x = nn.conv2d(w.conv_in, sample, config.in_channels, first)
@@ -337,10 +348,38 @@ class _UNet:
             )
             x = out + x
         h = nn.layer_norm(w.norm2, x, c)
-        x = attention(w.attn2, h, self.context, c, level.context, heads, qkv_bias=False) + x
+        images = self.image_keys_and_values(w.attn2, level)
+        h = attention(
+            w.attn2, h, self.context, c, level.context, heads, qkv_bias=False, beside=images
+        )
+        x = h + x
         h = nn.layer_norm(w.norm3, x, c)
         h = nn.geglu(nn.linear(w.ff.net[0].proj, h, c, 8 * c, int8_activations=True))
         return nn.linear(w.ff.net[2], h, 4 * c, c, int8_activations=True) + x
+
+    def image_keys_and_values(self, w: Scope, level: _Level) -> Iterator[tuple[Value, Value]]:
+        """Of each IP-Adapter's tokens; values are linear in them, so they take the scale."""
+        c_in, c = level.context, level.channels
+        for i, tokens in enumerate(self.images):
+            scale = nn.token(self.ip_scales, i * len(self.rows) + self.rows[str(w)])
+            yield (
+                nn.linear(w.processor.to_k_ip[i], tokens, c_in, c, bias=False),
+                nn.linear(w.processor.to_v_ip[i], tokens * scale, c_in, c, bias=False),
+            )
+
+
+def text_attentions(weights: Iterable[str]) -> list[str]:
+    """The paths of a UNet's attentions to the text, from the names of its weights, in the order in
+    which diffusers counts attention processors: the way down, the way up, and the middle last."""
+    ways = ("down_blocks", "up_blocks", "mid_block")
+    end = ".to_q.weight"
+    paths = [name.removesuffix(end) for name in weights if name.endswith(f".attn2{end}")]
+
+    def place(path: str) -> tuple[int, list[int]]:
+        way, *rest = path.split(".")
+        return ways.index(way), [int(part) for part in rest if part.isdecimal()]
+
+    return sorted(paths, key=place)
 
 
 def build_unet(config: UNetConfig) -> _core.Graph:
@@ -422,6 +461,7 @@ class UNet2DConditionModel(Model):
         perturbed: Sequence[str] = (),
         deep: tuple[DeepFeatures, Hashable] | None = None,
         merges: float = 0.0,
+        ip_scales: ArrayLike | None = None,
         **conditions: ArrayLike,
     ) -> NDArray[np.float32]:
         """Noise (or whatever the model predicts) for `sample` [n, c, h, w], float32.
@@ -430,7 +470,10 @@ class UNet2DConditionModel(Model):
         are the further inputs of the config: `text_embeds`, `time_ids`, `timestep_cond`.
         `perturbed` are self-attentions to do without, by parts of their names (mid). `deep` is
         what a run keeps between steps, and which part of its batch this is. `merges` is the share
-        of tokens that are merged in the self-attentions of the largest size, 0 to 0.75.
+        of tokens that are merged in the self-attentions of the largest size, 0 to 0.75. `ip_scales`
+        [k, attentions], in the order of `text_attentions`, are those of k IP-Adapters, whose
+        weights the network has and whose tokens [n, t, d] are the conditions `ip_hidden_states_0`
+        and on.
         """
         x = to_nhwc(sample, "[unet] sample", self.config.in_channels)
         context = np.asarray(encoder_hidden_states, dtype=np.float32)
@@ -442,17 +485,23 @@ class UNet2DConditionModel(Model):
         t = np.broadcast_to(np.asarray(timestep, dtype=np.float32).reshape(-1), (x.shape[0],))
         inputs = {"sample": x, "timestep": t, "encoder_hidden_states": context, **conditions}
         layers = tuple(perturbed)
+        images = 0
+        if ip_scales is not None:
+            scales = np.asarray(ip_scales, np.float32)
+            images, channels = len(scales), self.config.cross_attention_dim
+            inputs["ip_scales"] = np.repeat(scales.reshape(1, -1, 1), channels, axis=2)
+        variant = _Variant(layers, merges=merges, images=images)
         if deep is None:
-            return to_nchw(self._network(_Variant(layers, merges=merges)).run(inputs)["sample"])
+            return to_nchw(self._network(variant).run(inputs)["sample"])
         features, part = deep
         key = (part, layers, x.shape, context.shape)
         found = features.find(key)
         if found is None:
-            network = self._network(_Variant(layers, features.branch, merges=merges))
+            network = self._network(replace(variant, keeps=features.branch))
             out = network.run(inputs, stay=["deep"] if network.device != "cpu" else [])
             features.keep(key, out["deep"])
         else:
-            network = self._network(_Variant(layers, None, features.branch, merges))
+            network = self._network(replace(variant, reuses=features.branch))
             out = network.run({**inputs, "deep": found})
         return to_nchw(out["sample"])
 

@@ -53,6 +53,10 @@ def export(
             "[export] the model sees more than latents, such as a picture or a mask, which the C "
             "API cannot give"
         )
+    if pipe.has_ip_adapter:
+        raise UnsupportedModelError(
+            "[export] the C API does not know IP-Adapters: unload_ip_adapter first"
+        )
     if pipe.scheduler.renoises_negative:
         raise UnsupportedModelError(
             f"[export] the C API does not sample with {type(pipe.scheduler).__name__}; set "

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ __all__ = [
     "POCKET",
     "Defaults",
     "ForParts",
+    "LoadPart",
     "Override",
     "Parts",
     "PathLike",
@@ -46,6 +47,7 @@ PathLike = str | os.PathLike[str]
 Override = PathLike | bool | None  # a part's path; False to go without it, None for the model's own
 ForParts = str | Mapping[str, str]  # one for all parts, or by their names
 Tokenizer = CLIPTokenizer | T5Tokenizer
+LoadPart = Callable[[str, Loadable, Component], Any]
 
 POCKET = Path(__file__).parents[1] / "data" / "pocket.gguf"  # made by tools/pocket
 
@@ -74,13 +76,16 @@ class Defaults:
 @dataclass(frozen=True)
 class Parts:
     """What a pipeline is put together from; parts are under diffusers' names. `settings` are a
-    folder's model_index.json, or a file's metadata."""
+    folder's model_index.json, or a file's metadata. `load` makes a network of a component, to run
+    as the part of that name does; `path` is where the model lies."""
 
     family: str
     networks: Mapping[str, Any]
     tokenizers: Mapping[str, Any]
     scheduler: Scheduler
     settings: Mapping[str, Any]
+    load: LoadPart
+    path: Path
     defaults: Defaults = Defaults()
 
 
@@ -142,15 +147,15 @@ def load_parts(
                 f"[pipeline] '{source.path}' holds {kind.title}, which takes no {name}="
             )
 
-    def load(name: str, network: Loadable) -> Any:
-        if not reader.has(name):
-            return None
-        part = reader.component(name, network)
+    def load(name: str, network: Loadable, part: Component) -> Any:
         return network.from_component(
             part if quantize is None else quantized(part, quantize), options[name]
         )
 
-    networks = {name: load(name, network) for name, network in wanted.networks.items()}
+    networks = {
+        name: load(name, network, reader.component(name, network)) if reader.has(name) else None
+        for name, network in wanted.networks.items()
+    }
     return Parts(
         family=kind.family,
         networks=networks,
@@ -162,6 +167,8 @@ def load_parts(
         },
         scheduler=_scheduler(source, config),
         settings=source.metadata,
+        load=load,
+        path=source.path,
         defaults=_defaults(source),
     )
 

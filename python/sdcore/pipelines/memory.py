@@ -147,7 +147,15 @@ def _device(pipe: DiffusionPipeline) -> str:
 
 
 def _weights(part: Any) -> int:
-    return sum(
+    """Also those that adapters brought, which the part's own graphs do not name."""
+    own = {name for network in part.networks for name in network.graph.weights}
+    others: dict[str, int] = {
+        name: tensor.nbytes
+        for network in part.networks
+        for name, tensor in network.tensors.items()
+        if name not in own
+    }
+    return sum(others.values()) + sum(
         weight_bytes(network.graph, network.tensors, network.dtype) for network in part.networks
     )
 

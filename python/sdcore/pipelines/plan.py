@@ -66,7 +66,7 @@ def planned_graphs(
     """By component, in the order they run in, with the sizes of their inputs."""
     vae = configs["vae"]
     factor = 2 ** (len(vae.block_out_channels) - 1)
-    multiple = factor * max(getattr(config, "patch_size", 1) for config in configs.values())
+    multiple = factor * getattr(configs.get("transformer"), "patch_size", 1)
     if width % multiple or height % multiple or min(width, height) < multiple:
         raise InvalidArgumentError(
             f"[plan] width and height must be multiples of {multiple}, got {width}x{height}"

@@ -64,6 +64,10 @@ class Arguments(TypedDict, total=False):
     cache_interval: int  # steps between those that run all of a UNet, 1 (off)
     cache_branch_id: int  # the skip connection below which the others run nothing, 0
     token_merging_ratio: float  # share of tokens that a UNet's attention merges, 0 to 0.75
+    # What IP-Adapters look at: one picture or several, with several adapters a list with what is
+    # for each; or what an image encoder made of them, an array for each adapter.
+    ip_adapter_image: ImageLike | Sequence[ImageLike | Sequence[ImageLike]] | None
+    ip_adapter_image_embeds: Sequence[ArrayLike] | None
     clip_skip: int | None  # layers of CLIP to leave out, besides those that the model does
     prompt_embeds: ArrayLike | None  # [n, tokens, channels]: what takes the place of prompt
     negative_prompt_embeds: ArrayLike | None

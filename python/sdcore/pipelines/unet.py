@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from sdcore.models.unet import (
 from sdcore.pipelines.conditioning import Conditioning, encode_unique
 from sdcore.pipelines.export import TextEncoding, export
 from sdcore.pipelines.guidance import Guidance, PerturbedGuidance
+from sdcore.pipelines.ip_adapter import IP_ADAPTER_ARGUMENTS, IPAdapterPipeline
 from sdcore.pipelines.loading import Parts, PathLike
-from sdcore.pipelines.pipeline import DiffusionPipeline
 from sdcore.pipelines.request import Prompt, Request, finite, whole
 from sdcore.schedulers import Scheduler
 from sdcore.schedulers.lcm import LCMScheduler
@@ -30,6 +30,7 @@ __all__ = ["UNET_ARGUMENTS", "UNetPipeline", "unet_inputs"]
 UNET_ARGUMENTS = (
     *("pag_scale", "pag_applied_layers"),
     *("cache_interval", "cache_branch_id", "token_merging_ratio"),
+    *IP_ADAPTER_ARGUMENTS,
 )
 
 _GUIDED = 2  # images a step: classifier-free guidance asks about the negative prompt as well
@@ -38,11 +39,14 @@ _TURBO = (4, 1.0)
 _LCM = (4, 8.5)
 
 
-class UNetPipeline(DiffusionPipeline):
+class UNetPipeline(IPAdapterPipeline):
+    optional: ClassVar[Sequence[str]] = ("image_encoder",)
+
     unet: UNet2DConditionModel
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
+        self._begin_ip_adapters(parts)
         self._check_text()
         if self.unet.config.time_cond_proj_dim:
             self._best_with(parts, *_LCM)
@@ -81,7 +85,7 @@ class UNetPipeline(DiffusionPipeline):
         if dim := self.unet.config.time_cond_proj_dim:
             scale = guidance_embedding(request.guidance_scale, dim)
             told = {**told, "timestep_cond": np.tile(scale, (len(prompts), 1))}
-        return told
+        return {**told, **self.image_tokens(prompts, request)}
 
     def guidance(self, request: Request) -> Guidance:
         """A model distilled with guidance takes the scale as an input, and is asked once."""
@@ -104,7 +108,8 @@ class UNetPipeline(DiffusionPipeline):
             raise InvalidArgumentError(
                 f"[pipeline] {name} must be from 0, which is off, to {MOST_MERGED}, got {ratio:g}"
             )
-        return {"merges": ratio} if ratio else {}
+        merges = {"merges": ratio} if ratio else {}
+        return {**merges, **self.ip_adapter_options(request)}
 
     def _spreads_steps(self, request: Request) -> bool:
         """Latent consistency models make all their steps from a picture too, over a part of the

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sdcore import _core
 from sdcore.models.base import Loadable
 from sdcore.models.clip import CLIPTextModel, build_clip
+from sdcore.models.clip_vision import CLIPVisionModelWithProjection
 from sdcore.models.unet import UNet2DConditionModel, build_unet
 from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.clip_text import Encoder, clip_skip, encode_texts
@@ -31,6 +32,7 @@ class StableDiffusionPipeline(UNetPipeline, families=("sd1",)):
 
     networks: ClassVar[Mapping[str, Loadable]] = {
         "text_encoder": CLIPTextModel,
+        "image_encoder": CLIPVisionModelWithProjection,
         "unet": UNet2DConditionModel,
         "vae": AutoencoderKL,
     }

@@ -13,6 +13,7 @@ from sdcore import _core
 from sdcore.errors import InvalidArgumentError, UnsupportedModelError
 from sdcore.models.base import Loadable
 from sdcore.models.clip import CLIPTextModel, build_clip
+from sdcore.models.clip_vision import CLIPVisionModelWithProjection
 from sdcore.models.unet import UNet2DConditionModel, build_unet
 from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.clip_text import Encoder, beside, clip_skip, encode_texts
@@ -46,6 +47,7 @@ class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5
     networks: ClassVar[Mapping[str, Loadable]] = {
         "text_encoder": CLIPTextModel,
         "text_encoder_2": CLIPTextModel,
+        "image_encoder": CLIPVisionModelWithProjection,
         "unet": UNet2DConditionModel,
         "vae": AutoencoderKL,
     }
@@ -207,6 +209,7 @@ class StableDiffusionXLRefinerPipeline(StableDiffusionXLPipeline, families=("sdx
 
     networks: ClassVar[Mapping[str, Loadable]] = {
         "text_encoder_2": CLIPTextModel,
+        "image_encoder": CLIPVisionModelWithProjection,
         "unet": UNet2DConditionModel,
         "vae": AutoencoderKL,
     }

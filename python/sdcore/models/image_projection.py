@@ -1,0 +1,175 @@
+"""From what an image encoder says of a picture to tokens that a UNet reads beside the text: the
+projections of IP-Adapter (Ye et al. 2023), under diffusers' names (models/embeddings.py)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sdcore import _core
+from sdcore.errors import InvalidArgumentError
+from sdcore.graph import Builder, Scope, Value, nn
+from sdcore.models.base import Model
+from sdcore.models.config import from_json
+
+__all__ = [
+    "PROJECTIONS",
+    "IPAdapterFaceIDImageProjection",
+    "IPAdapterFullImageProjection",
+    "IPAdapterPlusImageProjection",
+    "ImageProjection",
+    "Projection",
+    "ProjectionConfig",
+]
+
+
+@dataclass(frozen=True)
+class ProjectionConfig:
+    """What the shapes of a projection say; no file has a config."""
+
+    embed_dim: int  # channels of what it takes
+    cross_attention_dim: int  # and of the tokens that it gives
+    hidden_dim: int = 0  # inside
+    num_tokens: int = 4  # of one image
+    depth: int = 0  # blocks of a resampler
+    heads: int = 0
+    dim_head: int = 64
+    ff_dim: int = 0
+
+
+class Projection(Model):
+    """`projection(embeds)`: what is said of each image to its tokens `[n, t, c]`, float32.
+
+    `reads` is what it takes: "image_embeds" `[n, d]` or "hidden_states" `[n, tokens, d]` of CLIP's
+    image encoder, or "face" `[n, d]`, insightface's embedding of a face.
+    """
+
+    config: ProjectionConfig
+    reads: ClassVar[str]
+
+    @classmethod
+    def read_config(cls, config: Mapping[str, Any]) -> ProjectionConfig:
+        return from_json(ProjectionConfig, config)
+
+    @classmethod
+    def build(cls, config: ProjectionConfig) -> _core.Graph:
+        b = Builder()
+        b.output("tokens", cls.tokens(b, b.input("embeds"), config))
+        return b.graph
+
+    @staticmethod
+    @abstractmethod
+    def tokens(b: Builder, x: Value, config: ProjectionConfig) -> Value:
+        """`[n, t, cross_attention_dim]`."""
+
+    def __call__(self, embeds: ArrayLike) -> NDArray[np.float32]:
+        x = np.asarray(embeds, np.float32)
+        sizes = 3 if self.reads == "hidden_states" else 2
+        if x.ndim != sizes or x.shape[-1] != self.config.embed_dim or 0 in x.shape:
+            wanted = ["n", *["tokens"] * (sizes - 2), self.config.embed_dim]
+            raise InvalidArgumentError(
+                f"[ip-adapter] {self.reads} must be [{', '.join(map(str, wanted))}], "
+                f"got {list(x.shape)}"
+            )
+        return self.network.run({"embeds": x, **self.constants(len(x))})["tokens"]
+
+    def constants(self, n: int) -> dict[str, NDArray[Any]]:
+        """Further inputs of the graph."""
+        return {}
+
+
+class ImageProjection(Projection):
+    """Of the first IP-Adapters: one linear layer."""
+
+    reads = "image_embeds"
+
+    @staticmethod
+    def tokens(b: Builder, x: Value, config: ProjectionConfig) -> Value:
+        c, count = config.cross_attention_dim, config.num_tokens
+        x = nn.linear(b.weights.image_embeds, x, config.embed_dim, c * count)
+        return nn.layer_norm(b.weights.norm, nn.split_channels(x, count), c)
+
+
+class IPAdapterFullImageProjection(Projection):
+    """Of whole faces: a token for each of the encoder's."""
+
+    reads = "hidden_states"
+
+    @staticmethod
+    def tokens(b: Builder, x: Value, config: ProjectionConfig) -> Value:
+        c = config.cross_attention_dim
+        x = _feed_forward(b.weights.ff, x, config.embed_dim, config.hidden_dim, c)
+        return nn.layer_norm(b.weights.norm, x, c)
+
+
+class IPAdapterFaceIDImageProjection(Projection):
+    """FaceID and its portraits."""
+
+    reads = "face"
+
+    @staticmethod
+    def tokens(b: Builder, x: Value, config: ProjectionConfig) -> Value:
+        c, count = config.cross_attention_dim, config.num_tokens
+        x = _feed_forward(b.weights.ff, x, config.embed_dim, config.hidden_dim, c * count)
+        return nn.layer_norm(b.weights.norm, nn.split_channels(x, count), c)
+
+
+class IPAdapterPlusImageProjection(Projection):
+    """Plus: a resampler, whose queries look at all tokens of the encoder (Alayrac et al. 2022,
+    Flamingo). InstantID's is one too, of a face as a single token."""
+
+    reads = "hidden_states"
+
+    @staticmethod
+    def tokens(b: Builder, x: Value, config: ProjectionConfig) -> Value:
+        w, c = b.weights, config.hidden_dim
+        # The same queries for each image: rows of a table.
+        ids = b.input("query_ids", "i32")
+        latents = ids.apply("embedding", w.latents.tensor(config.num_tokens, c))
+        x = nn.linear(w.proj_in, x, config.embed_dim, c)
+        for i in range(config.depth):
+            latents = _resampled(w.layers[i], x, latents, config)
+        out = config.cross_attention_dim
+        return nn.layer_norm(w.norm_out, nn.linear(w.proj_out, latents, c, out), out)
+
+    def constants(self, n: int) -> dict[str, NDArray[Any]]:
+        count = self.config.num_tokens
+        return {"query_ids": np.tile(np.arange(count, dtype=np.int32), (n, 1))}
+
+
+def _resampled(w: Scope, x: Value, latents: Value, config: ProjectionConfig) -> Value:
+    """IPAdapterPlusImageProjectionBlock."""
+    c, inner = config.hidden_dim, config.heads * config.dim_head
+    queries = nn.layer_norm(w.ln1, latents, c)
+    seen = nn.concat_tokens(nn.layer_norm(w.ln0, x, c), queries)
+    q, k, v = (
+        nn.linear(projection, of, c, inner, bias=False)
+        for projection, of in ((w.attn.to_q, queries), (w.attn.to_k, seen), (w.attn.to_v, seen))
+    )
+    h = nn.attention(q, k, v, config.heads)
+    latents = nn.linear(w.attn.to_out[0], h, inner, c, bias=False) + latents
+    h = nn.layer_norm(w.ff[0], latents, c)
+    return _feed_forward(w.ff[1], h, c, config.ff_dim, c, bias=False) + latents
+
+
+def _feed_forward(
+    w: Scope, x: Value, c_in: int, hidden: int, c_out: int, bias: bool = True
+) -> Value:
+    h = nn.activation(nn.linear(w.net[0].proj, x, c_in, hidden, bias), "gelu")
+    return nn.linear(w.net[2], h, hidden, c_out, bias)
+
+
+PROJECTIONS: Mapping[str, type[Projection]] = {
+    kind.__name__: kind
+    for kind in (
+        ImageProjection,
+        IPAdapterFullImageProjection,
+        IPAdapterFaceIDImageProjection,
+        IPAdapterPlusImageProjection,
+    )
+}
