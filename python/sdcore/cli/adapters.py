@@ -1,12 +1,12 @@
-"""Flags for LoRA files and textual inversions, common to all commands that draw."""
+"""Flags for LoRA files, textual inversions and IP-Adapters, common to all commands that draw."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sdcore.errors import InvalidArgumentError
+from sdcore.errors import InvalidArgumentError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
@@ -44,17 +44,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="textual inversions: where the name of a file stands in a prompt, it is that word",
     )
 
+    group = parser.add_argument_group("IP-Adapter")
+    add = group.add_argument
+    add("--ip-adapter", metavar="PATH", help="an IP-Adapter: pictures like a picture")
+    add(
+        "--ip-adapter-image",
+        action="append",
+        metavar="PATH",
+        help="the picture that it looks at; may be repeated",
+    )
+    add(
+        "--ip-adapter-scale",
+        "--ip-adapter-strength",
+        type=float,
+        metavar="SCALE",
+        help="how much it makes of the picture, 0 to 1 (default: 1)",
+    )
+    add(
+        "--clip_vision",
+        "--clip-vision",
+        "--image-encoder",
+        metavar="PATH",
+        help="its image encoder (default: the one in image_encoder/ beside it or in the model)",
+    )
+
 
 def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
     mode = _MODES[args.lora_apply_mode]
     pipe.lora_dir = args.lora_dir or pipe.lora_dir
     pipe.embedding_dir = args.embd_dir
+    if args.ip_adapter is not None:
+        _load_ip_adapter(pipe, args)
     weights = [_split(text) for text in args.lora]
     for path, _ in weights:
         pipe.load_lora_weights(path)
     if not weights and mode == "auto":
         return
     pipe.set_adapters([Path(path).stem for path, _ in weights], [w for _, w in weights], mode)
+
+
+def _load_ip_adapter(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
+    from sdcore.pipelines.ip_adapter import IPAdapterPipeline  # late, for a quick --help
+
+    if not isinstance(pipe, IPAdapterPipeline):
+        raise UnsupportedModelError(
+            "[ip-adapter] --ip-adapter is for models with a UNet, Stable Diffusion 1.x, 2.x and XL"
+        )
+    pipe.load_ip_adapter(args.ip_adapter, args.clip_vision)
+    if args.ip_adapter_scale is not None:
+        pipe.set_ip_adapter_scale(args.ip_adapter_scale)
+
+
+def arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """What a pipeline is called with."""
+    return {"ip_adapter_image": args.ip_adapter_image} if args.ip_adapter_image else {}
 
 
 def tags(args: argparse.Namespace) -> str:

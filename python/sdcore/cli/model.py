@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:1 (default: cpu)")
     add("--vae-on-cpu", action="store_true", help="keep the VAE on the CPU")
-    add("--clip-on-cpu", action="store_true", help="keep the text encoders on the CPU")
+    add("--clip-on-cpu", action="store_true", help="keep the text and image encoders on the CPU")
     add(
         "--stream-weights",
         action="store_true",
@@ -110,10 +110,8 @@ def _devices(args: argparse.Namespace, source: str) -> str | dict[str, str]:
     family = DiffusionPipeline.registry.get(kind.family)
     names = family.networks if family is not None else ()
 
-    def stays(name: str) -> bool:
-        return args.vae_on_cpu if name == "vae" else args.clip_on_cpu and "text_encoder" in name
-
-    return {name: "cpu" if stays(name) else args.device for name in names}
+    stay = ("vae",) * args.vae_on_cpu + ("text_encoder", "image_encoder") * args.clip_on_cpu
+    return {name: "cpu" if name.startswith(stay) else args.device for name in names}
 
 
 def parts(args: argparse.Namespace) -> dict[str, Any]:

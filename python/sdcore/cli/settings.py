@@ -45,13 +45,14 @@ _FLAGS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "Prediction type": ("prediction", str),
     "Shift": ("flow_shift", float),
     "Refiner switch at": ("refiner_switch", float),
+    "IP-Adapter scale": ("ip_adapter_scale", float),
     **{key: (argument, str) for key, argument in family.KEYS.items()},
 }
 _LEVELS, _ZERO_SNR = "Noise Schedule", "Zero Terminal SNR"  # the web UI's words
 # Keys that are looked at one by one, or say nothing that draws.
 _OTHERS = (
     *("Sampler", "Schedule type", "Size", "RNG", "Denoising strength", "Model", "VAE"),
-    *("Model hash", "VAE hash", "Hires upscaler", "Version", "Refiner", _LEVELS),
+    *("Model hash", "VAE hash", "Hires upscaler", "Version", "Refiner", _LEVELS, "IP-Adapter"),
 )
 
 
@@ -64,6 +65,8 @@ def text(out: PipelineOutput, pipe: DiffusionPipeline, args: argparse.Namespace)
         "VAE": Path(args.vae).name if args.vae else None,
         "Refiner": _model_name(Path(args.refiner).resolve()) if args.refiner else None,
         "Refiner switch at": number(refiner.switch(args)) if args.refiner else None,
+        "IP-Adapter": Path(args.ip_adapter).name if args.ip_adapter else None,
+        "IP-Adapter scale": args.ip_adapter_scale if args.ip_adapter else None,
         **family.settings(args),
         "Prediction type": args.prediction,
         "Shift": None if args.flow_shift is None else number(args.flow_shift),
@@ -206,4 +209,12 @@ def _models(args: argparse.Namespace, settings: Mapping[str, object]) -> None:
             "[from-png] '%s' was drawn with the VAE '%s': name its file with --vae",
             args.from_png,
             vae,
+        )
+    adapter = str(settings.get("IP-Adapter", ""))
+    if adapter and args.ip_adapter is None:
+        log.warning(
+            "[from-png] '%s' was drawn with the IP-Adapter '%s': name its file with --ip-adapter, "
+            "and its picture with --ip-adapter-image",
+            args.from_png,
+            adapter,
         )

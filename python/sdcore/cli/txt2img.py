@@ -28,6 +28,7 @@ examples:
   sdcore txt2img -m folder "a cat" -W 768 -H 512 -b 4 -o cats/
   sdcore txt2img -m model.gguf "a cat" -b 4 -o "cat-%03d-{seed}.png"
   sdcore txt2img -m sdxl.gguf --refiner refiner.gguf "a cat" --steps 40
+  sdcore txt2img -m model.gguf --ip-adapter ip.safetensors --ip-adapter-image photo.png "a cat"
   sdcore txt2img --diffusion-model sd3.gguf -m sd3-folder "a cat" --skip-layers 7,8,9
 """
 _ABOUT_POCKET = (
@@ -183,6 +184,7 @@ def draw(args: argparse.Namespace, **arguments: Any) -> None:
     check_outputs(paths, overwrite=args.overwrite, bytes_each=3 * abs(pixels))
 
     pipe = _open(args)
+    arguments |= adapters.arguments(args)
     way = _draw_each if args.refiner is None else _draw_in_stages
     for out, path in zip(way(pipe, prompt, seeds, args, arguments), paths, strict=True):
         _save(out, path, pipe, args)

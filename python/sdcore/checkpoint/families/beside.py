@@ -9,12 +9,13 @@ RANK = -1
 _LATER = "which sdcore does not run yet"
 _BESIDE = "not a model by itself, and sdcore does not use it yet"
 _LOAD_LORA = "not a model by itself: open its model and load it with load_lora_weights"
+_LOAD_IP_ADAPTER = "not a model by itself: open its model and load it with load_ip_adapter"
 
 FAMILIES = {
     "controlnet": Family("a ControlNet", hint=_BESIDE),
     "lora": Family("a LoRA", hint=_LOAD_LORA),
     "lycoris": Family("a LyCORIS adapter (OFT, BOFT, GLoRA or (IA)³)", hint=_LATER),
-    "ip-adapter": Family("an IP-Adapter", hint=_BESIDE),
+    "ip-adapter": Family("an IP-Adapter", hint=_LOAD_IP_ADAPTER),
     "photomaker": Family("PhotoMaker's identity encoder", hint=_BESIDE),
     "instantid": Family("InstantID's image projection", hint=_BESIDE),
     "t2i-adapter": Family("a T2I-Adapter", hint=_BESIDE),
