@@ -144,7 +144,7 @@ ROWS = [
     Row("differences", "controlnet", f"a ControlNet for {SD}, as differences from its model",
         {"control_model.zero_convs.0.0.weight": (320, 320, 1, 1), "difference": (),
          "control_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768)}),
-    Row("control-LoRA", "controlnet", f"a ControlNet for {XL}, as a LoRA (control-LoRA)",
+    Row("control-LoRA", "controlnet-other", f"a ControlNet for {XL}, as a LoRA (control-LoRA)",
         {"lora_controlnet": (), "input_blocks.1.0.emb_layers.1.up": (320, 128),
          "input_blocks.4.1.transformer_blocks.0.attn2.to_k.down": (128, 2048)}),
     Row("diffusers' controlnet", "controlnet", f"a ControlNet for {SD}",
@@ -152,11 +152,11 @@ ROWS = [
     Row("small sdxl", "controlnet", f"a ControlNet for {XL}",
         {"controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3),
          "add_embedding.linear_1.weight": (1280, 2816)}),
-    Row("union", "controlnet",
+    Row("union", "controlnet-other",
         f"a ControlNet for {XL}, for several kinds of pictures (union)",
         {"controlnet_down_blocks.0.weight": (320, 320, 1, 1), "task_embedding": (6, 320),
          "add_embedding.linear_1.weight": (1280, 2816)}),
-    Row("sd3 controlnet", "controlnet", "a ControlNet for Stable Diffusion 3",
+    Row("sd3 controlnet", "controlnet-other", "a ControlNet for Stable Diffusion 3",
         on_meta(lambda: SD3ControlNetModel(num_layers=1))),
     Row("t2i", "t2i-adapter", f"a T2I-Adapter for {SD}",
         under("adapter.", {name.removeprefix("adapter."): size for name, size in
@@ -369,7 +369,7 @@ def test_embeddings_of_torch(tmp_path, form):
     ("name", "message"),
     [
         ("sdxl in kohya's names", r"a LoRA for Stable Diffusion XL.*, not a model by itself.*2048"),
-        ("control-LoRA", r"a ControlNet for .*, not a model by itself, and sdcore does not use it"),
+        ("control-LoRA", r"a ControlNet for .*, not a model by itself, and of a kind that sdcore"),
         ("esrgan", r"an ESRGAN upscaler, not a model by itself, and sdcore does not use it yet"),
     ],
 )

@@ -71,8 +71,9 @@ def convert(
     `ema` takes the averaged weights of an original training file; `prediction_type` ("epsilon",
     "v_prediction" or "sample") and `image_size` (pixels) change what the model says of itself;
     `for_comfyui` writes the denoiser alone, as ComfyUI-GGUF has it; `part` writes one network alone
-    ("unet", "transformer", "vae", "text_encoder", "text_encoder_2" or "text_encoder_3"); `variant`
-    picks files such as "fp16" of a folder.
+    ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", or
+    "controlnet" of a file that holds a model too); `variant` picks files such as "fp16" of a
+    folder.
 
     What is written appears under its name when it is complete, and memory is bounded by the largest
     tensor. Returns the path. Raises InvalidArgumentError for options that do not go together,

@@ -7,12 +7,15 @@ from dataclasses import replace
 
 from sdcore.checkpoint.families import FAMILIES
 from sdcore.checkpoint.family import Layout, Original, Tensors
-from sdcore.checkpoint.names import vae
+from sdcore.checkpoint.names import controlnet, vae
 from sdcore.checkpoint.names.vae import LINEAR
 from sdcore.checkpoint.tensor import SIZES, Tensor
 
 # Parts alone, as other programs take them.
-ALONE = {"vae": Original("", vae.to_original)}
+ALONE = {
+    "vae": Original("", vae.to_original),
+    "controlnet": Original("control_model.", controlnet.to_original),
+}
 
 
 def layout_of(family: str) -> Layout | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -126,10 +127,14 @@ class Checkpoint:
         if config is None:
             assert self.kind is not None
             config = infer_config(part.component, tensors, family or self.kind.family, part.naming)
+            if part.component == "controlnet" and _POOLS.search(self.path.stem):
+                config["global_pool_conditions"] = True
         where = f"'{self.path}' ({part.component})"
         return Component(part.component, config, tensors, where, part)
 
 
+# The one thing that only a file's name says (comfy/controlnet.py).
+_POOLS = re.compile(r"_shuffle(_fp16)?$")
 # ComfyUI's, where `unscaled` does not know the packing.
 _SCALED_FLOAT8 = (".scale_weight", ".weight_scale", ".comfy_quant")
 

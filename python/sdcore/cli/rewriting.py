@@ -14,7 +14,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
     add = parser.add_argument
     add("--comfyui", action="store_true", help="the denoiser alone, as ComfyUI-GGUF reads it")
-    add("--part", choices=NETWORKS, help="one network alone")
+    add("--part", choices=(*NETWORKS, "controlnet"), help="one network alone")
     add("--variant", metavar="NAME", help="the files of a folder to take, such as fp16")
     add("-f", "--overwrite", action="store_true", help="replace OUT if it exists")
     add("--quiet", action="store_true", help="no progress bar and no warnings")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,17 +18,21 @@ from sdcore.models.blocks import attention, resnet
 from sdcore.models.config import from_json, per_block, require_value
 
 __all__ = [
+    "DOWN_BLOCKS",
+    "FIXED",
     "MOST_MERGED",
     "DeepFeatures",
+    "Residuals",
     "UNet2DConditionModel",
     "UNetConfig",
+    "UNetGraph",
     "build_unet",
     "guidance_embedding",
     "text_attentions",
 ]
 
 # Fields whose other values change the network in ways that are not built.
-_FIXED = {
+FIXED: Mapping[str, tuple[object, ...]] = {
     "resnet_time_scale_shift": ("default",),
     "dual_cross_attention": (False, None),
     "class_embed_type": (None,),
@@ -51,7 +55,7 @@ _FIXED = {
     "dropout": (0, 0.0),
     "act_fn": ("silu", "swish"),
 }
-_DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
+DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
 _UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")
 
 
@@ -119,13 +123,15 @@ class _Variant:
     are taken in, and all that is below them is left out (Ma et al. 2023, DeepCache). `merges` is
     the share of the tokens that others stand for in the self-attentions of the largest size (Bolya
     et al. 2023, token merging). `images` IP-Adapters add what the attentions to the text find in
-    tokens of pictures (Ye et al. 2023, section 3.2.2)."""
+    tokens of pictures (Ye et al. 2023, section 3.2.2). A `controlled` one adds residuals, which it
+    takes in, to the skips and the middle (Zhang et al. 2023, ControlNet)."""
 
     perturbed: tuple[str, ...] = ()
     keeps: int | None = None
     reuses: int | None = None
     merges: float = 0.0
     images: int = 0
+    controlled: bool = False
 
     def perturbs(self, name: str) -> bool:
         return any(re.search(layer, name) for layer in self.perturbed)
@@ -133,6 +139,8 @@ class _Variant:
 
 # Where the network runs: on a GPU they stay there.
 Features = NDArray[np.float32] | _core.DeviceArray
+# What ControlNets add, in the graph's layout: "down.0" for the first skip and so on, and "mid".
+Residuals = Mapping[str, Features]
 
 
 class DeepFeatures:
@@ -143,25 +151,26 @@ class DeepFeatures:
         self.interval = interval
         self.branch = branch
         self._reuses = False
-        self._kept: dict[Hashable, Features] = {}
+        self._kept: dict[Hashable, tuple[Features, Residuals | None]] = {}
 
     def begin_step(self, index: int) -> None:
         self._reuses = index % self.interval != 0
 
-    def find(self, key: Hashable) -> Features | None:
-        """Those of the last whole run for the same part of a batch, at a step that reuses them."""
+    def find(self, key: Hashable) -> tuple[Features, Residuals | None] | None:
+        """Those of the last whole run for the same part of a batch, at a step that reuses them,
+        and the residuals that were added there."""
         return self._kept.get(key) if self._reuses else None
 
-    def keep(self, key: Hashable, features: Features) -> None:
-        self._kept[key] = features
+    def keep(self, key: Hashable, features: Features, residuals: Residuals | None) -> None:
+        self._kept[key] = features, residuals
 
 
-class _UNet:
+class UNetGraph:
     """The graph, written down as diffusers walks it."""
 
-    def __init__(self, config: UNetConfig, variant: _Variant) -> None:
+    def __init__(self, config: UNetConfig, variant: _Variant | None = None) -> None:
         self.config = config
-        self.variant = variant
+        self.variant = variant or _Variant()
         self.b = Builder()
         self.temb_channels = config.time_embedding_dim or config.block_out_channels[0] * 4
         n = len(config.block_out_channels)
@@ -186,31 +195,46 @@ class _UNet:
         # Of IP-Adapters: the tokens of each, and which row of their scales an attention has.
         self.images: list[Value] = []
         self.rows: dict[str, int] = {}
+        self.skips: list[tuple[Value, int]] = []  # and their channels
 
     def build(self) -> _core.Graph:
         config, b, w = self.config, self.b, self.b.weights
-        sample, t = b.input("sample"), b.input("timestep")
-        self.context = b.input("encoder_hidden_states")
-        self.temb = nn.silu(self.time_embedding(w, t))
+        x = self.first()
         if self.variant.images:
             self.images = [b.input(f"ip_hidden_states_{i}") for i in range(self.variant.images)]
             self.ip_scales = b.input("ip_scales")
             names = text_attentions(build_unet(config).weights)
             self.rows = {name: row for row, name in enumerate(names)}
-
-        first = config.block_out_channels[0]
-        x = nn.conv2d(w.conv_in, sample, config.in_channels, first)
-        self.skips = [(x, first)]
-        for i in range(len(self.levels)):
-            x = self.down_block(w.down_blocks[i], x, i)
+        x = self.way_down(x)
+        if self.variant.controlled:
+            self.skips = [
+                (skip + b.input(f"down.{i}"), c) for i, (skip, c) in enumerate(self.skips)
+            ]
         if self.variant.reuses is None:
             x = self.mid_block(w.mid_block, x)
+            if self.variant.controlled:
+                x = x + b.input("mid")
         c = self.levels[-1].channels
         for i in range(len(self.levels)):
             x, c = self.up_block(w.up_blocks[i], x, c, i)
         x = nn.silu(nn.group_norm(w.conv_norm_out, x, c, config.norm_num_groups, config.norm_eps))
         b.output("sample", nn.conv2d(w.conv_out, x, c, config.out_channels))
         return b.graph
+
+    def first(self) -> Value:
+        """What everything reads, and the first convolution."""
+        config, b, w = self.config, self.b, self.b.weights
+        sample, t = b.input("sample"), b.input("timestep")
+        self.context = b.input("encoder_hidden_states")
+        self.temb = nn.silu(self.time_embedding(w, t))
+        return nn.conv2d(w.conv_in, sample, config.in_channels, config.block_out_channels[0])
+
+    def way_down(self, x: Value) -> Value:
+        """Through all levels, leaving `skips` behind."""
+        self.skips = [(x, self.config.block_out_channels[0])]
+        for i in range(len(self.levels)):
+            x = self.down_block(self.b.weights.down_blocks[i], x, i)
+        return x
 
     def is_enough(self) -> bool:
         """Whether the way down has come to where the deep features take its place."""
@@ -384,11 +408,11 @@ def text_attentions(weights: Iterable[str]) -> list[str]:
 
 def build_unet(config: UNetConfig) -> _core.Graph:
     """`sample` [n, h, w, c], `timestep` [n], `encoder_hidden_states` [n, t, d] -> `sample`."""
-    return _UNet(config, _Variant()).build()
+    return UNetGraph(config).build()
 
 
 def _build_variant(config: UNetConfig, variant: _Variant) -> _core.Graph:
-    unet = _UNet(config, variant)
+    unet = UNetGraph(config, variant)
     branch = variant.keeps if variant.reuses is None else variant.reuses
     if branch is not None and not 0 <= branch < unet.left - 1:
         raise InvalidArgumentError(
@@ -438,12 +462,12 @@ class UNet2DConditionModel(Model):
 
     @classmethod
     def read_config(cls, config: Mapping[str, Any]) -> UNetConfig:
-        for key, allowed in _FIXED.items():
+        for key, allowed in FIXED.items():
             require_value("unet", config, key, *allowed)
         require_value("unet", config, "mid_block_type", "UNetMidBlock2DCrossAttn", None)
         typed = from_json(UNetConfig, config)
         for kind in typed.down_block_types:
-            require_value("unet", {"down_block_types": kind}, "down_block_types", *_DOWN_BLOCKS)
+            require_value("unet", {"down_block_types": kind}, "down_block_types", *DOWN_BLOCKS)
         for kind in typed.up_block_types:
             require_value("unet", {"up_block_types": kind}, "up_block_types", *_UP_BLOCKS)
         return typed
@@ -462,6 +486,7 @@ class UNet2DConditionModel(Model):
         deep: tuple[DeepFeatures, Hashable] | None = None,
         merges: float = 0.0,
         ip_scales: ArrayLike | None = None,
+        residuals: Callable[[], Residuals | None] | None = None,
         **conditions: ArrayLike,
     ) -> NDArray[np.float32]:
         """Noise (or whatever the model predicts) for `sample` [n, c, h, w], float32.
@@ -473,7 +498,8 @@ class UNet2DConditionModel(Model):
         of tokens that are merged in the self-attentions of the largest size, 0 to 0.75. `ip_scales`
         [k, attentions], in the order of `text_attentions`, are those of k IP-Adapters, whose
         weights the network has and whose tokens [n, t, d] are the conditions `ip_hidden_states_0`
-        and on.
+        and on. `residuals` gives what ControlNets add (`controlnet.residuals`), and is asked where
+        all of the network runs: a step that reuses deep features adds what was added with them.
         """
         x = to_nhwc(sample, "[unet] sample", self.config.in_channels)
         context = np.asarray(encoder_hidden_states, dtype=np.float32)
@@ -484,26 +510,38 @@ class UNet2DConditionModel(Model):
             )
         t = np.broadcast_to(np.asarray(timestep, dtype=np.float32).reshape(-1), (x.shape[0],))
         inputs = {"sample": x, "timestep": t, "encoder_hidden_states": context, **conditions}
-        layers = tuple(perturbed)
         images = 0
         if ip_scales is not None:
             scales = np.asarray(ip_scales, np.float32)
             images, channels = len(scales), self.config.cross_attention_dim
             inputs["ip_scales"] = np.repeat(scales.reshape(1, -1, 1), channels, axis=2)
-        variant = _Variant(layers, merges=merges, images=images)
+        variant = _Variant(tuple(perturbed), merges=merges, images=images)
+        key = (variant.perturbed, x.shape, context.shape)
+        found = None if deep is None else deep[0].find((deep[1], *key))
+        if deep is not None and found is not None:
+            return to_nchw(self._above(variant, deep[0].branch, inputs, *found))
+        added = None if residuals is None else residuals()
+        variant = replace(variant, controlled=added is not None)
+        inputs |= added or {}
         if deep is None:
             return to_nchw(self._network(variant).run(inputs)["sample"])
-        features, part = deep
-        key = (part, layers, x.shape, context.shape)
-        found = features.find(key)
-        if found is None:
-            network = self._network(replace(variant, keeps=features.branch))
-            out = network.run(inputs, stay=["deep"] if network.device != "cpu" else [])
-            features.keep(key, out["deep"])
-        else:
-            network = self._network(replace(variant, reuses=features.branch))
-            out = network.run({**inputs, "deep": found})
+        network = self._network(replace(variant, keeps=deep[0].branch))
+        out = network.run(inputs, stay=["deep"] if network.device != "cpu" else [])
+        deep[0].keep((deep[1], *key), out["deep"], added)
         return to_nchw(out["sample"])
+
+    def _above(
+        self,
+        variant: _Variant,
+        branch: int,
+        inputs: Mapping[str, Any],
+        deep: Features,
+        added: Residuals | None,
+    ) -> NDArray[np.float32]:
+        """What comes of deep features, and of the skips that are read after them."""
+        variant = replace(variant, reuses=branch, controlled=added is not None)
+        skips = {f"down.{i}": added[f"down.{i}"] for i in range(branch + 1)} if added else {}
+        return self._network(variant).run({**inputs, "deep": deep, **skips})["sample"]
 
     def _network(self, variant: _Variant) -> _core.Network:
         if variant == _Variant():

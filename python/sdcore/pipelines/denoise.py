@@ -59,6 +59,8 @@ def denoise(
     pipe.needs_only(pipe.denoiser)
     latents, rows = start.latents, pipe.rows(scheduler, request)
     deep, options = pipe.keeps_between_steps(request), pipe.denoiser_options(request)
+    if (control := pipe.control(request)) is not None:
+        options["control"] = control
     cache = StepCache(request.cache_threshold) if request.cache_threshold else None
     if cache is not None and scheduler.renoises_negative:
         raise InvalidArgumentError(
@@ -68,6 +70,8 @@ def denoise(
         x = scheduler.scale_model_input(latents, row.timestep)
         if deep is not None:
             deep.begin_step(index)
+        if control is not None:
+            control.begin_step(index, len(rows))
         model = partial(_predict, pipe, row.timestep, conditioning, start, deep, **options)
         negative = None
         if scheduler.renoises_negative:

@@ -102,11 +102,17 @@ class Wanted:
 
 
 def run_options(
-    parts: Iterable[str], device: ForParts, dtype: ForParts, **others: Any
+    parts: Iterable[str],
+    device: ForParts,
+    dtype: ForParts,
+    beside: Mapping[str, str] | None = None,
+    **others: Any,
 ) -> dict[str, RunOptions]:
     """How each of these parts runs: those that `device` does not name on the CPU, those that
-    `dtype` does not as is best there; `others` are for all."""
-    parts = tuple(parts)
+    `dtype` does not as is best there; `others` are for all. What is `beside` them runs as the part
+    that it is mapped to, unless it is named."""
+    beside = beside or {}
+    parts = (*parts, *beside)
 
     def each(what: str, given: ForParts, default: str) -> dict[str, str]:
         if isinstance(given, str):
@@ -115,7 +121,7 @@ def run_options(
             raise InvalidArgumentError(
                 f"[pipeline] {what}: there is no part {unknown[0]!r}, only " + ", ".join(parts)
             )
-        return {name: given.get(name, default) for name in parts}
+        return {name: given.get(name, given.get(beside.get(name, ""), default)) for name in parts}
 
     devices, dtypes = each("device", device, "cpu"), each("dtype", dtype, "auto")
     if dtype == "f16" and {"cpu"} < {*devices.values()}:

@@ -42,6 +42,7 @@ class MemoryPlan:
     arenas: Mapping[str, int]
     unload: bool  # whether parts are given back before the next one runs
     available: int | None  # bytes, where anything says
+    in_steps: frozenset[str] = frozenset()  # the denoiser and what runs beside it: held together
 
     @property
     def together(self) -> int:
@@ -52,7 +53,14 @@ class MemoryPlan:
         """What weights and arenas take at most."""
         if not self.unload:
             return self.together
-        return max(self.weights[name] + self.arenas.get(name, 0) for name in self.weights)
+        rest = self.weights.keys() - self.in_steps
+        return max(self.step, *(self.weights[name] + self.arenas.get(name, 0) for name in rest))
+
+    @property
+    def step(self) -> int:
+        """What a step takes."""
+        arenas = (self.arenas.get(name, 0) for name in self.in_steps)
+        return sum(self.weights[name] for name in self.in_steps) + max(arenas)
 
     @property
     def fits(self) -> bool:
@@ -76,6 +84,9 @@ def plan_memory(pipe: DiffusionPipeline, width: int, height: int) -> MemoryPlan:
         name: part.config for name in pipe.networks if (part := getattr(pipe, name)) is not None
     }
     graphs = planned_graphs(type(pipe), configs, width, height)
+    denoiser = next(name for name, part in parts.items() if part is pipe.denoiser)
+    for name, beside in pipe.companions.items():
+        graphs[name] = beside.network.graph, beside.plan_shapes(graphs[denoiser][1])
     return MemoryPlan(
         weights={name: _weights(part) for name, part in parts.items()},
         arenas={
@@ -85,6 +96,7 @@ def plan_memory(pipe: DiffusionPipeline, width: int, height: int) -> MemoryPlan:
         },
         unload=pipe.unload,
         available=_room(_device(pipe)),
+        in_steps=frozenset([denoiser, *(name for name in pipe.companions if name in parts)]),
     )
 
 
@@ -129,16 +141,16 @@ def is_too_large(pipe: DiffusionPipeline, width: int, height: int) -> bool:
         plan = plan_memory(pipe, width, height)
     except UnsupportedModelError:  # it has no plan
         return False
-    name = next(name for name, part in _parts(pipe).items() if part is pipe.denoiser)
-    return plan.weights[name] + plan.arenas[name] > room
+    return plan.step > room
 
 
 def _parts(pipe: DiffusionPipeline) -> dict[str, Any]:
     device = _device(pipe)
+    parts = {name: getattr(pipe, name) for name in pipe.networks} | dict(pipe.companions)
     return {
         name: part
-        for name in pipe.networks
-        if (part := getattr(pipe, name)) is not None and part.networks[0].device == device
+        for name, part in parts.items()
+        if part is not None and part.networks[0].device == device
     }
 
 

@@ -20,7 +20,7 @@ from sdcore.errors import (
     InvalidArgumentError,
     UnsupportedModelError,
 )
-from sdcore.models.base import Loadable
+from sdcore.models.base import Loadable, RunOptions
 from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.conditioning import Conditioning, by_length
 from sdcore.pipelines.denoise import denoise, new_scheduler
@@ -74,6 +74,8 @@ class DiffusionPipeline(EmbeddingsMixin):
     tokenizer_classes: ClassVar[Mapping[str, Any]] = {}  # of those that are not CLIP's
     padding: ClassVar[Mapping[str, str]] = {}  # of tokenizers, where it is not the end of text
     extra_arguments: ClassVar[Sequence[str]] = ()  # that not every family has; see Arguments
+    # Networks that may be opened beside the model, and the part that each runs where, unless asked.
+    beside: ClassVar[Mapping[str, str]] = {}
     # Arguments that take the place of a prompt, and what the denoiser calls them.
     embeds: ClassVar[Mapping[str, str]] = {}
 
@@ -138,6 +140,7 @@ class DiffusionPipeline(EmbeddingsMixin):
         tokenizer: PathLike | None = None,
         tokenizer_2: PathLike | None = None,
         tokenizer_3: PathLike | None = None,
+        controlnet: PathLike | Sequence[PathLike] | None = None,
         config: PathLike | None = None,
         quantize: str | None = None,
         stream_weights: bool | None = None,
@@ -150,6 +153,7 @@ class DiffusionPipeline(EmbeddingsMixin):
         machine, or one for each part, as {"unet": "f16"}; what that does not name is "auto". `vae`
         and the text encoders are checkpoints that replace a part (False leaves out a text encoder
         that the family can do without), `tokenizer` and those after it folders with a vocabulary,
+        `controlnet` is as for `load_controlnet`, which takes it later too;
         `config` a diffusers folder whose configs are used in place of what the file implies.
         `quantize` is a storage type, such as "q8_0" or "q4_K", that the matrices of linear layers
         get on the way (docs/quantization.md): less memory, and less to read at every step.
@@ -162,6 +166,14 @@ class DiffusionPipeline(EmbeddingsMixin):
         path = find_model(path)
         source = checkpoint.open_model(path, variant)
         family = cls._of(source)
+        options = run_options(
+            family.networks,
+            device,
+            dtype,
+            family.beside,
+            threads=threads,
+            stream_weights=stream_weights,
+        )
         parts = load_parts(
             source,
             Wanted(
@@ -171,9 +183,7 @@ class DiffusionPipeline(EmbeddingsMixin):
                 family.padding,
                 family.tokenizer_classes,
             ),
-            run_options(
-                family.networks, device, dtype, threads=threads, stream_weights=stream_weights
-            ),
+            options,
             overrides={
                 "vae": vae,
                 "text_encoder": text_encoder,
@@ -188,7 +198,18 @@ class DiffusionPipeline(EmbeddingsMixin):
         )
         pipe = family(parts)
         pipe.lora_dir = shipped_loras(path)
+        pipe._open_beside(options, quantize, controlnet=controlnet)
         return pipe
+
+    def _open_beside(
+        self, options: Mapping[str, RunOptions], quantize: str | None, **paths: Any
+    ) -> None:
+        """Opens what goes with the model and is no part of it, by the names of arguments."""
+        for name, path in paths.items():
+            if path is not None:
+                raise InvalidArgumentError(
+                    f"[pipeline] {FAMILIES[self.family].title} takes no {name}="
+                )
 
     @classmethod
     def _of(cls: type[P], source: checkpoint.Checkpoint) -> type[P]:
@@ -240,8 +261,10 @@ class DiffusionPipeline(EmbeddingsMixin):
     def needs_only(self, part: Any) -> None:
         """Gives back the memory of all other parts, where there is not enough for all of them: they
         are prepared again when they are wanted. Where there is, only that of their mapped files."""
-        for other in (getattr(self, name) for name in self.networks):
-            if other is None or other is part:
+        kept = [part, *(self.companions.values() if part is self.denoiser else ())]
+        parts = (getattr(self, name) for name in self.networks)
+        for other in (*parts, *self.companions.values()):
+            if other is None or any(other is one for one in kept):
                 continue
             if self.unload:
                 other.release()
@@ -270,6 +293,11 @@ class DiffusionPipeline(EmbeddingsMixin):
     def denoiser(self) -> Any:
         """The network that runs once a step."""
 
+    @property
+    def companions(self) -> Mapping[str, Any]:
+        """Networks that run at each step before it, by name."""
+        return {}
+
     @abstractmethod
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         """What the denoiser is told about images of these prompts, a row each."""
@@ -277,7 +305,7 @@ class DiffusionPipeline(EmbeddingsMixin):
     def predict(self, x: Array, timestep: float, conditioning: Conditioning, **more: Any) -> Array:
         """The denoiser's output at scaled latents x; `more` are arguments of its own."""
         groups: list[tuple[Any, Array]] = [
-            (rows, self.denoiser(x[rows], timestep, **part, **more))
+            (rows, self.ask(x[rows], timestep, part, **more))
             for rows, part in by_length(conditioning)
         ]
         if len(groups) == 1:
@@ -286,6 +314,19 @@ class DiffusionPipeline(EmbeddingsMixin):
         for rows, part in groups:
             out[rows] = part
         return out
+
+    def ask(self, x: Array, timestep: float, conditioning: Conditioning, **more: Any) -> Array:
+        """The same of rows that go into one batch."""
+        out: Array = self.denoiser(x, timestep, **conditioning, **more)
+        return out
+
+    def control(self, request: Request) -> Any:
+        """What `ask` takes as `control` at each step of a run; None: nothing."""
+        return None
+
+    def given_size(self, extra: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Width and height of what the family's own arguments bring, where they bring a picture."""
+        return None
 
     @property
     def default_size(self) -> tuple[int, int]:
@@ -406,6 +447,7 @@ class DiffusionPipeline(EmbeddingsMixin):
         # Asked again at the first step; what is wrong is said now.
         call.denoiser_options(request)
         call.keeps_between_steps(request)
+        call.control(request)
         scheduler = new_scheduler(call, request)
         noise = Noise(request.seeds, request.rng)
         start = call.start(request, scheduler, noise)

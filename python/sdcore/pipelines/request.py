@@ -63,6 +63,11 @@ class Arguments(TypedDict, total=False):
     pag_applied_layers: str | Sequence[str]  # parts of the names of those attentions, "mid"
     cache_interval: int  # steps between those that run all of a UNet, 1 (off)
     cache_branch_id: int  # the skip connection below which the others run nothing, 0
+    control_image: ImageLike | Sequence[ImageLike] | None  # what ControlNets see: one, or one each
+    controlnet_conditioning_scale: float | Sequence[float]  # how strong, 1: for all, or one each
+    control_guidance_start: float | Sequence[float]  # share of the steps before which they rest
+    control_guidance_end: float | Sequence[float]  # and after which
+    guess_mode: bool  # ControlNets without a prompt: they guess what is in their picture
     token_merging_ratio: float  # share of tokens that a UNet's attention merges, 0 to 0.75
     # What IP-Adapters look at: one picture or several, with several adapters a list with what is
     # for each; or what an image encoder made of them, an array for each adapter.
@@ -192,6 +197,8 @@ def make_request(
         image, latents = None, _left_by_another(image)
     pictures = _pictures(image, len(prompts), per_prompt)
     sizes = [picture.size for picture in pictures]
+    if not sizes and (own := pipe.given_size(extra)):
+        sizes = [own]
     if latents is not None and np.ndim(latents) == 4:
         h, w = np.shape(latents)[2:]
         sizes = [(w * pipe.vae.scale_factor, h * pipe.vae.scale_factor)]

@@ -17,6 +17,8 @@ from sdcore.models.unet import (
     guidance_embedding,
 )
 from sdcore.pipelines.conditioning import Conditioning, encode_unique
+from sdcore.pipelines.control import CONTROL_ARGUMENTS
+from sdcore.pipelines.controlled import ControlledPipeline
 from sdcore.pipelines.export import TextEncoding, export
 from sdcore.pipelines.guidance import Guidance, PerturbedGuidance
 from sdcore.pipelines.ip_adapter import IP_ADAPTER_ARGUMENTS, IPAdapterPipeline
@@ -31,6 +33,7 @@ UNET_ARGUMENTS = (
     *("pag_scale", "pag_applied_layers"),
     *("cache_interval", "cache_branch_id", "token_merging_ratio"),
     *IP_ADAPTER_ARGUMENTS,
+    *CONTROL_ARGUMENTS,
 )
 
 _GUIDED = 2  # images a step: classifier-free guidance asks about the negative prompt as well
@@ -39,7 +42,7 @@ _TURBO = (4, 1.0)
 _LCM = (4, 8.5)
 
 
-class UNetPipeline(IPAdapterPipeline):
+class UNetPipeline(ControlledPipeline, IPAdapterPipeline):
     optional: ClassVar[Sequence[str]] = ("image_encoder",)
 
     unet: UNet2DConditionModel
@@ -85,6 +88,8 @@ class UNetPipeline(IPAdapterPipeline):
         if dim := self.unet.config.time_cond_proj_dim:
             scale = guidance_embedding(request.guidance_scale, dim)
             told = {**told, "timestep_cond": np.tile(scale, (len(prompts), 1))}
+        if self.controlnet:
+            told = {**told, "negative": np.array([prompt.negative for prompt in prompts])}
         return {**told, **self.image_tokens(prompts, request)}
 
     def guidance(self, request: Request) -> Guidance:

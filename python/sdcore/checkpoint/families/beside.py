@@ -12,7 +12,6 @@ _LOAD_LORA = "not a model by itself: open its model and load it with load_lora_w
 _LOAD_IP_ADAPTER = "not a model by itself: open its model and load it with load_ip_adapter"
 
 FAMILIES = {
-    "controlnet": Family("a ControlNet", hint=_BESIDE),
     "lora": Family("a LoRA", hint=_LOAD_LORA),
     "lycoris": Family("a LyCORIS adapter (OFT, BOFT, GLoRA or (IA)³)", hint=_LATER),
     "ip-adapter": Family("an IP-Adapter", hint=_LOAD_IP_ADAPTER),
@@ -27,10 +26,6 @@ _LORA = (
 )
 
 RULES: Rules = (
-    # A ControlNet's file may hold a whole model too, and has blocks of one, so it comes first.
-    ("controlnet", (Clue(r"^(control_model\.)?(input_hint_block|zero_convs)\.0\."),)),
-    ("controlnet", (Clue(r"(^|\.)controlnet_(cond_embedding|blocks|down_blocks)\."),)),
-    ("controlnet", (Clue(r"^lora_controlnet$"),)),
     # An adapter has the names of what it changes, too.
     ("lycoris", (Clue(r"\.(oft_blocks|oft_diag|a1\.weight|b1\.weight|on_input)$"),)),
     ("photomaker", (Clue(r"^id_encoder\.(vision_model|visual_projection)"),)),

@@ -41,12 +41,13 @@ ROOTS = (
 _ORIGINAL_KIND = {
     "in_layers": "resnet",
     "transformer_blocks": "attention",
+    "proj_in": "attention",  # of a transformer without blocks too
     "op": "resample",
     "conv": "resample",
 }
 _ORIGINAL_BLOCK = re.compile(
     rf"(input|output)_blocks\.(\d+)\.\d+\.({'|'.join(_ORIGINAL_KIND)})\."
-    r"|(middle)_block\.(\d+)\.(in_layers|transformer_blocks)\."
+    r"|(middle)_block\.(\d+)\.(in_layers|transformer_blocks|proj_in)\."
 )
 _DIFFUSERS_BLOCK = re.compile(
     r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\."
@@ -79,13 +80,29 @@ def to_original(names: Iterable[str]) -> NameTable:
     return _table(_diffusers_layout(names))
 
 
+def way_down(names: Iterable[str]) -> Iterator[Row]:
+    """The rows of what a ControlNet copies, for a file with original names."""
+    return _way_down(_original_layout(names))
+
+
+def way_down_to_original(names: Iterable[str]) -> Iterator[Row]:
+    """The same rows, found from diffusers' names."""
+    return _way_down(_diffusers_layout(names))
+
+
 def diffusers(_names: Iterable[str]) -> NameTable:
     """The table for a file that has diffusers' names already."""
     return NameTable((root, root) for root in ROOTS)
 
 
 def _table(layout: Layout) -> NameTable:
-    return NameTable([*OUTER, *_down_rows(layout), *_middle_rows(layout), *_up_rows(layout)])
+    return NameTable([*_way_down(layout), *_up_rows(layout)])
+
+
+def _way_down(layout: Layout) -> Iterator[Row]:
+    yield from OUTER
+    yield from _down_rows(layout)
+    yield from _middle_rows(layout)
 
 
 def _down_rows(layout: Layout) -> Iterator[Row]:

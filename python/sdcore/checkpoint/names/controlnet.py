@@ -1,0 +1,46 @@
+"""Names of ControlNets: lllyasviel's, which are CompVis' for a UNet's way down, and diffusers'."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from sdcore.checkpoint.names import unet
+from sdcore.checkpoint.names.table import NameTable, Row
+
+_HINT = re.compile(r"input_hint_block\.(\d+)\.")
+_EMBEDDING = re.compile(r"controlnet_cond_embedding\.(?:(conv_in|conv_out)|blocks\.(\d+))\.")
+_ROOTS = (
+    *("controlnet_cond_embedding", "controlnet_down_blocks", "controlnet_mid_block"),
+    *("conv_in", "time_embedding", "add_embedding", "down_blocks", "mid_block"),
+)
+
+
+def original(names: Iterable[str]) -> NameTable:
+    """The table for a file with original names, these."""
+    names = list(names)
+    places = {int(found[1]) for name in names if (found := _HINT.match(name))}
+    return NameTable([*unet.way_down(names), *_own(names, r"zero_convs\.(\d+)\.", len(places))])
+
+
+def to_original(names: Iterable[str]) -> NameTable:
+    """The same table, found from diffusers' names."""
+    names = list(names)
+    convolutions = {found[0] for name in names if (found := _EMBEDDING.match(name))}
+    own = _own(names, r"controlnet_down_blocks\.(\d+)\.", len(convolutions))
+    return NameTable([*unet.way_down_to_original(names), *own])
+
+
+def diffusers(_names: Iterable[str]) -> NameTable:
+    """The table for a file that has diffusers' names already."""
+    return NameTable((root, root) for root in _ROOTS)
+
+
+def _own(names: Iterable[str], skip: str, convolutions: int) -> Iterator[Row]:
+    """Activations stand between the convolutions of the picture, and count there."""
+    for k in range(convolutions):
+        name = {0: "conv_in", convolutions - 1: "conv_out"}.get(k, f"blocks.{k - 1}")
+        yield f"input_hint_block.{2 * k}", f"controlnet_cond_embedding.{name}"
+    for i in {int(found[1]) for name in names if (found := re.match(skip, name))}:
+        yield f"zero_convs.{i}.0", f"controlnet_down_blocks.{i}"
+    yield "middle_block_out.0", "controlnet_mid_block"

@@ -1,0 +1,271 @@
+"""ControlNetModel: what a picture adds to a UNet (Zhang et al. 2023), by diffusers' config."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sdcore import _core
+from sdcore.errors import UnsupportedModelError
+from sdcore.graph import Builder, Scope, Value, nn
+from sdcore.models.base import (
+    Component,
+    Model,
+    RunOptions,
+    make_network,
+    to_nchw,
+    to_nhwc,
+    tokens_of,
+)
+from sdcore.models.config import from_json, require_value
+from sdcore.models.unet import DOWN_BLOCKS, FIXED, Features, Residuals, UNetConfig, UNetGraph
+
+__all__ = ["ControlNetConfig", "ControlNetModel", "build_control", "build_embedding"]
+
+Array = NDArray[np.float32]
+
+_WEAKEST = 0.1  # what guess mode leaves of the first residual; the last one stays whole
+
+
+@dataclass(frozen=True)
+class ControlNetConfig(UNetConfig):
+    """That of the UNet whose way down it is a copy of, and what is its own."""
+
+    conditioning_channels: int = 3
+    conditioning_embedding_out_channels: Sequence[int] = (16, 32, 96, 256)
+    controlnet_conditioning_channel_order: str = "rgb"
+    # Whether residuals are means over the picture: what is in it counts, and not where.
+    global_pool_conditions: bool = False
+
+
+class _Control(UNetGraph):
+    """A UNet's way down and middle, each skip through a convolution of its own."""
+
+    config: ControlNetConfig
+
+    def __init__(self, config: ControlNetConfig, after_another: bool) -> None:
+        super().__init__(config)
+        self.after_another = after_another
+
+    def build(self) -> _core.Graph:
+        w = self.b.weights
+        x = self.way_down(self.first() + self.b.input("features"))
+        x = self.middle(w.mid_block, x)
+        for i, (skip, c) in enumerate(self.skips):
+            self.hand_out(f"down.{i}", w.controlnet_down_blocks[i], skip, c)
+        self.hand_out("mid", w.controlnet_mid_block, x, self.levels[-1].channels)
+        return self.b.graph
+
+    def middle(self, w: Scope, x: Value) -> Value:
+        if self.config.mid_block_type == "UNetMidBlock2D":  # which has one resnet and no more
+            c = self.levels[-1].channels
+            return self.resnet(w.resnets[0], x, c, c)
+        return self.mid_block(w, x)
+
+    def hand_out(self, name: str, w: Scope, x: Value, c: int) -> None:
+        pools = self.config.global_pool_conditions
+        x = nn.conv2d(w, x, c, c, kernel=1)
+        if pools:
+            x = nn.token(nn.split_channels(nn.group_moments(x, c), 2), 0)
+        x = x * self.b.input(f"scale.{name}")
+        if self.after_another:
+            other = self.b.input(name)
+            # What is repeated over the other's pixels comes second.
+            x = other + x if pools else x + other
+        self.b.output(name, x)
+
+
+def build_control(config: ControlNetConfig, after_another: bool = False) -> _core.Graph:
+    """A UNet's inputs, `features` [n or 1, h, w, c] of a picture, and `scale.NAME` [1, c] of each
+    residual -> residuals, named as `Residuals` are: [n, h, w, c], or [n, 1, c] of means. With
+    `after_another` those of another ControlNet are inputs too, and added."""
+    return _Control(config, after_another).build()
+
+
+def build_embedding(config: ControlNetConfig) -> _core.Graph:
+    """`picture` [n, h, w, 3] in [0, 1] -> `features` in the latents' size (ControlNet's
+    ControlNetConditioningEmbedding, or input_hint_block)."""
+    b = Builder()
+    w = b.weights.controlnet_cond_embedding
+    channels = config.conditioning_embedding_out_channels
+    x = nn.conv2d(w.conv_in, b.input("picture"), config.conditioning_channels, channels[0])
+    for i, (c_in, c_out) in enumerate(itertools.pairwise(channels)):
+        x = nn.conv2d(w.blocks[2 * i], nn.silu(x), c_in, c_in)
+        x = nn.conv2d(w.blocks[2 * i + 1], nn.silu(x), c_in, c_out, stride=2)
+    x = nn.conv2d(w.conv_out, nn.silu(x), channels[-1], config.block_out_channels[0])
+    b.output("features", x)
+    return b.graph
+
+
+class ControlNetModel(Model):
+    """`controlnet(sample, timestep, encoder_hidden_states, controlnet_cond)` in diffusers' shapes.
+
+    A pipeline embeds its picture once (`embed`) and asks for `residuals` at each step; on a GPU
+    both stay there.
+    """
+
+    config: ControlNetConfig
+
+    def __init__(
+        self, config: ControlNetConfig, network: _core.Network, embedding: _core.Network
+    ) -> None:
+        super().__init__(config, network)
+        self.embedding = embedding
+        self._after_another: _core.Network | None = None
+
+    @classmethod
+    def read_config(cls, config: Mapping[str, Any]) -> ControlNetConfig:
+        for key, allowed in FIXED.items():
+            require_value("controlnet", config, key, *allowed)
+        require_value("controlnet", config, "conditioning_channels", 3)
+        require_value("controlnet", config, "controlnet_conditioning_channel_order", "rgb", "bgr")
+        middles = ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D")
+        require_value("controlnet", config, "mid_block_type", *middles)
+        typed = from_json(ControlNetConfig, config)
+        for kind in typed.down_block_types:
+            require_value(
+                "controlnet", {"down_block_types": kind}, "down_block_types", *DOWN_BLOCKS
+            )
+        if typed.time_cond_proj_dim is not None:
+            raise UnsupportedModelError("[controlnet] config field time_cond_proj_dim must be None")
+        return typed
+
+    @classmethod
+    def build(cls, config: ControlNetConfig) -> _core.Graph:
+        return build_control(config)
+
+    @classmethod
+    def from_component(
+        cls, component: Component, options: RunOptions | None = None
+    ) -> ControlNetModel:
+        """Raises CheckpointError naming every tensor that is missing or has another shape."""
+        config = cls.read_config(component.config)
+        graphs = build_control(config), build_embedding(config)
+        weights = component.weights({k: v for graph in graphs for k, v in graph.weights.items()})
+        networks = (
+            make_network(
+                graph, {name: weights[name] for name in graph.weights}, options or RunOptions()
+            )
+            for graph in graphs
+        )
+        return cls(config, *networks)
+
+    @property
+    def networks(self) -> Sequence[_core.Network]:
+        return (self.network, self.embedding)
+
+    def release(self) -> None:
+        super().release()
+        self._after_another = None
+
+    @property
+    def scale_factor(self) -> int:
+        """Pixels of a picture for one of its features, along each side."""
+        return int(2 ** (len(self.config.conditioning_embedding_out_channels) - 1))
+
+    def plan_shapes(self, unet: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
+        """Sizes of the inputs of `network`, from those of the UNet."""
+        names = ["sample", "timestep", "encoder_hidden_states"]
+        if self.config.addition_embed_type is not None:
+            names += ["text_embeds", "time_ids"]
+        n, h, w, _ = unet["sample"]
+        scales = {name: scale.shape for name, scale in self._scales(1.0, False).items()}
+        return {
+            **{name: unet[name] for name in names},
+            "sample": [n, h, w, self.config.in_channels],
+            "features": [1, h, w, self.config.block_out_channels[0]],
+            **scales,
+        }
+
+    def embed(self, controlnet_cond: ArrayLike) -> Features:
+        """Features of pictures [n, 3, H, W] in [0, 1], for `residuals`."""
+        x = to_nhwc(controlnet_cond, "[controlnet] controlnet_cond", 3)
+        if self.config.controlnet_conditioning_channel_order == "bgr":
+            x = np.ascontiguousarray(x[..., ::-1])
+        features: Features = _run(self.embedding, {"picture": x})["features"]
+        return features
+
+    def residuals(
+        self,
+        sample: ArrayLike,
+        timestep: ArrayLike,
+        encoder_hidden_states: ArrayLike,
+        features: Features,
+        conditioning_scale: float = 1.0,
+        guess_mode: bool = False,
+        after: Residuals | None = None,
+        **conditions: ArrayLike,
+    ) -> Residuals:
+        """What to give to a UNet for the same sample, timestep, states and conditions, which are as
+        for that; `features` are of one picture for all of the batch, or of one each.
+
+        In guess mode the residuals of upper layers count less, from a tenth up to the whole. Those
+        of another ControlNet, `after`, are added.
+        """
+        x = to_nhwc(sample, "[controlnet] sample", self.config.in_channels)
+        context = tokens_of(encoder_hidden_states, x.shape[0], "controlnet")
+        t = np.broadcast_to(np.asarray(timestep, dtype=np.float32).reshape(-1), (x.shape[0],))
+        if self.config.addition_embed_type is None:
+            conditions = {}
+        inputs = {"sample": x, "timestep": t, "encoder_hidden_states": context, **conditions}
+        inputs |= {"features": features, **self._scales(conditioning_scale, guess_mode)}
+        if after is None:
+            return _run(self.network, inputs)
+        if self._after_another is None:
+            self._after_another = self.in_graph(build_control(self.config, after_another=True))
+        return _run(self._after_another, {**inputs, **after})
+
+    def _scales(self, scale: float, guess_mode: bool) -> dict[str, Array]:
+        """As diffusers has it: guess mode raises them evenly in their logarithms, and means are
+        never weakened."""
+        names = self.network.graph.outputs
+        shares = np.ones(len(names))
+        if guess_mode and not self.config.global_pool_conditions:
+            shares = np.geomspace(_WEAKEST, 1.0, len(names))
+        weights = self.network.graph.weights
+        return {
+            f"scale.{name}": np.full((1, weights[_convolution(name)][0]), scale * share, np.float32)
+            for name, share in zip(names, shares, strict=True)
+        }
+
+    def __call__(
+        self,
+        sample: ArrayLike,
+        timestep: ArrayLike,
+        encoder_hidden_states: ArrayLike,
+        controlnet_cond: ArrayLike,
+        conditioning_scale: float = 1.0,
+        guess_mode: bool = False,
+        **conditions: ArrayLike,
+    ) -> tuple[list[Array], Array]:
+        """The residuals of the skips, and of the middle: [n, c, h, w] each, or [n, c, 1, 1] of
+        means. `controlnet_cond` is [n, 3, H, W] in [0, 1]; else as for `residuals`."""
+        found = self.residuals(
+            sample,
+            timestep,
+            encoder_hidden_states,
+            self.embed(controlnet_cond),
+            conditioning_scale,
+            guess_mode,
+            None,
+            **conditions,
+        )
+        arrays = [np.asarray(found[name], np.float32) for name in self.network.graph.outputs]
+        *down, mid = (to_nchw(a if a.ndim == 4 else a[:, None]) for a in arrays)
+        return down, mid
+
+
+def _convolution(name: str) -> str:
+    """The weight of the last convolution of a residual."""
+    path, _, index = name.partition(".")
+    return f"controlnet_down_blocks.{index}.weight" if index else f"controlnet_{path}_block.weight"
+
+
+def _run(network: _core.Network, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What comes out stays on a GPU."""
+    return network.run(inputs, stay=network.graph.outputs if network.device != "cpu" else [])

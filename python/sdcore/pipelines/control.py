@@ -1,0 +1,168 @@
+"""What ControlNets add in one run of a sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sdcore.errors import InvalidArgumentError
+from sdcore.models.controlnet import ControlNetModel
+from sdcore.models.unet import Features, Residuals
+from sdcore.pipelines.conditioning import Conditioning
+from sdcore.pipelines.pictures import as_picture
+from sdcore.pipelines.request import Request, finite
+
+__all__ = ["CONTROL_ARGUMENTS", "Control", "control_images", "controls_negative", "size_of"]
+
+Array = NDArray[np.float32]
+
+CONTROL_ARGUMENTS = (
+    *("control_image", "controlnet_conditioning_scale"),
+    *("control_guidance_start", "control_guidance_end", "guess_mode"),
+)
+# What a ControlNet is told beside the text, if its config asks for it.
+_CONDITIONS = ("text_embeds", "time_ids")
+
+
+@dataclass(frozen=True)
+class _Net:
+    """One ControlNet in a run; `begin` and `end` are shares of the steps."""
+
+    model: ControlNetModel
+    picture: Array  # [1, 3, height, width] in [0, 1]
+    scale: float
+    begin: float
+    end: float
+    guess_mode: bool
+
+    @cached_property
+    def features(self) -> Features:
+        return self.model.embed(self.picture)
+
+    def works_at(self, index: int, steps: int) -> bool:
+        """As diffusers counts."""
+        inside = index / steps >= self.begin and (index + 1) / steps <= self.end
+        return inside and self.scale != 0
+
+    def controls_negative(self) -> bool:
+        return controls_negative(self.model, self.guess_mode)
+
+
+class Control:
+    """What ControlNets add in one run of a sampler. Outside its interval, one is not run."""
+
+    def __init__(self, models: Sequence[ControlNetModel], request: Request, device: str) -> None:
+        extra, n = request.extra, len(models)
+        images = extra["control_image"]
+        if len(images) != n:
+            raise InvalidArgumentError(
+                f"[controlnet] there are {n} ControlNets and {len(images)} pictures in "
+                "control_image: give one each"
+            )
+        columns = (
+            models,
+            [_fitted(image, request.width, request.height) for image in images],
+            _each("controlnet_conditioning_scale", extra, 1.0, n),
+            _each("control_guidance_start", extra, 0.0, n),
+            _each("control_guidance_end", extra, 1.0, n),
+            [bool(extra.get("guess_mode"))] * n,
+        )
+        self._nets = [_Net(*values) for values in zip(*columns, strict=True)]
+        for net in self._nets:
+            if not 0 <= net.begin < net.end <= 1:
+                raise InvalidArgumentError(
+                    "[controlnet] control_guidance_start must lie before control_guidance_end, "
+                    f"both from 0 to 1, got {net.begin:g} and {net.end:g}"
+                )
+        self._active: list[_Net] = []
+        self._device = device
+
+    def begin_step(self, index: int, steps: int) -> None:
+        self._active = [net for net in self._nets if net.works_at(index, steps)]
+
+    def residuals(
+        self, x: Array, timestep: float, conditioning: Conditioning, negative: bool
+    ) -> Residuals | None:
+        """The sum of those at work at this step; None: there are none. `negative`: of a negative
+        prompt."""
+        found: Residuals | None = None
+        for net in self._active:
+            if negative and not net.controls_negative():
+                continue
+            told = {name: conditioning[name] for name in _CONDITIONS if name in conditioning}
+            found = net.model.residuals(
+                x[:, : net.model.config.in_channels],
+                timestep,
+                conditioning["encoder_hidden_states"],
+                net.features,
+                net.scale,
+                net.guess_mode,
+                found,
+                **told,
+            )
+        if found is None or self._nets[0].model.network.device == self._device:
+            return found
+        return {name: np.asarray(array, np.float32) for name, array in found.items()}
+
+
+def controls_negative(model: ControlNetModel, guess_mode: bool) -> bool:
+    """Whether it speaks of the negative prompt too. What guesses, and what was trained on means,
+    speaks of the prompt alone, so that guidance is toward it."""
+    return not (guess_mode or model.config.global_pool_conditions)
+
+
+def control_images(given: Any) -> list[Any]:
+    """Pictures, one a ControlNet: images, or arrays of numbers as they are."""
+    listed = given if isinstance(given, list | tuple) else [given]
+    return [_as_control(one) for one in listed]
+
+
+def size_of(image: Image.Image | Array) -> tuple[int, int]:
+    """Width and height."""
+    if isinstance(image, Image.Image):
+        return image.size
+    return image.shape[1], image.shape[0]
+
+
+def _as_control(image: Any) -> Image.Image | Array:
+    if not isinstance(image, np.ndarray) or image.dtype.kind != "f":
+        return as_picture(image, "control_image")
+    fits = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+    if not fits or 0 in image.shape or not np.isfinite(image).all():
+        raise InvalidArgumentError(
+            "[controlnet] control_image must be [h, w] or [h, w, 3] finite numbers, "
+            f"got {list(image.shape)}"
+        )
+    return np.asarray(image, np.float32)
+
+
+def _fitted(image: Image.Image | Array, width: int, height: int) -> Array:
+    """[1, 3, height, width], resized as diffusers does. Pictures are in [0, 1]; numbers stay what
+    they are, for ControlNets that know others: -1 is where one for inpainting is to paint."""
+    size, filter = (width, height), Image.Resampling.LANCZOS
+    if isinstance(image, Image.Image):
+        pixels = np.asarray(image.convert("RGB").resize(size, filter), np.float32) / 255
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+    planes = [image] * 3 if image.ndim == 2 else list(image.transpose(2, 0, 1))
+    if image.shape[:2] != (height, width):
+        planes = [np.asarray(Image.fromarray(plane).resize(size, filter)) for plane in planes]
+    return np.stack(planes)[None]
+
+
+def _each(name: str, extra: Mapping[str, Any], default: float, count: int) -> list[float]:
+    """A number for each ControlNet, given as one for all or a list."""
+    given = extra.get(name)
+    given = default if given is None else given
+    if not isinstance(given, list | tuple):
+        return [finite(given, name)] * count
+    if len(given) != count:
+        raise InvalidArgumentError(
+            f"[controlnet] {name} must be one number or {count}, one a ControlNet, got {len(given)}"
+        )
+    return [finite(one, name) for one in given]
