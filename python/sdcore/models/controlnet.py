@@ -71,13 +71,20 @@ class _Control(UNetGraph):
         pools = self.config.global_pool_conditions
         x = nn.conv2d(w, x, c, c, kernel=1)
         if pools:
-            x = nn.token(nn.split_channels(nn.group_moments(x, c), 2), 0)
+            x = _mean(x, c)
         x = x * self.b.input(f"scale.{name}")
         if self.after_another:
             other = self.b.input(name)
             # What is repeated over the other's pixels comes second.
             x = other + x if pools else x + other
         self.b.output(name, x)
+
+
+def _mean(x: Value, c: int) -> Value:
+    """Over the pixels of each image, `[n, 1, c]`: attention that prefers none of them."""
+    tokens = nn.flatten(x)
+    nothing = nn.token(tokens, 0).apply("scale", factor=0.0)
+    return nn.attention(nothing, tokens, tokens, heads=c // 64 if c % 64 == 0 else 1)
 
 
 def build_control(config: ControlNetConfig, after_another: bool = False) -> _core.Graph:
