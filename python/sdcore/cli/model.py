@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:1 (default: cpu)")
     add("--vae-on-cpu", action="store_true", help="keep the VAE on the CPU")
     add("--clip-on-cpu", action="store_true", help="keep the text and image encoders on the CPU")
+    add("--control-net-cpu", action="store_true", help="keep ControlNets on the CPU")
     add(
         "--stream-weights",
         action="store_true",
@@ -99,7 +100,7 @@ def open_as(source: str, args: argparse.Namespace, **others: Any) -> DiffusionPi
 
 def _devices(args: argparse.Namespace, source: str) -> str | dict[str, str]:
     """The argument of DiffusionPipeline.open."""
-    if not (args.vae_on_cpu or args.clip_on_cpu):
+    if not (args.vae_on_cpu or args.clip_on_cpu or args.control_net_cpu):
         return str(args.device)
     from sdcore import checkpoint
 
@@ -108,10 +109,14 @@ def _devices(args: argparse.Namespace, source: str) -> str | dict[str, str]:
     from sdcore.pipelines import DiffusionPipeline
 
     family = DiffusionPipeline.registry.get(kind.family)
-    names = family.networks if family is not None else ()
+    names = (*family.networks, *family.beside) if family is not None else ()
+    stay = {"vae": args.vae_on_cpu, "controlnet": args.control_net_cpu}
 
-    stay = ("vae",) * args.vae_on_cpu + ("text_encoder", "image_encoder") * args.clip_on_cpu
-    return {name: "cpu" if name.startswith(stay) else args.device for name in names}
+    def stays(name: str) -> bool:
+        clip = name.startswith(("text_encoder", "image_encoder"))
+        return bool(stay.get(name, args.clip_on_cpu and clip))
+
+    return {name: "cpu" if stays(name) else args.device for name in names}
 
 
 def parts(args: argparse.Namespace) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdcore.cli import adapters, family, model, refiner, scheduler, settings
+from sdcore.cli import adapters, control, family, model, refiner, scheduler, settings
 from sdcore.cli.output import check_outputs, make_folder, output_paths
 from sdcore.errors import InvalidArgumentError
 from sdcore.webui import samplers
@@ -29,6 +29,7 @@ examples:
   sdcore txt2img -m model.gguf "a cat" -b 4 -o "cat-%03d-{seed}.png"
   sdcore txt2img -m sdxl.gguf --refiner refiner.gguf "a cat" --steps 40
   sdcore txt2img -m model.gguf --ip-adapter ip.safetensors --ip-adapter-image photo.png "a cat"
+  sdcore txt2img -m model.gguf "a house" --control-net canny.safetensors --control-image edges.png
   sdcore txt2img --diffusion-model sd3.gguf -m sd3-folder "a cat" --skip-layers 7,8,9
 """
 _ABOUT_POCKET = (
@@ -146,6 +147,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     refiner.add_arguments(parser)
     family.add_arguments(parser)
     adapters.add_arguments(parser)
+    control.add_arguments(parser)
 
     output = parser.add_argument_group("output")
     add = output.add_argument
@@ -177,6 +179,7 @@ def draw(args: argparse.Namespace, **arguments: Any) -> None:
     if not model.is_given(args):
         take_pocket(args)
     args.dtype = args.dtype or "auto"
+    control.check(args)
     seeds = _seeds(-1 if args.seed is None else args.seed, args.batch_count)
     paths = output_paths(args.output, prompt, seeds)
     pixels = (args.width or _DEFAULT_SIZE) * (args.height or _DEFAULT_SIZE)
@@ -264,6 +267,7 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
     if args.vae_tiling:
         pipe.vae_tiling = True
     adapters.apply(pipe, args)
+    control.apply(pipe, args)
     return pipe
 
 
@@ -289,6 +293,7 @@ def _draw(
         seed=seed,
         **options,
         **family.arguments(args, pipe),
+        **control.arguments(args, pipe),
         **arguments,
     )
     if "denoising_start" not in arguments:  # a second stage has the seed of the first

@@ -74,7 +74,7 @@ FAMILIES = {
     "controlnet": Family(
         "a ControlNet",
         ("controlnet",),
-        hint="not a model by itself: open its model and pass this as controlnet=",
+        hint="not a model by itself: open its model and pass this as controlnet= (--control-net)",
         infer={"controlnet": _config},
         places=(_PLACE,),
     ),

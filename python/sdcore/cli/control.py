@@ -1,0 +1,162 @@
+"""Flags for ControlNets and the pictures that they see, under stable-diffusion.cpp's names and
+diffusers'."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdcore.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from sdcore.pipelines import DiffusionPipeline
+
+__all__ = ["KEYS", "add_arguments", "apply", "arguments", "check", "settings", "take"]
+
+_STRENGTH = 0.9  # stable-diffusion.cpp's
+
+# Flags with a number for all ControlNets or one each, and the arguments of the pipeline.
+_NUMBERS = {
+    "control_strength": "controlnet_conditioning_scale",
+    "control_start": "control_guidance_start",
+    "control_end": "control_guidance_end",
+}
+_NETS = "ControlNet"  # what a picture's settings call them
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split()]
+
+
+# What a picture's settings call the rest: flags, and how their values are read.
+KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "Control strength": ("control_strength", _numbers),
+    "Control start": ("control_start", _numbers),
+    "Control end": ("control_end", _numbers),
+    "Guess mode": ("guess_mode", lambda text: text == str(True)),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("ControlNet")
+
+    def add(*names: str, help: str, **options: Any) -> None:
+        group.add_argument(*names, action="append", help=help, **options)
+
+    add(
+        "--control-net",
+        "--controlnet",
+        metavar="PATH",
+        help="a ControlNet, a file or folder; may be repeated, as may the flags below",
+    )
+    add("--control-image", metavar="PATH", help="the picture that it sees: edges, depth, a pose")
+    add(
+        "--control-strength",
+        "--controlnet-conditioning-scale",
+        type=float,
+        metavar="SCALE",
+        help=f"how closely to follow it (default: {_STRENGTH})",
+    )
+    add(
+        "--control-start",
+        "--control-guidance-start",
+        type=float,
+        metavar="SHARE",
+        help="not in the steps before (default: 0)",
+    )
+    add(
+        "--control-end",
+        "--control-guidance-end",
+        type=float,
+        metavar="SHARE",
+        help="nor in those after (default: 1)",
+    )
+    group.add_argument(
+        "--guess-mode",
+        action="store_const",
+        const=True,
+        help="without a prompt: let it guess what its picture shows",
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises InvalidArgumentError where what is given is not enough."""
+    nets, images = args.control_net or [], args.control_image or []
+    if len(images) != len(nets):
+        raise InvalidArgumentError(
+            f"[control] each --control-net takes one --control-image, got {len(nets)} and "
+            f"{len(images)}"
+        )
+    for flag in (*_NUMBERS, "guess_mode"):
+        given = vars(args)[flag]
+        name = flag.replace("_", "-")
+        if given is not None and not nets:
+            raise InvalidArgumentError(f"[control] --{name} needs a --control-net")
+        if flag in _NUMBERS and given is not None and len(given) not in (1, len(nets)):
+            raise InvalidArgumentError(
+                f"[control] --{name} is given once for all, or once for each --control-net, got "
+                f"{len(given)} and {len(nets)}"
+            )
+
+
+def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
+    if not args.control_net:
+        return
+    from sdcore.checkpoint import FAMILIES
+    from sdcore.pipelines.controlled import ControlledPipeline
+
+    if not isinstance(pipe, ControlledPipeline):
+        title = FAMILIES[pipe.family].title
+        raise InvalidArgumentError(f"[control] --control-net is not for {title}")
+    pipe.load_controlnet(args.control_net)
+
+
+def arguments(args: argparse.Namespace, pipe: DiffusionPipeline) -> dict[str, Any]:
+    """Of the pipeline, where it is the one that has the ControlNets."""
+    if not getattr(pipe, "controlnet", ()):
+        return {}
+    found = {"control_image": args.control_image, **_given(args)}
+    if args.guess_mode:
+        found["guess_mode"] = True
+    return found
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    numbers = {_NUMBERS["control_strength"]: _STRENGTH}
+    for flag, argument in _NUMBERS.items():
+        if values := vars(args)[flag]:
+            numbers[argument] = values if len(values) > 1 else values[0]
+    return numbers
+
+
+def settings(args: argparse.Namespace) -> dict[str, str | None]:
+    """What a picture is given to carry."""
+    if not args.control_net:
+        return {}
+
+    def text(values: list[float] | None) -> str | None:
+        return " ".join(map(repr, values)) if values else None
+
+    return {
+        _NETS: ", ".join(_name(path) for path in args.control_net),
+        "Control strength": text(args.control_strength or [_STRENGTH]),
+        "Control start": text(args.control_start),
+        "Control end": text(args.control_end),
+        "Guess mode": str(True) if args.guess_mode else None,
+    }
+
+
+def _name(path: str) -> str:
+    file = Path(path).resolve()
+    return file.name if file.is_dir() else file.stem
+
+
+def take(args: argparse.Namespace, settings: Mapping[str, object]) -> None:
+    """ControlNets have names in a picture, and neither paths nor the pictures that they saw."""
+    if settings.get(_NETS) and not args.control_net:
+        raise InvalidArgumentError(
+            f"[from-png] '{args.from_png}' was drawn with the ControlNet '{settings[_NETS]}': name "
+            "its file with --control-net, and the picture that it saw with --control-image"
+        )

@@ -1,0 +1,114 @@
+"""`--control-net` and what goes with it on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sdcore
+import tiny_models
+from command_line import one_error_line, save_models_and_photo
+from sdcore.cli import main
+from sdcore.image_io import Infotext, read_png_parameters
+from tiny_control import controlnet, picture
+
+SMALL = ("--steps", "3", "-s", "7")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model/, a/ and b/, two ControlNets, edges.png and photo.png"""
+    path = tmp_path_factory.mktemp("control")
+    save_models_and_photo(path)
+    for seed, name in enumerate("ab"):
+        controlnet(tiny_models.unet(tiny_models.PLAIN), 900 + seed).save_pretrained(path / name)
+    picture(3, 16, 24).save(path / "edges.png")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(files: Path, *words: str) -> int:
+    command, *more = words
+    return main([command, "-m", str(files / "model"), "--quiet", *more])
+
+
+def drawn(files: Path, *words: str) -> bytes:
+    assert run(files, *words, *SMALL, "-f", "-o", "x.png") == 0
+    return Path("x.png").read_bytes()
+
+
+def one(files: Path, name: str = "a") -> tuple[str, ...]:
+    return ("--control-net", str(files / name), "--control-image", str(files / "edges.png"))
+
+
+def test_the_picture_is_the_pipeline_s_in_the_control_image_s_size(files: Path) -> None:
+    drawn(files, "txt2img", "a cat", *one(files))
+    pipe = sdcore.DiffusionPipeline.open(files / "model", controlnet=files / "a")
+    image = str(files / "edges.png")
+    options = {"control_image": image, "controlnet_conditioning_scale": 0.9}
+    want = pipe("a cat", num_inference_steps=3, seed=7, **options).images[0]
+    assert want.size == (16, 24)
+    assert np.array_equal(np.asarray(Image.open("x.png")), np.asarray(want))
+
+
+@pytest.mark.parametrize("command", ["txt2img", "img2img"])
+def test_a_picture_says_how_it_was_steered(files: Path, command: str) -> None:
+    """And is drawn again from that, given the same ControlNets and what they saw."""
+    begin = ("-i", str(files / "photo.png")) if command == "img2img" else ()
+    nets = (*one(files), *one(files, "b"))
+    flags = ("--control-strength", "0.7", "--control-strength", "1.25", "--control-start", "0.3")
+    flags += ("--control-end", "0.95", "--control-end", "1", "--guess-mode")
+    first = drawn(files, command, "a cat", *begin, *nets, *flags)
+    settings = Infotext.parse(read_png_parameters(Path("x.png")) or "").settings
+    assert settings["ControlNet"] == "a, b"
+    assert settings["Control strength"] == "0.7 1.25"
+    assert (settings["Control start"], settings["Control end"]) == ("0.3", "0.95 1.0")
+    Path("x.png").rename("first.png")
+    again = (command, *begin, "--from-png", "first.png", *nets)
+    assert run(files, *again, "-o", "x.png") == 0
+    assert Path("x.png").read_bytes() == first
+    assert drawn(files, command, "a cat", *begin, *nets) != first
+
+
+WRONG = {
+    ("--control-image", "edges.png"): "each --control-net takes one --control-image, got 0 and 1",
+    ("--control-net", "a"): "each --control-net takes one --control-image, got 1 and 0",
+    ("--control-strength", "0.5"): "--control-strength needs a --control-net",
+    ("--guess-mode",): "--guess-mode needs a --control-net",
+    ("--control-net", "nowhere", "--control-image", "edges.png"): "no such file or folder",
+    ("--control-net", "a", "--control-image", "nowhere.png"): "cannot read control_image",
+    ("--control-net", "model", "--control-image", "edges.png"): "and no ControlNet",
+    ("--control-net", "a", "--control-image", "edges.png", "--control-end", "1",
+     "--control-end", "1"): "once for each --control-net, got 2 and 1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", WRONG)
+def test_what_is_wrong(
+    files: Path, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(files / word) if (files / word).exists() else word for word in flags]
+    assert run(files, "txt2img", "a cat", *words) == 1
+    one_error_line(capsys, WRONG[flags])
+
+
+def test_what_a_picture_cannot_say(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn(files, "txt2img", "a cat", *one(files))
+    capsys.readouterr()
+    assert run(files, "txt2img", "--from-png", "x.png", "-o", "y.png") == 1
+    one_error_line(capsys, "the ControlNet 'a'", "--control-image")
+
+
+def test_info_says_how_to_use_one(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(files / "a")]) == 0
+    text = capsys.readouterr().out
+    assert "a ControlNet" in text and "pass this as controlnet=" in text
+    assert main(["txt2img", "-m", str(files / "a"), "a cat"]) == 1
+    one_error_line(capsys, "holds a ControlNet", "open its model")
