@@ -62,7 +62,7 @@ def test_kept_features_stay_on_the_device(device: str, dtype: str) -> None:
         deep.begin_step(index)
         out = unet(*case["arguments"], **case["conditions"], deep=(deep, None))
         np.testing.assert_array_equal(out, whole)
-    assert all(isinstance(kept, sdcore.DeviceArray) for kept in deep._kept.values())
+    assert all(isinstance(kept, sdcore.DeviceArray) for kept, _ in deep._kept.values())
 
 
 @MODES

@@ -91,7 +91,7 @@ def test_kept_features_are_those_of_the_whole_network(spec: tiny_models.Spec) ->
         shapes = {"sample": [2, 9, 6, 4], "timestep": [2]}
         shapes["encoder_hidden_states"] = [2, 5, spec.context]
         full = unet.network.graph.plan(shapes)["flops"]
-        found = deep._kept[None, (), (2, 9, 6, 4), (2, 5, spec.context)]
+        found, _ = deep._kept[None, (), (2, 9, 6, 4), (2, 5, spec.context)]
         assert graphs[branch].plan({**shapes, "deep": list(found.shape)})["flops"] < full
     with pytest.raises(
         sdcore.InvalidArgumentError, match=f"cache_branch_id must be 0 to {skips - 2}"
