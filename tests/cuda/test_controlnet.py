@@ -66,7 +66,8 @@ def test_a_picture_is_the_cpu_s(
 ) -> None:
     model, *nets = folders
     run: dict[str, Any] = {"num_inference_steps": 2, "seed": 3, "output_type": "latent"}
-    run |= {"control_image": [picture(1, 12, 8), picture(2)], "guidance_scale": 4.0}
+    run |= {"control_image": [picture(1, 12, 8), picture(2)], "guidance_scale": 1.0}
+    run["cache_interval"] = 2  # what is added is kept there, too
     want = sdcore.DiffusionPipeline.open(model, dtype="f32", controlnet=nets)("a cat", **run)
     devices = {"unet": device} | ({"controlnet": "cpu"} if where == "on the CPU" else {})
     pipe = sdcore.DiffusionPipeline.open(model, dtype="f32", device=devices, controlnet=nets)
@@ -79,8 +80,5 @@ def test_a_picture_is_the_cpu_s(
         return found
 
     monkeypatch.setattr(ControlNetModel, "residuals", watched)
-    for cached in ({}, {"cache_interval": 2}):
-        out = pipe("a cat", **run, **cached)
-        if not cached:
-            assert error(out.images, want.images) <= SAMPLED_F32
-        assert kinds == {np.ndarray if where == "on the CPU" else sdcore.DeviceArray}
+    assert error(pipe("a cat", **run).images, want.images) <= SAMPLED_F32
+    assert kinds == {np.ndarray if where == "on the CPU" else sdcore.DeviceArray}

@@ -312,7 +312,7 @@ def test_the_unet_runs_with_loras_and_the_controlnet_without(pipe: Any, tmp_path
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({}, "give its picture as control_image, or unload_controlnet"),
-    ({"control_image": [picture(), picture()]}, "there are 1 ControlNets and 2 pictures"),
+    ({"control_image": [picture(), picture()]}, "one picture for each ControlNet, got 2 for 1"),
     ({"control_image": np.full((4, 4), np.nan)}, "finite numbers"),
     ({"control_image": picture(), "control_guidance_start": 0.5, "control_guidance_end": 0.5},
      "must lie before control_guidance_end, both from 0 to 1, got 0.5 and 0.5"),

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sdcore import _core
-from sdcore.errors import UnsupportedModelError
 from sdcore.graph import Builder, Scope, Value, nn
 from sdcore.models.base import (
     Component,
@@ -138,8 +137,6 @@ class ControlNetModel(Model):
             require_value(
                 "controlnet", {"down_block_types": kind}, "down_block_types", *DOWN_BLOCKS
             )
-        if typed.time_cond_proj_dim is not None:
-            raise UnsupportedModelError("[controlnet] config field time_cond_proj_dim must be None")
         return typed
 
     @classmethod
@@ -223,9 +220,11 @@ class ControlNetModel(Model):
         inputs |= {"features": features, **self._scales(conditioning_scale, guess_mode)}
         if after is None:
             return _run(self.network, inputs)
-        if self._after_another is None:
-            self._after_another = self.in_graph(build_control(self.config, after_another=True))
-        return _run(self._after_another, {**inputs, **after})
+        network = self._after_another
+        if network is None:
+            network = self.in_graph(build_control(self.config, after_another=True))
+            self._after_another = network
+        return _run(network, {**inputs, **after})
 
     def _scales(self, scale: float, guess_mode: bool) -> dict[str, Array]:
         """As diffusers has it: guess mode raises them evenly in their logarithms, and means are

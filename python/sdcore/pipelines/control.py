@@ -62,8 +62,8 @@ class Control:
         images = extra["control_image"]
         if len(images) != n:
             raise InvalidArgumentError(
-                f"[controlnet] there are {n} ControlNets and {len(images)} pictures in "
-                "control_image: give one each"
+                "[controlnet] control_image must be one picture for each ControlNet, got "
+                f"{len(images)} for {n}"
             )
         columns = (
             models,

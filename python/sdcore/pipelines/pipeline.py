@@ -153,8 +153,8 @@ class DiffusionPipeline(EmbeddingsMixin):
         machine, or one for each part, as {"unet": "f16"}; what that does not name is "auto". `vae`
         and the text encoders are checkpoints that replace a part (False leaves out a text encoder
         that the family can do without), `tokenizer` and those after it folders with a vocabulary,
-        `controlnet` is as for `load_controlnet`, which takes it later too;
-        `config` a diffusers folder whose configs are used in place of what the file implies.
+        `controlnet` what `load_controlnet` takes (docs/controlnet.md), `config` a diffusers folder
+        whose configs are used in place of what the file implies.
         `quantize` is a storage type, such as "q8_0" or "q4_K", that the matrices of linear layers
         get on the way (docs/quantization.md): less memory, and less to read at every step.
         `stream_weights` sends weights through a GPU layer by layer; None: those that find no room.

@@ -7,6 +7,7 @@ from sdcore.checkpoint.clue import Clue
 from sdcore.checkpoint.family import Config, Family, Naming, Place, Rules, Tensors
 from sdcore.checkpoint.names import controlnet
 from sdcore.checkpoint.sizes import count, size
+from sdcore.errors import CheckpointError
 
 RANK = -2
 _SD1_TEXT = 768  # channels
@@ -14,6 +15,8 @@ _SD1_TEXT = 768  # channels
 
 def _config(tensors: Tensors) -> Config:
     levels = range(count(tensors, r"down_blocks\.(\d+)\."))
+    if not levels:
+        raise CheckpointError("[checkpoint] the ControlNet has no tensor of blocks of a UNet")
     # Every tensor of a resnet whose first size is the channels that come out of it.
     out = r"resnets\.\d+\.(conv1|conv2|norm2|time_emb_proj)\.(weight|bias)"
     channels = [size(tensors, rf"down_blocks\.{b}\.{out}", 0) for b in levels]
