@@ -58,6 +58,14 @@ def test_the_picture_is_the_pipeline_s_in_the_control_image_s_size(files: Path) 
     assert np.array_equal(np.asarray(Image.open("x.png")), np.asarray(want))
 
 
+def test_the_edges_of_a_picture(files: Path) -> None:
+    sdcore.canny(files / "edges.png").save("lines.png")
+    flags = ("--control-net", str(files / "a"), "--control-image")
+    want = drawn(files, "txt2img", "a cat", *flags, "lines.png")
+    assert drawn(files, "txt2img", "a cat", *one(files), "--canny") == want
+    assert drawn(files, "txt2img", "a cat", *one(files)) != want
+
+
 @pytest.mark.parametrize("command", ["txt2img", "img2img"])
 def test_a_picture_says_how_it_was_steered(files: Path, command: str) -> None:
     """And is drawn again from that, given the same ControlNets and what they saw."""
@@ -81,6 +89,7 @@ WRONG = {
     ("--control-image", "edges.png"): "each --control-net takes one --control-image, got 0 and 1",
     ("--control-net", "a"): "each --control-net takes one --control-image, got 1 and 0",
     ("--control-strength", "0.5"): "--control-strength needs a --control-net",
+    ("--canny",): "--canny needs a --control-net",
     ("--guess-mode",): "--guess-mode needs a --control-net",
     ("--control-net", "nowhere", "--control-image", "edges.png"): "no such file or folder",
     ("--control-net", "a", "--control-image", "nowhere.png"): "cannot read control_image",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sdcore.checkpoint.conversion import convert
     from sdcore.checkpoint.quantization import quantize_model
     from sdcore.pipelines import DiffusionPipeline, PipelineOutput
+    from sdcore.pipelines.canny import canny
     from sdcore.pipelines.outpaint import outpaint
     from sdcore.quantization import dequantize, quantize
     from sdcore.schedulers.cfg_plus_plus import (
@@ -95,6 +96,7 @@ __all__ = [
     "UnsupportedModelError",
     "__version__",
     "backends",
+    "canny",
     "convert",
     "cpu_features",
     "dequantize",
@@ -116,6 +118,7 @@ _HOMES = {
     "convert": "checkpoint.conversion",
     "quantize_model": "checkpoint.quantization",
     **dict.fromkeys(("DiffusionPipeline", "PipelineOutput"), "pipelines"),
+    "canny": "pipelines.canny",
     "outpaint": "pipelines.outpaint",
     **dict.fromkeys(("dequantize", "quantize"), "quantization"),
 }

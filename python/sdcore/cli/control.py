@@ -74,6 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="nor in those after (default: 1)",
     )
     group.add_argument(
+        "--canny",
+        action="store_true",
+        help="let ControlNets see the edges of their pictures, as those for Canny's edges want",
+    )
+    group.add_argument(
         "--guess-mode",
         action="store_const",
         const=True,
@@ -89,8 +94,8 @@ def check(args: argparse.Namespace) -> None:
             f"[control] each --control-net takes one --control-image, got {len(nets)} and "
             f"{len(images)}"
         )
-    for flag in (*_NUMBERS, "guess_mode"):
-        given = vars(args)[flag]
+    for flag in (*_NUMBERS, "canny", "guess_mode"):
+        given = vars(args)[flag] or None
         name = flag.replace("_", "-")
         if given is not None and not nets:
             raise InvalidArgumentError(f"[control] --{name} needs a --control-net")
@@ -117,10 +122,18 @@ def arguments(args: argparse.Namespace, pipe: DiffusionPipeline) -> dict[str, An
     """Of the pipeline, where it is the one that has the ControlNets."""
     if not getattr(pipe, "controlnet", ()):
         return {}
-    found = {"control_image": args.control_image, **_given(args)}
+    found = {"control_image": _seen(args), **_given(args)}
     if args.guess_mode:
         found["guess_mode"] = True
     return found
+
+
+def _seen(args: argparse.Namespace) -> list[Any]:
+    if not args.canny:
+        return list(args.control_image)
+    from sdcore.pipelines.canny import canny
+
+    return [canny(image) for image in args.control_image]
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
