@@ -5,11 +5,12 @@ As in tiny_models, the original names are made by walking modules, with no table
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import ControlNetModel, ControlNetUnionModel, UNet2DConditionModel
 from PIL import Image
 
 import tiny_models
@@ -20,13 +21,13 @@ from tiny_models import State
 EMBEDDING = (8, 12)
 
 
-def random_control(seed: int, **config: Any) -> ControlNetModel:
+def random_control(seed: int, kind: Any = ControlNetModel, **config: Any) -> Any:
     """What is made of zeros to begin with is random too, or it would add nothing."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        made = ControlNetModel(**config)
+        made = kind(**config)
         zeros = [p for p in made.parameters() if p.ndim > 1 and not p.abs().any()]
-        assert len(zeros) == len(made.controlnet_down_blocks) + 2
+        assert len(zeros) >= len(made.controlnet_down_blocks) + 2
         with torch.no_grad():
             for parameter in zeros:
                 parameter.copy_(0.2 * torch.randn_like(parameter))
@@ -40,6 +41,16 @@ def controlnet(unet: UNet2DConditionModel, seed: int = 900, **changes: Any) -> C
     )
     config = {key: value for key, value in like.config.items() if not key.startswith("_")}
     return random_control(seed, **config | changes)
+
+
+def union(unet: UNet2DConditionModel, seed: int = 950) -> ControlNetUnionModel:
+    """One for several kinds of pictures."""
+    taken = inspect.signature(ControlNetUnionModel.__init__).parameters
+    config = {key: value for key, value in unet.config.items() if key in taken}
+    width = unet.config.block_out_channels[0]
+    config |= {"num_trans_channel": width, "num_proj_channel": width, "num_trans_layer": 2}
+    config |= {"conditioning_embedding_out_channels": EMBEDDING}
+    return random_control(seed, ControlNetUnionModel, **config)
 
 
 def picture(seed: int = 3, width: int = 30, height: int = 40) -> Image.Image:

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 import sdcore
 import tiny_models
+import tiny_xl
 from sdcore import CheckpointError, UnsupportedModelError, checkpoint, cli, convert
-from tiny_control import controlnet, original_state, picture
+from tiny_control import controlnet, original_state, picture, union
 from tiny_models import PLAIN
 
 
@@ -176,10 +177,6 @@ OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
         {"lora_controlnet": (), "input_blocks.1.0.emb_layers.1.up": (8, 4)},
         r"a ControlNet, as a LoRA \(control-LoRA\), .* a kind that sdcore does not run",
     ),
-    "union": (
-        {"controlnet_down_blocks.0.weight": (8, 8, 1, 1), "task_embedding": (6, 8)},
-        r"for several kinds of pictures \(union\), .* a kind that sdcore does not run",
-    ),
     "SD 3": (
         {"controlnet_blocks.0.weight": (8, 8), "transformer_blocks.0.norm1_context.x": (8,)},
         r"a ControlNet for Stable Diffusion 3, .* a kind that sdcore does not run",
@@ -193,6 +190,32 @@ def test_other_kinds_are_refused_by_name(pipe: Any, tmp_path: Path, name: str) -
     save_file({k: torch.zeros(size) for k, size in sizes.items()}, tmp_path / "x.safetensors")
     with pytest.raises(UnsupportedModelError, match=message):
         pipe.load_controlnet(tmp_path / "x.safetensors")
+
+
+def test_a_union_in_every_form(tmp_path: Path) -> None:
+    """Which has diffusers' names alone, and in a file no prefix."""
+    module = union(tiny_xl.base_unet())
+    module.save_pretrained(tmp_path / "folder")
+    tiny_xl.xl(tmp_path / "tokenizers").save_pretrained(tmp_path / "model")
+    pipe = sdcore.DiffusionPipeline.open(tmp_path / "model", dtype="f32")
+    paths = [
+        tmp_path / "folder",
+        _diffusers_file(module, tmp_path),
+        convert(tmp_path / "folder", tmp_path / "y.safetensors"),
+        convert(tmp_path / "x.safetensors", tmp_path / "z.gguf"),
+    ]
+    features = []
+    for path in paths:
+        opened = checkpoint.open(path)
+        assert opened.kind is not None and "(union)" in opened.title
+        pipe.load_controlnet(path)
+        assert pipe.controlnet[0].config.num_control_type == 6
+        features.append(pipe.controlnet[0].embed(np.ones((1, 3, 16, 8), np.float32), 2))
+    assert all(np.array_equal(found, features[0]) for found in features[1:])
+    assert not np.array_equal(pipe.controlnet[0].embed(np.ones((1, 3, 16, 8)), 3), features[0])
+    assert checkpoint.open(paths[2]).tensors.keys() == module.state_dict().keys()
+    back = type(module).from_pretrained(convert(paths[2], tmp_path / "back")).state_dict()
+    assert all(torch.equal(back[name], value) for name, value in module.state_dict().items())
 
 
 def test_what_is_no_controlnet_or_a_damaged_one(

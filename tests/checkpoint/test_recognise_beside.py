@@ -152,7 +152,7 @@ ROWS = [
     Row("small sdxl", "controlnet", f"a ControlNet for {XL}",
         {"controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3),
          "add_embedding.linear_1.weight": (1280, 2816)}),
-    Row("union", "controlnet-other",
+    Row("union", "controlnet",
         f"a ControlNet for {XL}, for several kinds of pictures (union)",
         {"controlnet_down_blocks.0.weight": (320, 320, 1, 1), "task_embedding": (6, 320),
          "add_embedding.linear_1.weight": (1280, 2816)}),

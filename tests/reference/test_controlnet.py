@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel as TorchControlNet
+from diffusers import ControlNetUnionModel as TorchUnion
 from diffusers import UNet2DConditionModel as TorchUNet
 
 from reference.common import (
@@ -270,13 +271,15 @@ PUBLISHED = {
     "sd2": SD2,
     "xl": {k: v for k, v in SDXL.items() if k != "up_block_types"},
 }
+PUBLISHED["union"] = PUBLISHED["xl"] | {"num_control_type": 8}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_sizes(name: str) -> None:
     """Without any weights: each tensor, and as many numbers in it as diffusers has."""
+    kind = TorchUnion if name == "union" else TorchControlNet
     with torch.device("meta"):
-        state = TorchControlNet(**PUBLISHED[name]).state_dict()
+        state = kind(**PUBLISHED[name]).state_dict()
     config = ControlNetModel.read_config(PUBLISHED[name])
     weights = build_control(config).weights | build_embedding(config).weights
     sizes = {name: int(np.prod(shape)) for name, shape in weights.items()}

@@ -20,7 +20,7 @@ import tiny_xl
 from reference.common import SAMPLED_F32, error
 from sdcore.models.controlnet import ControlNetModel
 from sdcore.models.unet import UNet2DConditionModel
-from tiny_control import controlnet, picture
+from tiny_control import controlnet, picture, union
 
 ARGS: dict[str, Any] = {
     "prompt": "the red circle of a cat",
@@ -134,6 +134,33 @@ def test_text_to_image_is_diffusers(made: Any, name: str) -> None:
     pipe.unload_controlnet()
     plain = {k: v for k, v in run.items() if not k.startswith("control") and k != "guess_mode"}
     assert error(pipe(**plain).images, ref) > 0.01
+
+
+@pytest.mark.parametrize("options", [{}, {"control_guidance_end": 0.7}])
+@pytest.mark.parametrize("mode", [0, 3])
+def test_a_union_is_told_the_kind_of_its_picture(
+    made: Any, tmp_path: Path, mode: int, options: dict[str, Any]
+) -> None:
+    theirs, folder, _, folders = made("sdxl")
+    net = union(theirs.unet)
+    net.save_pretrained(tmp_path / "union")
+    run = {**SIZE, **options, "controlnet_conditioning_scale": 0.8, "control_mode": [mode]}
+    kind = "StableDiffusionXLControlNetUnionPipeline"
+    ref = _theirs(theirs, kind, [net], control_image=[picture()], **run)
+    pipe = sdcore.DiffusionPipeline.open(folder, dtype="f32", controlnet=tmp_path / "union")
+    shared = {**ARGS, **run, "seed": 5, "output_type": "latent"}
+    alone = pipe(**shared, control_image=picture()).images
+    assert error(alone, ref) <= SAMPLED_F32
+    # Beside another; the same file twice is one network, of two kinds of pictures.
+    pipe.load_controlnet([tmp_path / "union", tmp_path / "union", folders[0]])
+    assert len(pipe.companions) == 2
+    shared |= {"control_image": [picture()] * 3, "control_mode": [mode, 1, None]}
+    scales = [0.8, 0.0, 0.0]
+    assert np.array_equal(pipe(**shared | {"controlnet_conditioning_scale": scales}).images, alone)
+    assert error(pipe(**shared).images, alone) > 0.01
+    for wrong in (None, 6, [mode, 1]):
+        with pytest.raises(sdcore.InvalidArgumentError, match="control_mode"):
+            pipe(**shared | {"control_mode": wrong})
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])

@@ -117,7 +117,10 @@ _CONTROLNET = Marks(
     details=(
         (
             ("as a LoRA (control-LoRA)", Clue(r"^lora_controlnet$")),
-            ("for several kinds of pictures (union)", Clue(r"^task_embedding$|^control_add_emb")),
+            (
+                "for several kinds of pictures (union)",
+                Clue(r"^(controlnet\.)?(task_embedding$|control_add_emb)"),
+            ),
             ("as differences from its model", Clue(r"^(control_model\.)?difference$")),
             ("with a whole model beside it", Clue(r"^model\.diffusion_model\.")),
         ),

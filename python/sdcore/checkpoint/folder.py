@@ -32,6 +32,7 @@ ROLES = {
     "CLIPVisionModelWithProjection": "image_encoder",
     "T5EncoderModel": "text_encoder",
     "ControlNetModel": "controlnet",
+    "ControlNetUnionModel": "controlnet",
     "SD3Transformer2DModel": "transformer",
     "PixArtTransformer2DModel": "transformer",
     "Transformer2DModel": "transformer",

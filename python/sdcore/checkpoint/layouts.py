@@ -14,7 +14,7 @@ from sdcore.checkpoint.tensor import SIZES, Tensor
 # Parts alone, as other programs take them.
 ALONE = {
     "vae": Original("", vae.to_original),
-    "controlnet": Original("control_model.", controlnet.to_original),
+    "controlnet": Original("", controlnet.to_original),
 }
 
 

@@ -19,6 +19,7 @@ _STRENGTH = 0.9  # stable-diffusion.cpp's
 
 # Flags with a number for all ControlNets or one each, and the arguments of the pipeline.
 _NUMBERS = {
+    "control_mode": "control_mode",
     "control_strength": "controlnet_conditioning_scale",
     "control_start": "control_guidance_start",
     "control_end": "control_guidance_end",
@@ -35,6 +36,7 @@ KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "Control strength": ("control_strength", _numbers),
     "Control start": ("control_start", _numbers),
     "Control end": ("control_end", _numbers),
+    "Control mode": ("control_mode", lambda text: [int(part) for part in text.split()]),
     "Guess mode": ("guess_mode", lambda text: text == str(True)),
 }
 
@@ -72,6 +74,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="SHARE",
         help="nor in those after (default: 1)",
+    )
+    add(
+        "--control-mode",
+        type=int,
+        metavar="KIND",
+        help="of a ControlNet-Union: 0 pose, 1 depth, 2 soft edges or scribble, 3 canny or lines, "
+        "4 normals, 5 segments, 6 tile, 7 repaint",
     )
     group.add_argument(
         "--canny",
@@ -137,7 +146,7 @@ def _seen(args: argparse.Namespace) -> list[Any]:
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
-    numbers = {_NUMBERS["control_strength"]: _STRENGTH}
+    numbers: dict[str, Any] = {_NUMBERS["control_strength"]: _STRENGTH}
     for flag, argument in _NUMBERS.items():
         if values := vars(args)[flag]:
             numbers[argument] = values if len(values) > 1 else values[0]
@@ -157,6 +166,7 @@ def settings(args: argparse.Namespace) -> dict[str, str | None]:
         "Control strength": text(args.control_strength or [_STRENGTH]),
         "Control start": text(args.control_start),
         "Control end": text(args.control_end),
+        "Control mode": text(args.control_mode),
         "Guess mode": str(True) if args.guess_mode else None,
     }
 

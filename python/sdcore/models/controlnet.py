@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sdcore import _core
+from sdcore.errors import InvalidArgumentError
 from sdcore.graph import Builder, Scope, Value, nn
 from sdcore.models.base import (
     Component,
@@ -40,6 +41,11 @@ class ControlNetConfig(UNetConfig):
     controlnet_conditioning_channel_order: str = "rgb"
     # Whether residuals are means over the picture: what is in it counts, and not where.
     global_pool_conditions: bool = False
+    # Of a ControlNet-Union: kinds of pictures that it knows, and how it looks at one.
+    num_control_type: int | None = None
+    num_trans_channel: int = 320
+    num_trans_layer: int = 1
+    num_proj_channel: int = 320
 
 
 class _Control(UNetGraph):
@@ -79,6 +85,25 @@ class _Control(UNetGraph):
         self.b.output(name, x)
 
 
+class _Union(_Control):
+    """One for several kinds of pictures, which it is told (xinsir's ControlNet++)."""
+
+    def time_embedding(self, w: Scope, t: Value) -> Value:
+        config, size = self.config, self.config.addition_time_embed_dim or 256
+        types = nn.timestep_embedding(
+            self.b.input("control_type"), size, config.flip_sin_to_cos, config.freq_shift
+        )
+        width = size * (config.num_control_type or 0)
+        return super().time_embedding(w, t) + self.mlp(w.control_add_embedding, types, width)
+
+
+def _values(w: Scope, x: Value, c: int) -> Value:
+    """The last third of what one matrix makes of a token for attention."""
+    weight, bias = w.attn.in_proj_weight.tensor(3 * c, c), w.attn.in_proj_bias.tensor(3 * c)
+    three = nn.layer_norm(w.ln_1, x, c).apply("linear", weight, bias)
+    return nn.token(nn.split_channels(nn.merge_tokens(three), 3), 2)
+
+
 def _mean(x: Value, c: int) -> Value:
     """Over the pixels of each image, `[n, 1, c]`: attention that prefers none of them."""
     tokens = nn.flatten(x)
@@ -89,13 +114,16 @@ def _mean(x: Value, c: int) -> Value:
 def build_control(config: ControlNetConfig, after_another: bool = False) -> _core.Graph:
     """A UNet's inputs, `features` [n or 1, h, w, c] of a picture, and `scale.NAME` [1, c] of each
     residual -> residuals, named as `Residuals` are: [n, h, w, c], or [n, 1, c] of means. With
-    `after_another` those of another ControlNet are inputs too, and added."""
-    return _Control(config, after_another).build()
+    `after_another` those of another ControlNet are inputs too, and added. A ControlNet-Union also
+    takes `control_type` [n, kinds], 1 at the kind of its picture."""
+    kind = _Control if config.num_control_type is None else _Union
+    return kind(config, after_another).build()
 
 
 def build_embedding(config: ControlNetConfig) -> _core.Graph:
     """`picture` [n, h, w, 3] in [0, 1] -> `features` in the latents' size (ControlNet's
-    ControlNetConditioningEmbedding, or input_hint_block)."""
+    ControlNetConditioningEmbedding, or input_hint_block). A ControlNet-Union also takes the kind of
+    the picture, `control_mode` [n, 1]."""
     b = Builder()
     w = b.weights.controlnet_cond_embedding
     channels = config.conditioning_embedding_out_channels
@@ -104,8 +132,24 @@ def build_embedding(config: ControlNetConfig) -> _core.Graph:
         x = nn.conv2d(w.blocks[2 * i], nn.silu(x), c_in, c_in)
         x = nn.conv2d(w.blocks[2 * i + 1], nn.silu(x), c_in, c_out, stride=2)
     x = nn.conv2d(w.conv_out, nn.silu(x), channels[-1], config.block_out_channels[0])
-    b.output("features", x)
+    b.output("features", x if config.num_control_type is None else _moved(b, config, x))
     return b.graph
+
+
+def _moved(b: Builder, config: ControlNetConfig, features: Value) -> Value:
+    """Features, and what their mean and the kind of picture say of each channel. The attention
+    between is over the batch (so the makers' code and diffusers' order their axes), in which all
+    pictures are the same: what comes out of it is the values."""
+    w, c = b.weights, config.num_trans_channel
+    table = w.task_embedding.tensor(config.num_control_type or 0, c)
+    kind = b.input("control_mode", "i32").apply("embedding", table)
+    x = kind + _mean(features, c)
+    for k in range(config.num_trans_layer):
+        layer = w.transformer_layes[k]  # so spelt in all files
+        x = nn.linear(layer.attn.out_proj, _values(layer, x, c), c, c) + x
+        h = nn.linear(layer.mlp.c_fc, nn.layer_norm(layer.ln_2, x, c), c, 4 * c)
+        x = nn.linear(layer.mlp.c_proj, nn.activation(h, "quick_gelu"), 4 * c, c) + x
+    return features + nn.linear(w.spatial_ch_projs, x, c, config.num_proj_channel)
 
 
 class ControlNetModel(Model):
@@ -178,20 +222,27 @@ class ControlNetModel(Model):
         if self.config.addition_embed_type is not None:
             names += ["text_embeds", "time_ids"]
         n, h, w, _ = unet["sample"]
+        kinds = self.config.num_control_type
         scales = {name: scale.shape for name, scale in self._scales(1.0, False).items()}
         return {
             **{name: unet[name] for name in names},
             "sample": [n, h, w, self.config.in_channels],
             "features": [1, h, w, self.config.block_out_channels[0]],
+            **({} if kinds is None else {"control_type": [n, kinds]}),
             **scales,
         }
 
-    def embed(self, controlnet_cond: ArrayLike) -> Features:
-        """Features of pictures [n, 3, H, W] in [0, 1], for `residuals`."""
+    def embed(self, controlnet_cond: ArrayLike, control_mode: int | None = None) -> Features:
+        """Features of pictures [n, 3, H, W] in [0, 1], for `residuals`. A ControlNet-Union has to
+        be told their kind, `control_mode`, and takes pictures that are all the same."""
         x = to_nhwc(controlnet_cond, "[controlnet] controlnet_cond", 3)
         if self.config.controlnet_conditioning_channel_order == "bgr":
             x = np.ascontiguousarray(x[..., ::-1])
-        features: Features = _run(self.embedding, {"picture": x})["features"]
+        inputs: dict[str, NDArray[Any]] = {"picture": x}
+        if self.config.num_control_type is not None:
+            mode = np.argmax(self._control_type(control_mode, 1))
+            inputs["control_mode"] = np.full((x.shape[0], 1), mode, np.int32)
+        features: Features = _run(self.embedding, inputs)["features"]
         return features
 
     def residuals(
@@ -203,13 +254,14 @@ class ControlNetModel(Model):
         conditioning_scale: float = 1.0,
         guess_mode: bool = False,
         after: Residuals | None = None,
+        control_mode: int | None = None,
         **conditions: ArrayLike,
     ) -> Residuals:
         """What to give to a UNet for the same sample, timestep, states and conditions, which are as
         for that; `features` are of one picture for all of the batch, or of one each.
 
         In guess mode the residuals of upper layers count less, from a tenth up to the whole. Those
-        of another ControlNet, `after`, are added.
+        of another ControlNet, `after`, are added. `control_mode` is as for `embed`.
         """
         x = to_nhwc(sample, "[controlnet] sample", self.config.in_channels)
         context = tokens_of(encoder_hidden_states, x.shape[0], "controlnet")
@@ -218,6 +270,8 @@ class ControlNetModel(Model):
             conditions = {}
         inputs = {"sample": x, "timestep": t, "encoder_hidden_states": context, **conditions}
         inputs |= {"features": features, **self._scales(conditioning_scale, guess_mode)}
+        if self.config.num_control_type is not None:
+            inputs["control_type"] = self._control_type(control_mode, x.shape[0])
         if after is None:
             return _run(self.network, inputs)
         network = self._after_another
@@ -225,6 +279,14 @@ class ControlNetModel(Model):
             network = self.in_graph(build_control(self.config, after_another=True))
             self._after_another = network
         return _run(network, {**inputs, **after})
+
+    def _control_type(self, mode: int | None, n: int) -> Array:
+        kinds = self.config.num_control_type or 0
+        if mode is None or not 0 <= mode < kinds:
+            raise InvalidArgumentError(
+                f"[controlnet] control_mode must be from 0 to {kinds - 1}, got {mode}"
+            )
+        return np.tile(np.eye(kinds, dtype=np.float32)[mode], (n, 1))
 
     def _scales(self, scale: float, guess_mode: bool) -> dict[str, Array]:
         """As diffusers has it: guess mode raises them evenly in their logarithms, and means are
@@ -247,6 +309,7 @@ class ControlNetModel(Model):
         controlnet_cond: ArrayLike,
         conditioning_scale: float = 1.0,
         guess_mode: bool = False,
+        control_mode: int | None = None,
         **conditions: ArrayLike,
     ) -> tuple[list[Array], Array]:
         """The residuals of the skips, and of the middle: [n, c, h, w] each, or [n, c, 1, 1] of
@@ -255,10 +318,11 @@ class ControlNetModel(Model):
             sample,
             timestep,
             encoder_hidden_states,
-            self.embed(controlnet_cond),
+            self.embed(controlnet_cond, control_mode),
             conditioning_scale,
             guess_mode,
             None,
+            control_mode,
             **conditions,
         )
         arrays = [np.asarray(found[name], np.float32) for name in self.network.graph.outputs]

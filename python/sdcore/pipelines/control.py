@@ -16,7 +16,7 @@ from sdcore.models.controlnet import ControlNetModel
 from sdcore.models.unet import Features, Residuals
 from sdcore.pipelines.conditioning import Conditioning
 from sdcore.pipelines.pictures import as_picture
-from sdcore.pipelines.request import Request, finite
+from sdcore.pipelines.request import Request, finite, whole
 
 __all__ = ["CONTROL_ARGUMENTS", "Control", "control_images", "controls_negative", "size_of"]
 
@@ -24,7 +24,11 @@ Array = NDArray[np.float32]
 
 CONTROL_ARGUMENTS = (
     *("control_image", "controlnet_conditioning_scale"),
-    *("control_guidance_start", "control_guidance_end", "guess_mode"),
+    *("control_guidance_start", "control_guidance_end", "guess_mode", "control_mode"),
+)
+_KINDS = (
+    "0 pose, 1 depth, 2 soft edges or scribble, 3 canny or lines, 4 normals, 5 segments, 6 tile, "
+    "7 repaint"
 )
 # What a ControlNet is told beside the text, if its config asks for it.
 _CONDITIONS = ("text_embeds", "time_ids")
@@ -40,10 +44,11 @@ class _Net:
     begin: float
     end: float
     guess_mode: bool
+    mode: int | None  # of a ControlNet-Union: the kind of its picture
 
     @cached_property
     def features(self) -> Features:
-        return self.model.embed(self.picture)
+        return self.model.embed(self.picture, self.mode)
 
     def works_at(self, index: int, steps: int) -> bool:
         """As diffusers counts."""
@@ -72,6 +77,7 @@ class Control:
             _each("control_guidance_start", extra, 0.0, n),
             _each("control_guidance_end", extra, 1.0, n),
             [bool(extra.get("guess_mode"))] * n,
+            [_mode(*pair) for pair in zip(models, _modes(extra, n), strict=True)],
         )
         self._nets = [_Net(*values) for values in zip(*columns, strict=True)]
         for net in self._nets:
@@ -104,11 +110,36 @@ class Control:
                 net.scale,
                 net.guess_mode,
                 found,
+                net.mode,
                 **told,
             )
         if found is None or self._nets[0].model.network.device == self._device:
             return found
         return {name: np.asarray(array, np.float32) for name, array in found.items()}
+
+
+def _modes(extra: Mapping[str, Any], count: int) -> list[Any]:
+    given = extra.get("control_mode")
+    listed = list(given) if isinstance(given, list | tuple) else [given] * count
+    if len(listed) != count:
+        raise InvalidArgumentError(
+            f"[controlnet] control_mode must be one number or {count}, one a ControlNet, got "
+            f"{len(listed)}"
+        )
+    return listed
+
+
+def _mode(model: ControlNetModel, given: Any) -> int | None:
+    """The kind of a picture; what is no ControlNet-Union passes it over."""
+    kinds = model.config.num_control_type
+    if kinds is None:
+        return None
+    if given is None or whole(given, "control_mode", 0) >= kinds:
+        raise InvalidArgumentError(
+            f"[controlnet] give a ControlNet-Union the kind of its picture as control_mode, from 0 "
+            f"to {kinds - 1} ({_KINDS}), got {given!r}"
+        )
+    return int(given)
 
 
 def controls_negative(model: ControlNetModel, guess_mode: bool) -> bool:

@@ -66,7 +66,8 @@ class ControlledPipeline(DiffusionPipeline):
         Raises FileError, CheckpointError, UnsupportedModelError (also for another family's).
         """
         paths: list[Any] = list(path) if isinstance(path, list | tuple) else [path]
-        self.controlnet = tuple(self._open_controlnet(one) for one in paths)
+        opened = {one: self._open_controlnet(one) for one in dict.fromkeys(paths)}
+        self.controlnet = tuple(opened[one] for one in paths)
         self.unload = self.unload or is_tight(self)
 
     def unload_controlnet(self) -> None:
@@ -116,7 +117,8 @@ class ControlledPipeline(DiffusionPipeline):
 
     @property
     def companions(self) -> Mapping[str, Any]:
-        return {f"controlnet{f'_{i}' * (i > 1)}": m for i, m in enumerate(self.controlnet, 1)}
+        models = enumerate(dict.fromkeys(self.controlnet), 1)  # one may be there twice
+        return {f"controlnet{f'_{i}' * (i > 1)}": model for i, model in models}
 
     def control(self, request: Request) -> Control | None:
         images = request.extra.get("control_image")

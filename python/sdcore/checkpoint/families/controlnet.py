@@ -57,6 +57,12 @@ def _config(tensors: Tensors) -> Config:
         config["addition_embed_type"] = "text_time"
         config["addition_time_embed_dim"] = 256
         config["projection_class_embeddings_input_dim"] = width
+    if kinds := size(tensors, r"task_embedding", 0):
+        config["_class_name"] = "ControlNetUnionModel"
+        config["num_control_type"] = kinds
+        config["num_trans_channel"] = size(tensors, r"task_embedding", 1)
+        config["num_trans_layer"] = count(tensors, r"transformer_layes\.(\d+)\.")
+        config["num_proj_channel"] = size(tensors, r"spatial_ch_projs\.(weight|bias)", 0)
     return config
 
 
@@ -87,8 +93,7 @@ FAMILIES = {
 }
 
 RULES: Rules = (
-    # Of several kinds of pictures, and as a LoRA; then those of transformers.
-    ("controlnet-other", (Clue(r"^(controlnet\.)?(task_embedding|control_add_embedding\..*)$"),)),
+    # As a LoRA; then those of transformers.
     ("controlnet-other", (Clue(r"^lora_controlnet$"),)),
     ("controlnet-other", (Clue(r"(^|\.)controlnet_blocks\."),)),
     ("controlnet", (Clue(r"^(control_model\.)?(input_hint_block|zero_convs)\.0\."),)),

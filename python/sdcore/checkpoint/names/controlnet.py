@@ -13,6 +13,8 @@ _EMBEDDING = re.compile(r"controlnet_cond_embedding\.(?:(conv_in|conv_out)|block
 _ROOTS = (
     *("controlnet_cond_embedding", "controlnet_down_blocks", "controlnet_mid_block"),
     *("conv_in", "time_embedding", "add_embedding", "down_blocks", "mid_block"),
+    # Of a ControlNet-Union, which has no other names than diffusers'.
+    *("task_embedding", "transformer_layes", "spatial_ch_projs", "control_add_embedding"),
 )
 
 
@@ -24,11 +26,14 @@ def original(names: Iterable[str]) -> NameTable:
 
 
 def to_original(names: Iterable[str]) -> NameTable:
-    """The same table, found from diffusers' names."""
+    """The same table, found from diffusers' names, with the prefix that published files have."""
     names = list(names)
+    if "task_embedding" in names:
+        return diffusers(names)
     convolutions = {found[0] for name in names if (found := _EMBEDDING.match(name))}
     own = _own(names, r"controlnet_down_blocks\.(\d+)\.", len(convolutions))
-    return NameTable([*unet.way_down_to_original(names), *own])
+    rows = (*unet.way_down_to_original(names), *own)
+    return NameTable((f"control_model.{old}", new) for old, new in rows)
 
 
 def diffusers(_names: Iterable[str]) -> NameTable:
