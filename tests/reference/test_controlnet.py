@@ -271,7 +271,7 @@ PUBLISHED = {
     "sd2": SD2,
     "xl": {k: v for k, v in SDXL.items() if k != "up_block_types"},
 }
-PUBLISHED["union"] = PUBLISHED["xl"] | {"num_control_type": 8}
+PUBLISHED["union"] = PUBLISHED["xl"] | {"_class_name": "ControlNetUnionModel"}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -279,7 +279,7 @@ def test_the_published_sizes(name: str) -> None:
     """Without any weights: each tensor, and as many numbers in it as diffusers has."""
     kind = TorchUnion if name == "union" else TorchControlNet
     with torch.device("meta"):
-        state = kind(**PUBLISHED[name]).state_dict()
+        state = kind.from_config(PUBLISHED[name]).state_dict()
     config = ControlNetModel.read_config(PUBLISHED[name])
     weights = build_control(config).weights | build_embedding(config).weights
     sizes = {name: int(np.prod(shape)) for name, shape in weights.items()}

@@ -29,6 +29,8 @@ __all__ = ["ControlNetConfig", "ControlNetModel", "build_control", "build_embedd
 
 Array = NDArray[np.float32]
 
+# Defaults that diffusers' ControlNetUnionModel has otherwise.
+_UNION = {"num_control_type": 6, "conditioning_embedding_out_channels": (48, 96, 192, 384)}
 _WEAKEST = 0.1  # what guess mode leaves of the first residual; the last one stays whole
 
 
@@ -170,6 +172,8 @@ class ControlNetModel(Model):
 
     @classmethod
     def read_config(cls, config: Mapping[str, Any]) -> ControlNetConfig:
+        if config.get("_class_name") == "ControlNetUnionModel":
+            config = {**_UNION, **config}
         for key, allowed in FIXED.items():
             require_value("controlnet", config, key, *allowed)
         require_value("controlnet", config, "conditioning_channels", 3)
