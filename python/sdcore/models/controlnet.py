@@ -140,8 +140,8 @@ def build_embedding(config: ControlNetConfig) -> _core.Graph:
 
 def _moved(b: Builder, config: ControlNetConfig, features: Value) -> Value:
     """Features, and what their mean and the kind of picture say of each channel. The attention
-    between is over the batch (so the makers' code and diffusers' order their axes), in which all
-    pictures are the same: what comes out of it is the values."""
+    between is over the batch (by the order of axes in diffusers), in which all pictures are the
+    same: what comes out of it is the values."""
     w, c = b.weights, config.num_trans_channel
     table = w.task_embedding.tensor(config.num_control_type or 0, c)
     kind = b.input("control_mode", "i32").apply("embedding", table)
@@ -214,11 +214,6 @@ class ControlNetModel(Model):
     def release(self) -> None:
         super().release()
         self._after_another = None
-
-    @property
-    def scale_factor(self) -> int:
-        """Pixels of a picture for one of its features, along each side."""
-        return int(2 ** (len(self.config.conditioning_embedding_out_channels) - 1))
 
     def plan_shapes(self, unet: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
         """Sizes of the inputs of `network`, from those of the UNet."""

@@ -158,7 +158,7 @@ class DeepFeatures:
 
     def find(self, key: Hashable) -> tuple[Features, Residuals | None] | None:
         """Those of the last whole run for the same part of a batch, at a step that reuses them,
-        and the residuals that were added there."""
+        and what was added to the skips above them."""
         return self._kept.get(key) if self._reuses else None
 
     def keep(self, key: Hashable, features: Features, residuals: Residuals | None) -> None:
@@ -519,7 +519,10 @@ class UNet2DConditionModel(Model):
         key = (variant.perturbed, x.shape, context.shape)
         found = None if deep is None else deep[0].find((deep[1], *key))
         if deep is not None and found is not None:
-            return to_nchw(self._above(variant, deep[0].branch, inputs, *found))
+            features, skips = found
+            variant = replace(variant, reuses=deep[0].branch, controlled=skips is not None)
+            inputs |= {"deep": features, **(skips or {})}
+            return to_nchw(self._network(variant).run(inputs)["sample"])
         added = None if residuals is None else residuals()
         variant = replace(variant, controlled=added is not None)
         inputs |= added or {}
@@ -527,21 +530,10 @@ class UNet2DConditionModel(Model):
             return to_nchw(self._network(variant).run(inputs)["sample"])
         network = self._network(replace(variant, keeps=deep[0].branch))
         out = network.run(inputs, stay=["deep"] if network.device != "cpu" else [])
-        deep[0].keep((deep[1], *key), out["deep"], added)
+        names = (f"down.{i}" for i in range(deep[0].branch + 1))  # of the skips that are read again
+        skips = None if added is None else {name: added[name] for name in names}
+        deep[0].keep((deep[1], *key), out["deep"], skips)
         return to_nchw(out["sample"])
-
-    def _above(
-        self,
-        variant: _Variant,
-        branch: int,
-        inputs: Mapping[str, Any],
-        deep: Features,
-        added: Residuals | None,
-    ) -> NDArray[np.float32]:
-        """What comes of deep features, and of the skips that are read after them."""
-        variant = replace(variant, reuses=branch, controlled=added is not None)
-        skips = {f"down.{i}": added[f"down.{i}"] for i in range(branch + 1)} if added else {}
-        return self._network(variant).run({**inputs, "deep": deep, **skips})["sample"]
 
     def _network(self, variant: _Variant) -> _core.Network:
         if variant == _Variant():

@@ -40,7 +40,7 @@ def _config(tensors: Tensors) -> Config:
         "conditioning_embedding_out_channels": picture,
         "block_out_channels": channels,
         "layers_per_block": max(
-            (count(tensors, rf"down_blocks\.{b}\.resnets\.(\d+)\.") for b in levels), default=0
+            count(tensors, rf"down_blocks\.{b}\.resnets\.(\d+)\.") for b in levels
         ),
         "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         "mid_block_type": "UNetMidBlock2DCrossAttn" if middle else "UNetMidBlock2D",
