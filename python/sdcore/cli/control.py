@@ -37,6 +37,7 @@ KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "Control start": ("control_start", _numbers),
     "Control end": ("control_end", _numbers),
     "Control mode": ("control_mode", lambda text: [int(part) for part in text.split()]),
+    "Canny": ("canny", lambda text: text == str(True)),
     "Guess mode": ("guess_mode", lambda text: text == str(True)),
 }
 
@@ -84,7 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--canny",
-        action="store_true",
+        action="store_const",
+        const=True,
         help="let ControlNets see the edges of their pictures, as those for Canny's edges want",
     )
     group.add_argument(
@@ -104,7 +106,7 @@ def check(args: argparse.Namespace) -> None:
             f"{len(images)}"
         )
     for flag in (*_NUMBERS, "canny", "guess_mode"):
-        given = vars(args)[flag] or None
+        given = vars(args)[flag]
         name = flag.replace("_", "-")
         if given is not None and not nets:
             raise InvalidArgumentError(f"[control] --{name} needs a --control-net")
@@ -167,6 +169,7 @@ def settings(args: argparse.Namespace) -> dict[str, str | None]:
         "Control start": text(args.control_start),
         "Control end": text(args.control_end),
         "Control mode": text(args.control_mode),
+        "Canny": str(True) if args.canny else None,
         "Guess mode": str(True) if args.guess_mode else None,
     }
 
