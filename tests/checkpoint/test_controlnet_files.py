@@ -120,6 +120,38 @@ def test_differences_are_added_to_the_model(
     assert not any(np.allclose(a, b, atol=0.1) for a, b in zip(ours, want, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_control_lora_is_whole_with_the_model(
+    pipe: Any, net: ControlNetModel, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """Low ranks of matrices and convolutions; vectors as they are, but for one that is the
+    model's."""
+    base, own = tiny_models.original_unet(tiny_models.unet(PLAIN)), original_state(net)
+    generator = torch.Generator().manual_seed(4)
+    whole, file = dict(own), {"lora_controlnet": torch.zeros(())}
+    for name, value in own.items():
+        if name not in base or value.ndim == 1:
+            file[name] = value.to(dtype)
+            continue
+        up = 0.05 * torch.randn(len(value), 4, *[1] * (value.ndim - 2), generator=generator)
+        down = torch.randn(4, *value.shape[1:], generator=generator)
+        module = name.removesuffix(".weight")
+        file |= {f"{module}.up": up.to(dtype), f"{module}.down": down.to(dtype)}
+        whole[name] = base[name] + (up.flatten(1) @ down.flatten(1)).reshape(value.shape)
+    bias = "input_blocks.1.0.in_layers.0.bias"
+    del file[bias]
+    whole[bias] = base[bias]
+    save_file(_under("", file), tmp_path / "lora.safetensors")
+    save_file(_under("", whole), tmp_path / "whole.safetensors")
+    ours = residuals(pipe, tmp_path / "lora.safetensors")
+    want = residuals(pipe, tmp_path / "whole.safetensors")
+    allowed = 1e-5 if dtype == torch.float32 else 5e-3
+    for a, b in zip(ours, want, strict=True):
+        assert np.linalg.norm(a - b) <= allowed * np.linalg.norm(b)
+    with pytest.raises(UnsupportedModelError, match="cannot write as a diffusers folder"):
+        convert(tmp_path / "lora.safetensors", tmp_path / "folder")
+
+
 @pytest.mark.parametrize(
     ("name", "pools"), [("x_shuffle", True), ("x_shuffle_fp16", True), ("shuffled_x", False)]
 )
@@ -173,10 +205,6 @@ def test_quantized(pipe: Any, folder: Path, tmp_path: Path) -> None:
 
 
 OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
-    "control-LoRA": (
-        {"lora_controlnet": (), "input_blocks.1.0.emb_layers.1.up": (8, 4)},
-        r"a ControlNet, as a LoRA \(control-LoRA\), .* a kind that sdcore does not run",
-    ),
     "SD 3": (
         {"controlnet_blocks.0.weight": (8, 8), "transformer_blocks.0.norm1_context.x": (8,)},
         r"a ControlNet for Stable Diffusion 3, .* a kind that sdcore does not run",

@@ -144,7 +144,7 @@ ROWS = [
     Row("differences", "controlnet", f"a ControlNet for {SD}, as differences from its model",
         {"control_model.zero_convs.0.0.weight": (320, 320, 1, 1), "difference": (),
          "control_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768)}),
-    Row("control-LoRA", "controlnet-other", f"a ControlNet for {XL}, as a LoRA (control-LoRA)",
+    Row("control-LoRA", "control-lora", f"a ControlNet for {XL}, as a LoRA (control-LoRA)",
         {"lora_controlnet": (), "input_blocks.1.0.emb_layers.1.up": (320, 128),
          "input_blocks.4.1.transformer_blocks.0.attn2.to_k.down": (128, 2048)}),
     Row("diffusers' controlnet", "controlnet", f"a ControlNet for {SD}",
@@ -369,7 +369,7 @@ def test_embeddings_of_torch(tmp_path, form):
     ("name", "message"),
     [
         ("sdxl in kohya's names", r"a LoRA for Stable Diffusion XL.*, not a model by itself.*2048"),
-        ("control-LoRA", r"a ControlNet for .*, not a model by itself, and of a kind that sdcore"),
+        ("control-LoRA", r"a ControlNet for .*, not a model by itself: open its model"),
         ("esrgan", r"an ESRGAN upscaler, not a model by itself, and sdcore does not use it yet"),
     ],
 )

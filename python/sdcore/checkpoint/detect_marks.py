@@ -195,7 +195,7 @@ _SD3 = (
 MARKS: Mapping[str, Marks] = {
     "lora": _LORA,
     "lycoris": _LORA,
-    **dict.fromkeys(("controlnet", "controlnet-other"), _CONTROLNET),
+    **dict.fromkeys(("controlnet", "control-lora", "controlnet-other"), _CONTROLNET),
     "ip-adapter": _IP_ADAPTER,
     "t2i-adapter": _T2I_ADAPTER,
     "instantid": Marks(targets=(("sdxl", Clue(r"^image_proj\.latents$")),)),

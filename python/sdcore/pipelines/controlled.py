@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sdcore import _core, checkpoint
-from sdcore.checkpoint import FAMILIES, Component
+from sdcore import checkpoint
+from sdcore.checkpoint import FAMILIES
 from sdcore.checkpoint.quantized import quantized
-from sdcore.checkpoint.tensor import Tensor
 from sdcore.errors import CheckpointError, InvalidArgumentError, UnsupportedModelError
 from sdcore.models.base import RunOptions
 from sdcore.models.controlnet import ControlNetConfig, ControlNetModel
@@ -25,6 +24,7 @@ from sdcore.pipelines.control import (
     controls_negative,
     size_of,
 )
+from sdcore.pipelines.control_files import control_lora, with_base
 from sdcore.pipelines.loading import PathLike
 from sdcore.pipelines.memory import is_tight
 from sdcore.pipelines.pipeline import DiffusionPipeline
@@ -77,14 +77,17 @@ class ControlledPipeline(DiffusionPipeline):
     def _open_controlnet(self, path: PathLike) -> ControlNetModel:
         opened = checkpoint.open(path)
         kind = opened.kind
-        if kind is None or not kind.family.startswith("controlnet"):
+        if kind is None or not kind.family.startswith("control"):
             raise CheckpointError(f"[controlnet] '{path}' holds {opened.title}, and no ControlNet")
-        if not kind.about.components:
+        unet: UNet2DConditionModel = self._adapters.base["unet"]  # without LoRAs
+        if kind.family == "control-lora":
+            part = control_lora(opened, unet)
+        elif kind.about.components:
+            part = opened.component("controlnet")
+        else:
             raise UnsupportedModelError(
                 f"[controlnet] '{path}' holds {kind.title}, {kind.about.hint} ({kind.why})"
             )
-        unet: UNet2DConditionModel = self._adapters.base["unet"]  # without LoRAs
-        part = opened.component("controlnet")
         if "controlnet" not in opened.configs:
             known = {key: getattr(unet.config, key) for key in _AS_THE_UNET}
             part = dataclasses.replace(part, config=part.config | known)
@@ -95,7 +98,7 @@ class ControlledPipeline(DiffusionPipeline):
                 f"{FAMILIES[self.family].title}: {odd}"
             )
         if any(name in opened.tensors for name in _DIFFERENCES):
-            part = _added(part, unet)
+            part = with_base(part, unet)
         network = unet.network
         options = self._control_options or RunOptions(
             network.dtype, network.isa, network.threads, network.device
@@ -201,21 +204,3 @@ def _misfit(config: ControlNetConfig, unet: UNet2DConditionModel, vae: Any) -> s
 
 def _short(values: Sequence[Any]) -> Any:
     return values[0] if len(set(values)) == 1 else values
-
-
-def _added(part: Component, unet: UNet2DConditionModel) -> Component:
-    """Differences and what they differ from."""
-    base = unet.network.tensors
-    tensors = {
-        name: _sum(tensor, base[name]) if name in base else tensor
-        for name, tensor in part.tensors.items()
-    }
-    return dataclasses.replace(part, tensors=tensors)
-
-
-def _sum(difference: Tensor, base: Tensor) -> Tensor:
-    values = difference.to_float() + base.to_float().reshape(difference.shape)
-    made: Tensor = _core.Tensor.from_array(
-        values.astype(np.float16) if difference.type == "f16" else values
-    )
-    return made

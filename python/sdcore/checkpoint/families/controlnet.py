@@ -79,22 +79,26 @@ _PLACE = Place(
     ),
 )
 
+_OPEN = "not a model by itself: open its model and pass this as controlnet= (--control-net)"
+
 FAMILIES = {
     "controlnet": Family(
         "a ControlNet",
         ("controlnet",),
-        hint="not a model by itself: open its model and pass this as controlnet= (--control-net)",
+        hint=_OPEN,
         infer={"controlnet": _config},
         places=(_PLACE,),
     ),
+    # What lacks is the model's: it is no network until it is opened with one.
+    "control-lora": Family("a ControlNet", hint=_OPEN),
     "controlnet-other": Family(
         "a ControlNet", hint="not a model by itself, and of a kind that sdcore does not run yet"
     ),
 }
 
 RULES: Rules = (
-    # As a LoRA; then those of transformers.
-    ("controlnet-other", (Clue(r"^lora_controlnet$"),)),
+    ("control-lora", (Clue(r"^lora_controlnet$"),)),
+    # Those of transformers.
     ("controlnet-other", (Clue(r"(^|\.)controlnet_blocks\."),)),
     ("controlnet", (Clue(r"^(control_model\.)?(input_hint_block|zero_convs)\.0\."),)),
     ("controlnet", (Clue(r"^(controlnet\.)?controlnet_(cond_embedding|down_blocks)\."),)),

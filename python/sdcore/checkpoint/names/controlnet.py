@@ -10,9 +10,10 @@ from sdcore.checkpoint.names.table import NameTable, Row
 
 _HINT = re.compile(r"input_hint_block\.(\d+)\.")
 _EMBEDDING = re.compile(r"controlnet_cond_embedding\.(?:(conv_in|conv_out)|blocks\.(\d+))\.")
+_COPIED = ("conv_in", "time_embedding", "add_embedding", "down_blocks", "mid_block")
 _ROOTS = (
     *("controlnet_cond_embedding", "controlnet_down_blocks", "controlnet_mid_block"),
-    *("conv_in", "time_embedding", "add_embedding", "down_blocks", "mid_block"),
+    *_COPIED,
     # Of a ControlNet-Union, which has no other names than diffusers'.
     *("task_embedding", "transformer_layes", "spatial_ch_projs", "control_add_embedding"),
 )
@@ -39,6 +40,11 @@ def to_original(names: Iterable[str]) -> NameTable:
 def diffusers(_names: Iterable[str]) -> NameTable:
     """The table for a file that has diffusers' names already."""
     return NameTable((root, root) for root in _ROOTS)
+
+
+def is_shared(name: str) -> bool:
+    """Whether a tensor of a UNet is of what a ControlNet copies, by diffusers' name."""
+    return name.split(".")[0] in _COPIED
 
 
 def _own(names: Iterable[str], skip: str, convolutions: int) -> Iterator[Row]:
