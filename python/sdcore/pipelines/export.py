@@ -57,6 +57,10 @@ def export(
         raise UnsupportedModelError(
             "[export] the C API does not know IP-Adapters: unload_ip_adapter first"
         )
+    if pipe.controlnet:
+        raise UnsupportedModelError(
+            "[export] the C API does not know ControlNets: unload_controlnet first"
+        )
     if pipe.scheduler.renoises_negative:
         raise UnsupportedModelError(
             f"[export] the C API does not sample with {type(pipe.scheduler).__name__}; set "
