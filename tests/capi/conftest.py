@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
+import pybind11
 import pytest
 from building import ROOT, compiler, run
 
@@ -15,20 +17,34 @@ import tiny_models
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where libsdcore is installed. The objects of a build in build/, or in the folder that
-    SDCORE_TEST_BUILD names, are used again."""
+    """Where libsdcore is installed. The objects of a build are used again: of the folder that
+    SDCORE_TEST_BUILD names, of build/, or of what pip left in it."""
     if shutil.which("cmake") is None:
         pytest.skip("there is no cmake to build libsdcore with")
     compiler("CXX", "c++")
     build = Path(os.environ.get("SDCORE_TEST_BUILD", ROOT / "build"))
-    cache = build / "CMakeCache.txt"
-    if not (cache.is_file() and f"CMAKE_HOME_DIRECTORY:INTERNAL={ROOT}\n" in cache.read_text()):
+    if not is_build(build):
+        build = next(filter(configures_again, sorted(build.glob("*"))), Path())
+    if not is_build(build):
         build = tmp_path_factory.mktemp("build")
         run("cmake", "-S", ROOT, "-B", build, "-DSDCORE_PYTHON=OFF")
     run("cmake", "--build", build, "--target", "sdcore", "--parallel", "2")
     prefix = tmp_path_factory.mktemp("installed")
     run("cmake", "--install", build, "--component", "library", "--prefix", prefix)
     return prefix
+
+
+def is_build(folder: Path) -> bool:
+    cache = folder / "CMakeCache.txt"
+    return cache.is_file() and f"CMAKE_HOME_DIRECTORY:INTERNAL={ROOT}\n" in cache.read_text()
+
+
+def configures_again(folder: Path) -> bool:
+    """Of what pip built: the pybind11 that it had is gone with the environment that it made."""
+    here = ("-S", ROOT, "-B", folder, f"-Dpybind11_DIR={pybind11.get_cmake_dir()}")
+    return (
+        is_build(folder) and subprocess.run(["cmake", *here], capture_output=True).returncode == 0
+    )
 
 
 @pytest.fixture(scope="session")
