@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sdcore.checkpoint.quantization import quantize_model
     from sdcore.pipelines import DiffusionPipeline, PipelineOutput
     from sdcore.pipelines.canny import canny
+    from sdcore.pipelines.face_keypoints import face_keypoints
     from sdcore.pipelines.outpaint import outpaint
     from sdcore.quantization import dequantize, quantize
     from sdcore.schedulers.cfg_plus_plus import (
@@ -100,6 +101,7 @@ __all__ = [
     "convert",
     "cpu_features",
     "dequantize",
+    "face_keypoints",
     "gguf",
     "ops",
     "outpaint",
@@ -119,6 +121,7 @@ _HOMES = {
     "quantize_model": "checkpoint.quantization",
     **dict.fromkeys(("DiffusionPipeline", "PipelineOutput"), "pipelines"),
     "canny": "pipelines.canny",
+    "face_keypoints": "pipelines.face_keypoints",
     "outpaint": "pipelines.outpaint",
     **dict.fromkeys(("dequantize", "quantize"), "quantization"),
 }
