@@ -180,7 +180,7 @@ ROWS = [
                    perceiver_resampler__proj_in__weight=(768, 1280))),
     Row("half an ip-adapter", "ip-adapter", "an IP-Adapter, of one image embedding",
         {"image_proj.proj.weight": (3072, 1024)}),
-    Row("instantid", "instantid", f"InstantID's image projection for {XL}",
+    Row("instantid", "instantid", f"InstantID's IP-Adapter for {XL}",
         ip_adapter(2048, latents=(1, 16, 1280), proj_in__weight=(1280, 512))),
     Row("photomaker", "photomaker", f"PhotoMaker's identity encoder for {XL}",
         {"id_encoder.visual_projection_2.weight": (1280, 1024),

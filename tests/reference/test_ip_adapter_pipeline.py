@@ -225,7 +225,7 @@ def test_face_id_reads_embeddings_and_brings_a_lora(files: Path) -> None:
     )
     pipe = ours(files, "sd1", "face0")
     pipe.set_ip_adapter_scale(0.6)
-    for given in (faces, both):
+    for given in (faces, faces[0], both):
         out = draw(pipe, ip_adapter_image=None, ip_adapter_image_embeds=[given])
         assert error(out, ref) <= SAMPLED_F32
     assert pipe.get_active_adapters() == ["faceid_0"]

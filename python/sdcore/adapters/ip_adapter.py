@@ -34,8 +34,9 @@ _NOT_RUN = {
 
 @dataclass(frozen=True, eq=False)
 class IPAdapterFile:
-    """`projection` has diffusers' names and as `kind` diffusers' class; `weights` are further
-    tensors of the UNet, and `changes` what is changed of it (FaceID's LoRA), by tensor."""
+    """`projection` has diffusers' names, and as `kind` diffusers' class or InstantID's; `weights`
+    are further tensors of the UNet, and `changes` what is changed of it (FaceID's LoRA), by tensor.
+    """
 
     path: Path
     title: str
@@ -61,7 +62,7 @@ def read(
     """
     source = checkpoint.open(path)
     kind = source.kind
-    if kind is None or kind.family != "ip-adapter":
+    if kind is None or kind.family not in ("ip-adapter", "instantid"):
         hint = f" ({kind.about.hint})" if kind and not kind.about.runs else ""
         raise CheckpointError(
             f"[ip-adapter] '{source.path}' holds {source.title}, not an IP-Adapter{hint}"
@@ -76,10 +77,11 @@ def read(
             f"its tokens have {projection.config['cross_attention_dim']} channels, and the UNet "
             f"reads {takes}",
         )
+    of_instantid = kind.family == "instantid"
     return IPAdapterFile(
         source.path,
         source.title,
-        str(projection.config["_class_name"]),
+        "InstantIDImageProjection" if of_instantid else str(projection.config["_class_name"]),
         projection,
         weights,
         _changes(source, attentions, unet),
@@ -133,7 +135,7 @@ def _projection(source: Checkpoint) -> Component:
     if why := _NOT_RUN.get(kind):
         raise UnsupportedModelError(
             f"[ip-adapter] '{source.path}' holds {source.title}, {why}: sdcore does not run it; it "
-            "runs IP-Adapter, Plus, those for whole faces, and FaceID"
+            "runs IP-Adapter, Plus, those for whole faces, FaceID and InstantID"
         )
     table = image_projection.table(kind, tensors)
     known, unknown = table.apply(tensors)

@@ -23,6 +23,7 @@ __all__ = [
     "IPAdapterFullImageProjection",
     "IPAdapterPlusImageProjection",
     "ImageProjection",
+    "InstantIDImageProjection",
     "Projection",
     "ProjectionConfig",
 ]
@@ -46,11 +47,13 @@ class Projection(Model):
     """`projection(embeds)`: what is said of each image to its tokens `[n, t, c]`, float32.
 
     `reads` is what it takes: "image_embeds" `[n, d]` or "hidden_states" `[n, tokens, d]` of CLIP's
-    image encoder, or "face" `[n, d]`, insightface's embedding of a face.
+    image encoder, or "face" `[n, d]`, insightface's embedding of a face. `usual_scale` is how
+    much is made of the tokens to begin with.
     """
 
     config: ProjectionConfig
     reads: ClassVar[str]
+    usual_scale: ClassVar[float] = 1.0
 
     @classmethod
     def read_config(cls, config: Mapping[str, Any]) -> ProjectionConfig:
@@ -76,7 +79,12 @@ class Projection(Model):
                 f"[ip-adapter] {self.reads} must be [{', '.join(map(str, wanted))}], "
                 f"got {list(x.shape)}"
             )
+        x = self.arranged(x)
         return self.network.run({"embeds": x, **self.constants(len(x))})["tokens"]
+
+    def arranged(self, embeds: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As the graph takes them."""
+        return embeds
 
     def constants(self, n: int) -> dict[str, NDArray[Any]]:
         """Further inputs of the graph."""
@@ -121,7 +129,7 @@ class IPAdapterFaceIDImageProjection(Projection):
 
 class IPAdapterPlusImageProjection(Projection):
     """Plus: a resampler, whose queries look at all tokens of the encoder (Alayrac et al. 2022,
-    Flamingo). InstantID's is one too, of a face as a single token."""
+    Flamingo)."""
 
     reads = "hidden_states"
 
@@ -140,6 +148,18 @@ class IPAdapterPlusImageProjection(Projection):
     def constants(self, n: int) -> dict[str, NDArray[Any]]:
         count = self.config.num_tokens
         return {"query_ids": np.tile(np.arange(count, dtype=np.int32), (n, 1))}
+
+
+class InstantIDImageProjection(IPAdapterPlusImageProjection):
+    """InstantID's (Wang et al. 2024): a resampler of the faces of one person, each a token of what
+    it looks at. However many there are, `[n, d]`, they make the tokens of one image, `[1, t, c]`.
+    """
+
+    reads = "face"
+    usual_scale = 0.8  # of its published examples
+
+    def arranged(self, embeds: NDArray[np.float32]) -> NDArray[np.float32]:
+        return embeds[None]
 
 
 def _resampled(w: Scope, x: Value, latents: Value, config: ProjectionConfig) -> Value:
@@ -171,5 +191,6 @@ PROJECTIONS: Mapping[str, type[Projection]] = {
         IPAdapterFullImageProjection,
         IPAdapterFaceIDImageProjection,
         IPAdapterPlusImageProjection,
+        InstantIDImageProjection,
     )
 }

@@ -18,18 +18,29 @@ from sdcore.pipelines.conditioning import Conditioning
 from sdcore.pipelines.pictures import as_picture
 from sdcore.pipelines.request import Request, finite, whole
 
-__all__ = ["CONTROL_ARGUMENTS", "Control", "control_images", "controls_negative", "size_of"]
+__all__ = [
+    "CONTROL_ARGUMENTS",
+    "Control",
+    "contexts",
+    "control_images",
+    "controls_negative",
+    "size_of",
+    "usual_scales",
+]
 
 Array = NDArray[np.float32]
 
 CONTROL_ARGUMENTS = (
     *("control_image", "controlnet_conditioning_scale"),
     *("control_guidance_start", "control_guidance_end", "guess_mode", "control_mode"),
+    "control_context",
 )
 _KINDS = (
     "0 pose, 1 depth, 2 soft edges or scribble, 3 canny or lines, 4 normals, 5 segments, 6 tile, "
     "7 repaint"
 )
+_TEXT = "encoder_hidden_states"  # what the conditioning calls its tokens
+_IDENTITY_SCALE = 0.8  # of InstantID's published examples
 # What a ControlNet is told beside the text, if its config asks for it.
 _CONDITIONS = ("text_embeds", "time_ids")
 
@@ -45,6 +56,7 @@ class _Net:
     end: float
     guess_mode: bool
     mode: int | None  # of a ControlNet-Union: the kind of its picture
+    context: str  # the tokens that it reads, by their name in the conditioning
 
     @cached_property
     def features(self) -> Features:
@@ -60,9 +72,16 @@ class _Net:
 
 
 class Control:
-    """What ControlNets add in one run of a sampler. Outside its interval, one is not run."""
+    """What ControlNets add in one run of a sampler. Outside its interval, one is not run.
+    `face_tokens` is what the conditioning calls those of InstantID, where it is at work."""
 
-    def __init__(self, models: Sequence[ControlNetModel], request: Request, device: str) -> None:
+    def __init__(
+        self,
+        models: Sequence[ControlNetModel],
+        request: Request,
+        device: str,
+        face_tokens: str | None = None,
+    ) -> None:
         extra, n = request.extra, len(models)
         images = extra["control_image"]
         if len(images) != n:
@@ -70,14 +89,16 @@ class Control:
                 "[controlnet] control_image must be one picture for each ControlNet, got "
                 f"{len(images)} for {n}"
             )
+        read = contexts(extra, n, face_tokens)
         columns = (
             models,
             [_fitted(image, request.width, request.height) for image in images],
-            _each("controlnet_conditioning_scale", extra, 1.0, n),
-            _each("control_guidance_start", extra, 0.0, n),
-            _each("control_guidance_end", extra, 1.0, n),
+            _each("controlnet_conditioning_scale", extra, usual_scales(read)),
+            _each("control_guidance_start", extra, [0.0] * n),
+            _each("control_guidance_end", extra, [1.0] * n),
             [bool(extra.get("guess_mode"))] * n,
-            [_mode(*pair) for pair in zip(models, _modes(extra, n), strict=True)],
+            [_mode(*pair) for pair in zip(models, _listed("control_mode", extra, n), strict=True)],
+            read,
         )
         self._nets = [_Net(*values) for values in zip(*columns, strict=True)]
         for net in self._nets:
@@ -105,7 +126,7 @@ class Control:
             found = net.model.residuals(
                 x[:, : net.model.config.in_channels],
                 timestep,
-                conditioning["encoder_hidden_states"],
+                conditioning[net.context],
                 net.features,
                 net.scale,
                 net.guess_mode,
@@ -118,15 +139,44 @@ class Control:
         return {name: np.asarray(array, np.float32) for name, array in found.items()}
 
 
-def _modes(extra: Mapping[str, Any], count: int) -> list[Any]:
-    given = extra.get("control_mode")
+def _listed(name: str, extra: Mapping[str, Any], count: int) -> list[Any]:
+    """A value for each ControlNet, given as one for all or a list."""
+    given = extra.get(name)
     listed = list(given) if isinstance(given, list | tuple) else [given] * count
     if len(listed) != count:
+        kind = "word" if name == "control_context" else "number"
         raise InvalidArgumentError(
-            f"[controlnet] control_mode must be one number or {count}, one a ControlNet, got "
+            f"[controlnet] {name} must be one {kind} or {count}, one a ControlNet, got "
             f"{len(listed)}"
         )
     return listed
+
+
+def usual_scales(contexts: Sequence[str], usual: float = 1.0) -> list[float]:
+    """Of ControlNets that read these, where no scale is given."""
+    return [usual if context == _TEXT else _IDENTITY_SCALE for context in contexts]
+
+
+def contexts(extra: Mapping[str, Any], count: int, face_tokens: str | None) -> list[str]:
+    """What each ControlNet reads, by its name in the conditioning. Unless it is said, the first one
+    reads InstantID's tokens, as in its published pipelines: nothing in a ControlNet's file tells
+    that it was trained on them."""
+    given = _listed("control_context", extra, count)
+    found = []
+    for i, word in enumerate(given):
+        word = word or ("face" if face_tokens and i == 0 else "text")
+        if word not in ("face", "text"):
+            raise InvalidArgumentError(
+                f"[controlnet] control_context must be 'face' or 'text', got {word!r}"
+            )
+        context = _TEXT if word == "text" else face_tokens
+        if context is None:
+            raise InvalidArgumentError(
+                "[controlnet] control_context is 'face', and InstantID's adapter is not there: "
+                "load_ip_adapter first"
+            )
+        found.append(context)
+    return found
 
 
 def _mode(model: ControlNetModel, given: Any) -> int | None:
@@ -186,14 +236,8 @@ def _fitted(image: Image.Image | Array, width: int, height: int) -> Array:
     return np.stack(planes)[None]
 
 
-def _each(name: str, extra: Mapping[str, Any], default: float, count: int) -> list[float]:
-    """A number for each ControlNet, given as one for all or a list."""
-    given = extra.get(name)
-    given = default if given is None else given
-    if not isinstance(given, list | tuple):
-        return [finite(given, name)] * count
-    if len(given) != count:
-        raise InvalidArgumentError(
-            f"[controlnet] {name} must be one number or {count}, one a ControlNet, got {len(given)}"
-        )
-    return [finite(one, name) for one in given]
+def _each(name: str, extra: Mapping[str, Any], defaults: Sequence[float]) -> list[float]:
+    """A number for each ControlNet."""
+    if extra.get(name) is None:
+        return list(defaults)
+    return [finite(one, name) for one in _listed(name, extra, len(defaults))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -123,6 +124,12 @@ class ControlledPipeline(DiffusionPipeline):
         models = enumerate(dict.fromkeys(self.controlnet), 1)  # one may be there twice
         return {f"controlnet{f'_{i}' * (i > 1)}": model for i, model in models}
 
+    @property
+    @abstractmethod
+    def face_tokens(self) -> str | None:
+        """What the conditioning calls the tokens that InstantID's ControlNet reads; None: there are
+        none."""
+
     def control(self, request: Request) -> Control | None:
         images = request.extra.get("control_image")
         given = [name for name in CONTROL_ARGUMENTS if request.extra.get(name) is not None]
@@ -138,7 +145,7 @@ class ControlledPipeline(DiffusionPipeline):
                 "[controlnet] there is a ControlNet: give its picture as control_image, or "
                 "unload_controlnet first"
             )
-        return Control(self.controlnet, request, self.unet.network.device)
+        return Control(self.controlnet, request, self.unet.network.device, self.face_tokens)
 
     def given_size(self, extra: Mapping[str, Any]) -> tuple[int, int] | None:
         """That of the first picture for a ControlNet."""

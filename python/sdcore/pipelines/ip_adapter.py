@@ -17,7 +17,7 @@ from sdcore.adapters import ip_adapter
 from sdcore.adapters.lora import LoraFile
 from sdcore.errors import CheckpointError, InvalidArgumentError
 from sdcore.models.clip_vision import CLIPVisionConfig, CLIPVisionModelWithProjection
-from sdcore.models.image_projection import PROJECTIONS, Projection
+from sdcore.models.image_projection import PROJECTIONS, InstantIDImageProjection, Projection
 from sdcore.models.unet import UNet2DConditionModel, text_attentions
 from sdcore.pipelines.adapters import Adapters
 from sdcore.pipelines.clip_image import clip_pixels
@@ -35,6 +35,7 @@ Array = NDArray[np.float32]
 # a number or one an attention. What is not named has 0.
 Scale = float | Mapping[str, Any]
 
+_TOKENS = "ip_hidden_states_{}"  # of an adapter, among what the UNet is told
 IP_ADAPTER_ARGUMENTS = ("ip_adapter_image", "ip_adapter_image_embeds")
 
 
@@ -65,10 +66,11 @@ class IPAdapterPipeline(DiffusionPipeline):
     ) -> None:
         """Puts an IP-Adapter to work at scale 1, or several, in place of those that there were.
 
-        `path` is a .safetensors or .bin file: IP-Adapter, Plus, those for whole faces, and FaceID
-        (with the LoRA that it brings). `image_encoder` is a folder or a file of CLIP's image
-        encoder; None looks for the model's own and into image_encoder/ and models/image_encoder/
-        beside the adapter, for one that fits. Without any, calls need `ip_adapter_image_embeds`.
+        `path` is a .safetensors or .bin file: IP-Adapter, Plus, those for whole faces, FaceID (with
+        the LoRA that it brings) and InstantID (at scale 0.8; `control_context` of a call says what
+        ControlNets read then). `image_encoder` is a folder or a file of CLIP's image encoder; None
+        looks for the model's own and into image_encoder/ and models/image_encoder/ beside the
+        adapter, for one that fits. Without any, calls need `ip_adapter_image_embeds`.
         Raises FileError, CheckpointError (also for another family's adapter),
         UnsupportedModelError.
         """
@@ -92,11 +94,10 @@ class IPAdapterPipeline(DiffusionPipeline):
             for i, file in enumerate(files)
             if file.changes
         }
-        ones = (1.0,) * len(before.attentions)
         now = replace(
             before,
             projections=projections,
-            scales=(ones,) * len(files),
+            scales=tuple((one.usual_scale,) * len(before.attentions) for one in projections),
             loras=tuple(loras),
         )
         self._exchange(now, before.unet.with_network(network), encoder, loras)
@@ -135,6 +136,13 @@ class IPAdapterPipeline(DiffusionPipeline):
 
     # -- in a call ----------------------------------------
 
+    @property
+    def face_tokens(self) -> str | None:
+        """What the conditioning calls the tokens of InstantID, of the first if there are more."""
+        kinds = enumerate(self._images.projections)
+        found = (i for i, kind in kinds if isinstance(kind, InstantIDImageProjection))
+        return next((_TOKENS.format(i) for i in found), None)
+
     def ip_adapter_options(self, request: Request) -> dict[str, Any]:
         """What the UNet is told at every step; raises where a call's pictures do not fit."""
         self._check_pictures(request)
@@ -150,7 +158,7 @@ class IPAdapterPipeline(DiffusionPipeline):
                 negative: _in_one(projection(self._embeds(request, i, projection, negative)))
                 for negative in {prompt.negative for prompt in prompts}
             }
-            told[f"ip_hidden_states_{i}"] = np.stack([rows[one.negative] for one in prompts])
+            told[_TOKENS.format(i)] = np.stack([rows[one.negative] for one in prompts])
             if self.unload:
                 projection.release()
         return told
@@ -210,6 +218,9 @@ class IPAdapterPipeline(DiffusionPipeline):
                     "load_ip_adapter (--ip-adapter on the command line)"
                 )
             return
+        faces = [projection for projection in projections if projection.reads == "face"]
+        if given is None and faces:
+            raise _no_face(faces[0])
         if (given is None) == (images is None):
             raise InvalidArgumentError(
                 "[ip-adapter] an IP-Adapter needs a picture: give ip_adapter_image "
@@ -219,11 +230,6 @@ class IPAdapterPipeline(DiffusionPipeline):
         if given is not None:
             self._check_embeds(given)
             return
-        if any(projection.reads == "face" for projection in projections):
-            raise InvalidArgumentError(
-                "[ip-adapter] FaceID reads insightface's embedding of a face, which sdcore does "
-                "not make: give it as ip_adapter_image_embeds, [1, faces, 512]"
-            )
         if self.image_encoder is None:
             raise InvalidArgumentError(
                 "[ip-adapter] there is no image encoder for this IP-Adapter: give load_ip_adapter "
@@ -358,17 +364,46 @@ def _fits(config: CLIPVisionConfig, projections: Sequence[Projection]) -> bool:
 
 
 def _halves(array: Any, projection: Projection) -> list[Array]:
-    """What is given to an adapter: of its pictures, or of none and of its pictures."""
+    """What is given to an adapter: of its pictures, or of none and of its pictures. Faces may be
+    given as they are, `[d]` or `[faces, d]`."""
     values = np.asarray(array, np.float32)
+    of_faces = projection.reads == "face"
+    if of_faces and values.ndim in (1, 2):
+        values = values.reshape((1,) * (3 - values.ndim) + values.shape)
     middle = ("tokens",) if projection.reads == "hidden_states" else ()
-    sizes = ("1 or 2", "pictures", *middle, str(projection.config.embed_dim))
+    pictures = "faces" if of_faces else "pictures"
+    sizes = ("1 or 2", pictures, *middle, str(projection.config.embed_dim))
     fits = values.ndim == len(sizes) and values.shape[0] in (1, 2) and 0 not in values.shape
     if not fits or values.shape[-1] != projection.config.embed_dim:
         raise InvalidArgumentError(
             f"[ip-adapter] ip_adapter_image_embeds must be [{', '.join(sizes)}], got "
-            f"{list(values.shape)}"
+            f"{list(np.shape(array))}"
         )
+    if isinstance(projection, InstantIDImageProjection):
+        _check_raw(values[-1])
     return list(values)
+
+
+def _check_raw(faces: Array) -> None:
+    """InstantID was trained on embeddings of many units: one of a single unit would make a stranger
+    and no error."""
+    if np.isclose(np.linalg.norm(faces, axis=1), 1.0, atol=1e-3).any():
+        raise InvalidArgumentError(
+            "[ip-adapter] InstantID reads embeddings as antelopev2 gives them, and this one is "
+            "normed: give insightface's face['embedding'], not face.normed_embedding"
+        )
+
+
+def _no_face(projection: Projection) -> InvalidArgumentError:
+    name, whose = "FaceID", "normed"
+    if isinstance(projection, InstantIDImageProjection):
+        name, whose = "InstantID", "antelopev2's, not normed"
+    return InvalidArgumentError(
+        f"[ip-adapter] {name} reads insightface's embedding of a face ({whose}), which sdcore does "
+        "not make: give it as ip_adapter_image_embeds, a list with "
+        f"[{projection.config.embed_dim}] or [faces, {projection.config.embed_dim}] numbers "
+        "(--ip-adapter-embeds on the command line)"
+    )
 
 
 def _in_one(tokens: Array) -> Array:

@@ -68,6 +68,9 @@ class Arguments(TypedDict, total=False):
     control_guidance_start: float | Sequence[float]  # share of the steps before which they rest
     control_guidance_end: float | Sequence[float]  # and after which
     control_mode: int | Sequence[int | None] | None  # of a ControlNet-Union: its picture's kind
+    # What they read: "text", or the "face" that InstantID's was trained on. None: the first reads
+    # InstantID's, where its adapter is at work, and the others the text.
+    control_context: str | Sequence[str | None] | None
     guess_mode: bool  # ControlNets without a prompt: they guess what is in their picture
     token_merging_ratio: float  # share of tokens that a UNet's attention merges, 0 to 0.75
     # What IP-Adapters look at: one picture or several, with several adapters a list with what is

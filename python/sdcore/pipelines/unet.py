@@ -42,7 +42,8 @@ _TURBO = (4, 1.0)
 _LCM = (4, 8.5)
 
 
-class UNetPipeline(ControlledPipeline, IPAdapterPipeline):
+# In this order, for IPAdapterPipeline has the face_tokens that ControlledPipeline asks for.
+class UNetPipeline(IPAdapterPipeline, ControlledPipeline):
     optional: ClassVar[Sequence[str]] = ("image_encoder",)
 
     unet: UNet2DConditionModel

@@ -10,13 +10,17 @@ _LATER = "which sdcore does not run yet"
 _BESIDE = "not a model by itself, and sdcore does not use it yet"
 _LOAD_LORA = "not a model by itself: open its model and load it with load_lora_weights"
 _LOAD_IP_ADAPTER = "not a model by itself: open its model and load it with load_ip_adapter"
+_LOAD_INSTANTID = (
+    "not a model by itself: open its model with InstantID's ControlNet and load this with "
+    "load_ip_adapter"
+)
 
 FAMILIES = {
     "lora": Family("a LoRA", hint=_LOAD_LORA),
     "lycoris": Family("a LyCORIS adapter (OFT, BOFT, GLoRA or (IA)³)", hint=_LATER),
     "ip-adapter": Family("an IP-Adapter", hint=_LOAD_IP_ADAPTER),
     "photomaker": Family("PhotoMaker's identity encoder", hint=_BESIDE),
-    "instantid": Family("InstantID's image projection", hint=_BESIDE),
+    "instantid": Family("InstantID's IP-Adapter", hint=_LOAD_INSTANTID),
     "t2i-adapter": Family("a T2I-Adapter", hint=_BESIDE),
 }
 
@@ -29,7 +33,8 @@ RULES: Rules = (
     # An adapter has the names of what it changes, too.
     ("lycoris", (Clue(r"\.(oft_blocks|oft_diag|a1\.weight|b1\.weight|on_input)$"),)),
     ("photomaker", (Clue(r"^id_encoder\.(vision_model|visual_projection)"),)),
-    # InstantID's is an IP-Adapter whose resampler takes a face's 512 numbers.
+    # InstantID's is an IP-Adapter whose resampler takes a face's 512 numbers. So is FaceID Portrait
+    # of faces that are not normed, which nothing in the file tells from it.
     ("instantid", (Clue(r"^image_proj\.latents$"),
                    Clue(r"^image_proj\.proj_in\.weight$", (None, 512)))),
     ("ip-adapter", (Clue(r"^ip_adapter\.\d+\.to_[kv]_ip\."),)),
