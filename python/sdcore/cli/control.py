@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdcore.cli.arrays import read_array
 from sdcore.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -17,9 +18,10 @@ __all__ = ["KEYS", "add_arguments", "apply", "arguments", "check", "settings", "
 
 _STRENGTH = 0.9  # stable-diffusion.cpp's
 
-# Flags with a number for all ControlNets or one each, and the arguments of the pipeline.
-_NUMBERS = {
+# Flags with a value for all ControlNets or one each, and the arguments of the pipeline.
+_EACH = {
     "control_mode": "control_mode",
+    "control_context": "control_context",
     "control_strength": "controlnet_conditioning_scale",
     "control_start": "control_guidance_start",
     "control_end": "control_guidance_end",
@@ -37,6 +39,7 @@ KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "Control start": ("control_start", _numbers),
     "Control end": ("control_end", _numbers),
     "Control mode": ("control_mode", lambda text: [int(part) for part in text.split()]),
+    "Control context": ("control_context", str.split),
     "Canny": ("canny", lambda text: text == str(True)),
     "Guess mode": ("guess_mode", lambda text: text == str(True)),
 }
@@ -60,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--controlnet-conditioning-scale",
         type=float,
         metavar="SCALE",
-        help=f"how closely to follow it (default: {_STRENGTH})",
+        help=f"how closely to follow it (default: {_STRENGTH}, of InstantID's 0.8)",
     )
     add(
         "--control-start",
@@ -83,6 +86,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a ControlNet-Union: 0 pose, 1 depth, 2 soft edges or scribble, 3 canny or lines, "
         "4 normals, 5 segments, 6 tile, 7 repaint",
     )
+    add(
+        "--control-context",
+        choices=("text", "face"),
+        help="what it reads beside its picture; face is what InstantID's was trained on (default: "
+        "with InstantID's --ip-adapter the first reads the face)",
+    )
+    group.add_argument(
+        "--face-keypoints",
+        metavar="X,Y ...",
+        help="in place of the first --control-image: the five points of a face, in pixels of the "
+        "picture, or a .npy file of them (insightface's kps); takes -W and -H",
+    )
     group.add_argument(
         "--canny",
         action="store_const",
@@ -100,17 +115,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(args: argparse.Namespace) -> None:
     """Raises InvalidArgumentError where what is given is not enough."""
     nets, images = args.control_net or [], args.control_image or []
-    if len(images) != len(nets):
+    keypoints = args.face_keypoints is not None
+    if len(images) + (keypoints and bool(nets)) != len(nets):
+        what = "but for that of --face-keypoints " * keypoints
         raise InvalidArgumentError(
-            f"[control] each --control-net takes one --control-image, got {len(nets)} and "
+            f"[control] {what}each --control-net takes one --control-image, got {len(nets)} and "
             f"{len(images)}"
         )
-    for flag in (*_NUMBERS, "canny", "guess_mode"):
+    if keypoints and (args.width is None or args.height is None):
+        raise InvalidArgumentError(
+            "[control] --face-keypoints are pixels of the picture: say its size, -W and -H"
+        )
+    for flag in (*_EACH, "face_keypoints", "canny", "guess_mode"):
         given = vars(args)[flag]
         name = flag.replace("_", "-")
         if given is not None and not nets:
             raise InvalidArgumentError(f"[control] --{name} needs a --control-net")
-        if flag in _NUMBERS and given is not None and len(given) not in (1, len(nets)):
+        if flag in _EACH and given is not None and len(given) not in (1, len(nets)):
             raise InvalidArgumentError(
                 f"[control] --{name} is given once for all, or once for each --control-net, got "
                 f"{len(given)} and {len(nets)}"
@@ -121,12 +142,17 @@ def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
     if not args.control_net:
         return
     from sdcore.checkpoint import FAMILIES
+    from sdcore.pipelines.control import contexts, usual_scales
     from sdcore.pipelines.controlled import ControlledPipeline
 
     if not isinstance(pipe, ControlledPipeline):
         title = FAMILIES[pipe.family].title
         raise InvalidArgumentError(f"[control] --control-net is not for {title}")
     pipe.load_controlnet(args.control_net)
+    if args.control_strength is None:
+        read = contexts(_given(args), len(args.control_net), pipe.face_tokens)
+        scales = usual_scales(read, _STRENGTH)
+        args.control_strength = scales if len(set(scales)) > 1 else scales[:1]
 
 
 def arguments(args: argparse.Namespace, pipe: DiffusionPipeline) -> dict[str, Any]:
@@ -140,19 +166,34 @@ def arguments(args: argparse.Namespace, pipe: DiffusionPipeline) -> dict[str, An
 
 
 def _seen(args: argparse.Namespace) -> list[Any]:
-    if not args.canny:
-        return list(args.control_image)
-    from sdcore.pipelines.canny import canny
+    seen: list[Any] = list(args.control_image or [])
+    if args.canny:
+        from sdcore.pipelines.canny import canny
 
-    return [canny(image) for image in args.control_image]
+        seen = [canny(image) for image in seen]
+    if args.face_keypoints is not None:
+        from sdcore.pipelines.face_keypoints import face_keypoints
+
+        points = _keypoints(args.face_keypoints)
+        seen.insert(0, face_keypoints(points, (args.width, args.height)))
+    return seen
+
+
+def _keypoints(text: str) -> Any:
+    if text.endswith(".npy"):
+        return read_array(text, "--face-keypoints")
+    try:
+        numbers = [float(number) for number in text.replace(",", " ").split()]
+        return list(zip(numbers[::2], numbers[1::2], strict=True))
+    except ValueError:
+        raise InvalidArgumentError(
+            f"[control] --face-keypoints is \"X,Y X,Y X,Y X,Y X,Y\" or a .npy file, got '{text}'"
+        ) from None
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
-    numbers: dict[str, Any] = {_NUMBERS["control_strength"]: _STRENGTH}
-    for flag, argument in _NUMBERS.items():
-        if values := vars(args)[flag]:
-            numbers[argument] = values if len(values) > 1 else values[0]
-    return numbers
+    values = {argument: vars(args)[flag] for flag, argument in _EACH.items()}
+    return {name: v if len(v) > 1 else v[0] for name, v in values.items() if v}
 
 
 def settings(args: argparse.Namespace) -> dict[str, str | None]:
@@ -160,15 +201,16 @@ def settings(args: argparse.Namespace) -> dict[str, str | None]:
     if not args.control_net:
         return {}
 
-    def text(values: list[float] | None) -> str | None:
-        return " ".join(map(repr, values)) if values else None
+    def text(values: list[Any] | None) -> str | None:
+        return " ".join(map(str, values)) if values else None
 
     return {
         _NETS: ", ".join(_name(path) for path in args.control_net),
-        "Control strength": text(args.control_strength or [_STRENGTH]),
+        "Control strength": text(args.control_strength),
         "Control start": text(args.control_start),
         "Control end": text(args.control_end),
         "Control mode": text(args.control_mode),
+        "Control context": text(args.control_context),
         "Canny": str(True) if args.canny else None,
         "Guess mode": str(True) if args.guess_mode else None,
     }
