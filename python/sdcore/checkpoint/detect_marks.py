@@ -200,8 +200,8 @@ MARKS: Mapping[str, Marks] = {
     "t2i-adapter": _T2I_ADAPTER,
     "instantid": Marks(targets=(("sdxl", Clue(r"^image_proj\.latents$")),)),
     "photomaker": Marks(
-        targets=(("sdxl", Clue(r"^id_encoder\.visual_projection")),),
-        details=((("version 2", Clue(r"^id_encoder\.qformer_perceiver\.")),),),
+        targets=(("sdxl", Clue(r"(^|\.)visual_projection")),),
+        details=((("version 2", Clue(r"(^|\.)qformer_perceiver\.")),),),
     ),
     "embedding": _EMBEDDING,
     "vae": Marks(details=(_LATENTS,)),

@@ -12,12 +12,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from sdcore import _core
 from sdcore.errors import InvalidArgumentError
-from sdcore.graph import Builder, nn
+from sdcore.graph import Builder, Value, nn
 from sdcore.models.base import Model, to_nhwc
 from sdcore.models.blocks import clip_layer
 from sdcore.models.config import from_json, require_value
 
-__all__ = ["CLIPVisionConfig", "CLIPVisionModelWithProjection", "build_clip_vision"]
+__all__ = [
+    "CLIPVisionConfig",
+    "CLIPVisionModelWithProjection",
+    "build_clip_vision",
+    "pooled_state",
+    "vision_inputs",
+    "vision_states",
+]
 
 _ACTIVATIONS = ("quick_gelu", "gelu")
 
@@ -46,6 +53,19 @@ def build_clip_vision(config: CLIPVisionConfig, projected: bool = True) -> _core
     projection_dim]; or where it is not to be `projected` `hidden_states` [n, tokens, hidden_size],
     those before the last layer."""
     b = Builder()
+    x = vision_states(b, config, config.num_hidden_layers - (not projected))
+    if not projected:
+        b.output("hidden_states", x)
+        return b.graph
+    projection = b.weights.visual_projection
+    pooled = pooled_state(b, x, config)
+    out = nn.linear(projection, pooled, config.hidden_size, config.projection_dim, bias=False)
+    b.output("image_embeds", out)
+    return b.graph
+
+
+def vision_states(b: Builder, config: CLIPVisionConfig, layers: int) -> Value:
+    """`[n, tokens, hidden_size]` after so many layers, of the inputs of `build_clip_vision`."""
     w, c, eps = b.weights.vision_model, config.hidden_size, config.layer_norm_eps
     kernel = config.patch_size
     x = nn.conv2d(
@@ -65,7 +85,7 @@ def build_clip_vision(config: CLIPVisionConfig, projected: bool = True) -> _core
     x = nn.concat_tokens(whole, nn.flatten(x))
     x = x + w.embeddings.position_embedding.weight.tensor(1, config.tokens, c)
     x = nn.layer_norm(w.pre_layrnorm, x, c, eps)
-    for i in range(config.num_hidden_layers - (not projected)):
+    for i in range(layers):
         x = clip_layer(
             w.encoder.layers[i],
             x,
@@ -75,13 +95,27 @@ def build_clip_vision(config: CLIPVisionConfig, projected: bool = True) -> _core
             act=config.hidden_act,
             eps=eps,
         )
-    if not projected:
-        b.output("hidden_states", x)
-        return b.graph
-    x = nn.layer_norm(w.post_layernorm, nn.merge_tokens(nn.token(x, 0)), c, eps)
-    projection = b.weights.visual_projection
-    b.output("image_embeds", nn.linear(projection, x, c, config.projection_dim, bias=False))
-    return b.graph
+    return x
+
+
+def pooled_state(b: Builder, x: Value, config: CLIPVisionConfig) -> Value:
+    """`[n, hidden_size]`: what the last states say of the whole image."""
+    whole = nn.merge_tokens(nn.token(x, 0))
+    norm = b.weights.vision_model.post_layernorm
+    return nn.layer_norm(norm, whole, config.hidden_size, config.layer_norm_eps)
+
+
+def vision_inputs(
+    pixel_values: ArrayLike, config: CLIPVisionConfig, what: str
+) -> dict[str, NDArray[Any]]:
+    """Those of the graphs, of images `[n, 3, side, side]`; `what` is what errors call them."""
+    x = to_nhwc(pixel_values, what, config.num_channels)
+    side = config.image_size
+    if x.shape[1:3] != (side, side):
+        raise InvalidArgumentError(
+            f"{what} must be {side} x {side}, got {x.shape[1]} x {x.shape[2]}"
+        )
+    return {"pixel_values": x, "class_ids": np.zeros((len(x), 1), np.int32)}
 
 
 class CLIPVisionModelWithProjection(Model):
@@ -124,12 +158,4 @@ class CLIPVisionModelWithProjection(Model):
         return network.run(self._inputs(pixel_values))["hidden_states"]
 
     def _inputs(self, pixel_values: ArrayLike) -> dict[str, NDArray[Any]]:
-        config = self.config
-        x = to_nhwc(pixel_values, "[clip_vision] pixel_values", config.num_channels)
-        side = config.image_size
-        if x.shape[1:3] != (side, side):
-            raise InvalidArgumentError(
-                f"[clip_vision] pixel_values must be {side} x {side}, got "
-                f"{x.shape[1]} x {x.shape[2]}"
-            )
-        return {"pixel_values": x, "class_ids": np.zeros((len(x), 1), np.int32)}
+        return vision_inputs(pixel_values, self.config, "[clip_vision] pixel_values")

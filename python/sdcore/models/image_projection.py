@@ -26,6 +26,7 @@ __all__ = [
     "InstantIDImageProjection",
     "Projection",
     "ProjectionConfig",
+    "resampled",
 ]
 
 
@@ -135,15 +136,10 @@ class IPAdapterPlusImageProjection(Projection):
 
     @staticmethod
     def tokens(b: Builder, x: Value, config: ProjectionConfig) -> Value:
-        w, c = b.weights, config.hidden_dim
         # The same queries for each image: rows of a table.
         ids = b.input("query_ids", "i32")
-        latents = ids.apply("embedding", w.latents.tensor(config.num_tokens, c))
-        x = nn.linear(w.proj_in, x, config.embed_dim, c)
-        for i in range(config.depth):
-            latents = _resampled(w.layers[i], x, latents, config)
-        out = config.cross_attention_dim
-        return nn.layer_norm(w.norm_out, nn.linear(w.proj_out, latents, c, out), out)
+        table = b.weights.latents.tensor(config.num_tokens, config.hidden_dim)
+        return resampled(b.weights, x, ids.apply("embedding", table), config)
 
     def constants(self, n: int) -> dict[str, NDArray[Any]]:
         count = self.config.num_tokens
@@ -162,7 +158,16 @@ class InstantIDImageProjection(IPAdapterPlusImageProjection):
         return embeds[None]
 
 
-def _resampled(w: Scope, x: Value, latents: Value, config: ProjectionConfig) -> Value:
+def resampled(w: Scope, x: Value, latents: Value, config: ProjectionConfig) -> Value:
+    """What `latents` `[n, t, hidden_dim]` find in the tokens x: `[n, t, cross_attention_dim]`."""
+    c, out = config.hidden_dim, config.cross_attention_dim
+    x = nn.linear(w.proj_in, x, config.embed_dim, c)
+    for i in range(config.depth):
+        latents = _block(w.layers[i], x, latents, config)
+    return nn.layer_norm(w.norm_out, nn.linear(w.proj_out, latents, c, out), out)
+
+
+def _block(w: Scope, x: Value, latents: Value, config: ProjectionConfig) -> Value:
     """IPAdapterPlusImageProjectionBlock."""
     c, inner = config.hidden_dim, config.heads * config.dim_head
     queries = nn.layer_norm(w.ln1, latents, c)

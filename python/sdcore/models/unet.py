@@ -153,8 +153,9 @@ class DeepFeatures:
         self._reuses = False
         self._kept: dict[Hashable, tuple[Features, Residuals | None]] = {}
 
-    def begin_step(self, index: int) -> None:
-        self._reuses = index % self.interval != 0
+    def begin_step(self, index: int, anew: bool = False) -> None:
+        """`anew`: what the network is told has changed, so that all of it runs."""
+        self._reuses = index % self.interval != 0 and not anew
 
     def find(self, key: Hashable) -> tuple[Features, Residuals | None] | None:
         """Those of the last whole run for the same part of a batch, at a step that reuses them,

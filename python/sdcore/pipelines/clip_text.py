@@ -15,7 +15,7 @@ from sdcore.prompts.chunks import Row, Token, chunks
 from sdcore.prompts.words import Vector, Words
 from sdcore.tokenizer import CLIPTokenizer
 
-__all__ = ["Encoder", "beside", "clip_skip", "encode_texts"]
+__all__ = ["Encoder", "beside", "clip_skip", "encode_rows", "encode_texts"]
 
 Array = NDArray[np.float32]
 
@@ -47,11 +47,22 @@ def encode_texts(
     encoder pools of the first chunk. `skip` and `final_norm` are the model's. A text of one chunk
     without weights has exactly the states of its tokens."""
     rows = [_even(prompt, encoders) for prompt in texts]
+    return encode_rows(rows, encoders, skip=skip, final_norm=final_norm)
+
+
+def encode_rows(
+    rows: Sequence[Sequence[Sequence[Row]]],
+    encoders: Sequence[Encoder],
+    *,
+    skip: int = 0,
+    final_norm: bool = True,
+) -> list[tuple[TextStates, ...]]:
+    """The same of rows of tokens: of each prompt those for each encoder, as many for each."""
     made = [
         _encode([of_prompt[i] for of_prompt in rows], encoder, skip, final_norm)
         for i, encoder in enumerate(encoders)
     ]
-    return [tuple(of_encoder[i] for of_encoder in made) for i in range(len(texts))]
+    return [tuple(of_encoder[i] for of_encoder in made) for i in range(len(rows))]
 
 
 def beside(states: Sequence[TextStates]) -> Array:

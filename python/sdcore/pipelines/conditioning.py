@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sdcore.pipelines.request import Prompt
 
-__all__ = ["Conditioning", "by_length", "encode_unique", "stacked"]
+__all__ = ["Conditioning", "at_step", "by_length", "encode_unique", "stacked"]
 
 # Arguments of the denoiser besides sample and timestep, by diffusers' names, with a row an image.
 # Where rows differ in length, an array [n] of arrays.
@@ -61,3 +61,8 @@ def by_length(
     for length in dict.fromkeys(lengths):
         rows = np.array([i for i, other in enumerate(lengths) if other == length])
         yield rows, {name: stacked(list(array[rows])) for name, array in conditioning.items()}
+
+
+def at_step(conditions: Mapping[int, Conditioning], step: int) -> Conditioning:
+    """What holds at a step, of conditionings by the first step at which they do; one is from 0."""
+    return conditions[max(first for first in conditions if first <= step)]

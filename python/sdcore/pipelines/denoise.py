@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.pipelines.conditioning import Conditioning
+from sdcore.pipelines.conditioning import Conditioning, at_step
 from sdcore.pipelines.guidance import Guidance
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.request import Request
@@ -55,7 +55,8 @@ def denoise(
             f"[pipeline] {type(scheduler).__name__} takes plain guidance, not "
             f"{type(guidance).__name__}; use another scheduler"
         )
-    conditioning = pipe.condition(guidance.asked(request), request)
+    conditions = pipe.conditions(guidance.asked(request), request)
+    first = pipe.first_step(request)
     pipe.needs_only(pipe.denoiser)
     latents, rows = start.latents, pipe.rows(scheduler, request)
     deep, options = pipe.keeps_between_steps(request), pipe.denoiser_options(request)
@@ -66,10 +67,15 @@ def denoise(
         raise InvalidArgumentError(
             f"[pipeline] cache_threshold does not go with {type(scheduler).__name__}"
         )
+    conditioning: Conditioning | None = None
     for index, row in enumerate(rows):
         x = scheduler.scale_model_input(latents, row.timestep)
+        before, conditioning = conditioning, at_step(conditions, first + index)
+        changed = before is not None and conditioning is not before
+        if changed and cache is not None:  # what it learned was of another picture
+            cache = StepCache(request.cache_threshold)
         if deep is not None:
-            deep.begin_step(index)
+            deep.begin_step(index, anew=changed)
         if control is not None:
             control.begin_step(index, len(rows))
         model = partial(_predict, pipe, row.timestep, conditioning, start, deep, **options)

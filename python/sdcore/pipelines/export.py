@@ -57,6 +57,10 @@ def export(
         raise UnsupportedModelError(
             "[export] the C API does not know IP-Adapters: unload_ip_adapter first"
         )
+    if getattr(pipe, "id_encoder", None) is not None:
+        raise UnsupportedModelError(
+            "[export] the C API does not know PhotoMaker: unload_photomaker_adapter first"
+        )
     if pipe.controlnet:
         raise UnsupportedModelError(
             "[export] the C API does not know ControlNets: unload_controlnet first"

@@ -248,6 +248,14 @@ class DiffusionPipeline(EmbeddingsMixin):
             f"{FAMILIES[self.family].title}: use it from Python, or 'sdcore convert' it"
         )
 
+    def load_photomaker_adapter(self, path: PathLike) -> None:
+        """Puts a person into prompts, where the family is told of them by SDXL's text encoders;
+        see `PhotoMakerPipeline`."""
+        raise UnsupportedModelError(
+            "[photomaker] PhotoMaker is for Stable Diffusion XL, and this is "
+            f"{FAMILIES[self.family].title}"
+        )
+
     # -- planning ----------------------------------------
 
     @classmethod
@@ -301,6 +309,11 @@ class DiffusionPipeline(EmbeddingsMixin):
     @abstractmethod
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         """What the denoiser is told about images of these prompts, a row each."""
+
+    def conditions(self, prompts: Sequence[Prompt], request: Request) -> Mapping[int, Conditioning]:
+        """The same where it changes on the way: by the step from which on it holds, the first one
+        from 0. Steps are a whole schedule's, though a picture to begin from leaves out some."""
+        return {0: self.condition(prompts, request)}
 
     def predict(self, x: Array, timestep: float, conditioning: Conditioning, **more: Any) -> Array:
         """The denoiser's output at scaled latents x; `more` are arguments of its own."""

@@ -77,6 +77,11 @@ class Arguments(TypedDict, total=False):
     # for each; or what an image encoder made of them, an array for each adapter.
     ip_adapter_image: ImageLike | Sequence[ImageLike | Sequence[ImageLike]] | None
     ip_adapter_image_embeds: Sequence[ArrayLike] | None
+    # PhotoMaker: pictures of a person, one or several; of version 2 insightface's embeddings of the
+    # faces, [pictures, 512]; and the last step that knows the text alone, None a fifth of them.
+    input_id_images: ImageLike | Sequence[ImageLike] | None
+    id_embeds: ArrayLike | None
+    start_merge_step: int | None
     clip_skip: int | None  # layers of CLIP to leave out, besides those that the model does
     prompt_embeds: ArrayLike | None  # [n, tokens, channels]: what takes the place of prompt
     negative_prompt_embeds: ArrayLike | None

@@ -2,7 +2,7 @@
 
 from sdcore.adapters.lora.apply import MODES, adapted
 from sdcore.adapters.lora.changes import Change
-from sdcore.adapters.lora.file import LoraFile, read
+from sdcore.adapters.lora.file import LoraFile, Shapes, read, read_from
 from sdcore.adapters.lora.names import COMPONENTS
 
-__all__ = ["COMPONENTS", "MODES", "Change", "LoraFile", "adapted", "read"]
+__all__ = ["COMPONENTS", "MODES", "Change", "LoraFile", "Shapes", "adapted", "read", "read_from"]

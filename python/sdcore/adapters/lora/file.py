@@ -9,7 +9,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from sdcore.checkpoint.files import read_json
 from sdcore.checkpoint.weights import counted
 from sdcore.errors import CheckpointError, FileError, UnsupportedModelError
 
-__all__ = ["LoraFile", "read"]
+__all__ = ["LoraFile", "Shapes", "read", "read_from"]
 
 log = logging.getLogger("sdcore")
 
@@ -55,9 +55,13 @@ def read(path: str | os.PathLike[str], shapes: Shapes, model: str) -> LoraFile:
     too, and UnsupportedModelError for a kind that is not built. Modules that the model does not
     have are passed over with a warning.
     """
-    source = checkpoint.open(_file_of(Path(path)))
+    return replace(read_from(checkpoint.open(_file_of(Path(path))), shapes, model), path=Path(path))
+
+
+def read_from(source: checkpoint.Checkpoint, shapes: Shapes, model: str) -> LoraFile:
+    """The same of what is open already."""
     reader = _Reader(source, _peft_configs(source), Names(shapes), shapes, model)
-    return LoraFile(Path(path), source.title, reader.changes(), _bundled(source))
+    return LoraFile(source.path, source.title, reader.changes(), _bundled(source))
 
 
 def _bundled(source: checkpoint.Checkpoint) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ RANK = -1
 _LATER = "which sdcore does not run yet"
 _BESIDE = "not a model by itself, and sdcore does not use it yet"
 _LOAD_LORA = "not a model by itself: open its model and load it with load_lora_weights"
+_LOAD_PHOTOMAKER = "not a model by itself: open its model and load it with load_photomaker_adapter"
 _LOAD_IP_ADAPTER = "not a model by itself: open its model and load it with load_ip_adapter"
 _LOAD_INSTANTID = (
     "not a model by itself: open its model with InstantID's ControlNet and load this with "
@@ -19,7 +20,7 @@ FAMILIES = {
     "lora": Family("a LoRA", hint=_LOAD_LORA),
     "lycoris": Family("a LyCORIS adapter (OFT, BOFT, GLoRA or (IA)³)", hint=_LATER),
     "ip-adapter": Family("an IP-Adapter", hint=_LOAD_IP_ADAPTER),
-    "photomaker": Family("PhotoMaker's identity encoder", hint=_BESIDE),
+    "photomaker": Family("PhotoMaker's identity encoder", hint=_LOAD_PHOTOMAKER),
     "instantid": Family("InstantID's IP-Adapter", hint=_LOAD_INSTANTID),
     "t2i-adapter": Family("a T2I-Adapter", hint=_BESIDE),
 }
@@ -32,7 +33,8 @@ _LORA = (
 RULES: Rules = (
     # An adapter has the names of what it changes, too.
     ("lycoris", (Clue(r"\.(oft_blocks|oft_diag|a1\.weight|b1\.weight|on_input)$"),)),
-    ("photomaker", (Clue(r"^id_encoder\.(vision_model|visual_projection)"),)),
+    ("photomaker", (Clue(r"^(pmid\.)?id_encoder\.(vision_model|visual_projection)"),)),
+    ("photomaker", (Clue(r"^(pmid\.)?visual_projection_2\.weight$"),)),
     # InstantID's is an IP-Adapter whose resampler takes a face's 512 numbers. So is FaceID Portrait
     # of faces that are not normed, which nothing in the file tells from it.
     ("instantid", (Clue(r"^image_proj\.latents$"),

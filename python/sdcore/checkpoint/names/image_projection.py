@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from sdcore.checkpoint.names.table import NameTable, Row
 
-__all__ = ["KINDS", "table"]
+__all__ = ["KINDS", "resampler_layers", "table"]
 
 _LAYER = re.compile(r"layers\.(\d+)\.")
 _MLP: tuple[Row, ...] = (("proj.0", "ff.net.0.proj"), ("proj.2", "ff.net.2"))
@@ -30,14 +30,26 @@ def table(kind: str, names: Iterable[str]) -> NameTable:
 
 
 def _resampler(names: Iterable[str]) -> NameTable:
-    layers = {match[1] for name in names if (match := _LAYER.match(name))}
     outer = ("latents", "proj_in", "proj_out", "norm_out")
-    return NameTable(
-        [*((name, name) for name in outer), *(row for n in layers for row in _layer(n))],
-        fused=(
-            (f"layers.{n}.0.to_kv.weight", tuple(f"layers.{n}.attn.to_{x}.weight" for x in "kv"))
+    rows, fused = resampler_layers(names)
+    return NameTable([*((name, name) for name in outer), *rows], fused=fused)
+
+
+def resampler_layers(
+    names: Iterable[str], at: str = ""
+) -> tuple[list[Row], list[tuple[str, tuple[str, ...]]]]:
+    """Rows and fused tensors of the layers of a resampler, whose names all begin with `at`."""
+    inner = (name.removeprefix(at) for name in names if name.startswith(at))
+    layers = sorted({match[1] for name in inner if (match := _LAYER.match(name))})
+    return (
+        [(at + old, at + new) for n in layers for old, new in _layer(n)],
+        [
+            (
+                f"{at}layers.{n}.0.to_kv.weight",
+                tuple(f"{at}layers.{n}.attn.to_{x}.weight" for x in "kv"),
+            )
             for n in layers
-        ),
+        ],
     )
 
 

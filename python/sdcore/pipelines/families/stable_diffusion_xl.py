@@ -14,6 +14,7 @@ from sdcore.errors import InvalidArgumentError, UnsupportedModelError
 from sdcore.models.base import Loadable
 from sdcore.models.clip import CLIPTextModel, build_clip
 from sdcore.models.clip_vision import CLIPVisionModelWithProjection
+from sdcore.models.photomaker import PhotoMakerIDEncoder
 from sdcore.models.unet import UNet2DConditionModel, build_unet
 from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.clip_text import Encoder, beside, clip_skip, encode_texts
@@ -21,10 +22,11 @@ from sdcore.pipelines.conditioning import Conditioning, stacked
 from sdcore.pipelines.export import TextEncoding
 from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.noise import Noise
+from sdcore.pipelines.photomaker import PHOTOMAKER_ARGUMENTS, PhotoMakerPipeline
 from sdcore.pipelines.pipeline import Shapes
 from sdcore.pipelines.request import Prompt, Request
 from sdcore.pipelines.start import Start, first_noise
-from sdcore.pipelines.unet import UNET_ARGUMENTS, UNetPipeline, unet_inputs
+from sdcore.pipelines.unet import UNET_ARGUMENTS, unet_inputs
 from sdcore.schedulers import Scheduler
 from sdcore.schedulers.base import Row
 from sdcore.tokenizer import CLIPTokenizer
@@ -39,7 +41,7 @@ _SCORE = "aesthetic_score"
 _SCORES = {False: 6.0, True: 2.5}  # of prompts, of negative ones (Podell et al. 2023)
 
 
-class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5")):
+class StableDiffusionXLPipeline(PhotoMakerPipeline, families=("sdxl", "playground-v2.5")):
     """Two CLIP text encoders, the second one's pooled state, and the sizes of the picture (Podell
     et al. 2023). Sizes are heights and widths; those of negative prompts are the others' unless
     given."""
@@ -48,6 +50,7 @@ class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5
         "text_encoder": CLIPTextModel,
         "text_encoder_2": CLIPTextModel,
         "image_encoder": CLIPVisionModelWithProjection,
+        "id_encoder": PhotoMakerIDEncoder,
         "unet": UNet2DConditionModel,
         "vae": AutoencoderKL,
     }
@@ -61,7 +64,9 @@ class StableDiffusionXLPipeline(UNetPipeline, families=("sdxl", "playground-v2.5
         *_STAGES,
         "clip_skip",
         *UNET_ARGUMENTS,
+        *PHOTOMAKER_ARGUMENTS,
     )
+    optional = (*PhotoMakerPipeline.optional, "id_encoder")
 
     embeds: ClassVar[Mapping[str, str]] = {
         "prompt_embeds": "encoder_hidden_states",

@@ -1,0 +1,295 @@
+"""PhotoMaker on a pipeline (Li et al. 2024): `load_photomaker_adapter`, as in its authors'
+pipeline (TencentARC/PhotoMaker, photomaker/pipeline.py)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sdcore.adapters import photomaker
+from sdcore.errors import InvalidArgumentError
+from sdcore.models.photomaker import PhotoMakerIDEncoder
+from sdcore.pipelines.clip_image import clip_pixels
+from sdcore.pipelines.clip_text import Encoder, beside, clip_skip, encode_rows
+from sdcore.pipelines.conditioning import Conditioning, stacked
+from sdcore.pipelines.loading import Parts, PathLike
+from sdcore.pipelines.memory import is_tight
+from sdcore.pipelines.pictures import as_picture
+from sdcore.pipelines.request import Prompt, Request, whole
+from sdcore.pipelines.unet import UNetPipeline
+from sdcore.prompts.chunks import Row, chunks
+from sdcore.prompts.words import Vector, Word, Words
+
+__all__ = ["PHOTOMAKER_ARGUMENTS", "PhotoMakerPipeline"]
+
+Array = NDArray[np.float32]
+
+PHOTOMAKER_ARGUMENTS = ("input_id_images", "id_embeds", "start_merge_step")
+TRIGGER = "img"  # the word of a prompt after the one that is the person
+ADAPTER = "photomaker"  # what its LoRA is called
+# Share of the steps that know the text alone, unless a call says otherwise: 10 of its authors' 50.
+_TEXT_ALONE = 0.2
+_HERE = Vector(np.zeros(0, np.float32))  # where the trigger stood, until the row is made
+
+
+@dataclass(frozen=True)
+class _ClassWords:
+    """The states `[77, d]` and the pooled state of a prompt whose class word is there once for each
+    ID token, `at` these places."""
+
+    states: Array
+    pooled: Array
+    at: slice
+
+
+class PhotoMakerPipeline(UNetPipeline):
+    """A pipeline of two text encoders whose prompts may hold a person. `id_encoder` is None where
+    there is no PhotoMaker."""
+
+    id_encoder: PhotoMakerIDEncoder | None = None
+
+    @property
+    @abstractmethod
+    def encoders(self) -> Sequence[Encoder]:
+        """In the order of their channels; the last one pools."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._load_id_encoder = parts.load
+
+    def load_photomaker_adapter(self, path: PathLike) -> None:
+        """Takes a PhotoMaker, version 1 or 2, in place of any that it has: prompts then say who is
+        on `input_id_images` by the word `img` after a class word, "a photo of a man img".
+
+        `path` is a .bin or .safetensors file. The LoRA in it goes to work beside others as
+        "photomaker", at strength 1, which `set_adapters` changes.
+        Raises FileError and CheckpointError (also for another family's model).
+        """
+        before = self._adapters
+        if ADAPTER in before.loaded and self.id_encoder is None:
+            raise InvalidArgumentError(
+                f"[photomaker] there is a LoRA '{ADAPTER}', which is the name of PhotoMaker's: "
+                "load yours with another adapter_name, or delete_adapters first"
+            )
+        shapes = {name: model.network.graph.weights for name, model in before.base.items()}
+        file = photomaker.read(path, self.text_channels, shapes, before.title)
+        encoder = self._load_id_encoder("id_encoder", PhotoMakerIDEncoder, file.id_encoder)
+        adapters = replace(
+            before,
+            loaded={**before.loaded, ADAPTER: file.lora},
+            strengths={**before.strengths, ADAPTER: 1.0},
+        )
+        models = adapters.models()
+        with self._adapters_lock:
+            self._set(adapters, models)
+            self.id_encoder = encoder
+        if is_tight(self):  # as when a pipeline is opened
+            self.unload = True
+
+    def unload_photomaker_adapter(self) -> None:
+        """Forgets PhotoMaker and its LoRA."""
+        now = self._adapters
+
+        def others(values: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in values.items() if name != ADAPTER}
+
+        if self.id_encoder is None:
+            return
+        adapters = replace(now, loaded=others(now.loaded), strengths=others(now.strengths))
+        models = adapters.models()
+        with self._adapters_lock:
+            self._set(adapters, models)
+            self.id_encoder = None
+
+    @property
+    def words(self) -> Words:
+        """The trigger is no word of the text alone."""
+        words = super().words
+        return words if self.id_encoder is None else {**words, TRIGGER: self._trigger}
+
+    def _trigger(self, *vectors: Vector) -> Word:
+        return Word(TRIGGER, dict.fromkeys(self._widths(), vectors))
+
+    # -- in a call ----------------------------------------
+
+    def denoiser_options(self, request: Request) -> dict[str, Any]:
+        self._check_person(request)
+        return super().denoiser_options(request)
+
+    def conditions(self, prompts: Sequence[Prompt], request: Request) -> Mapping[int, Conditioning]:
+        """Up to `start_merge_step` that of the text alone, which decides what is drawn; then that
+        of the person (Li et al. 2024, delayed subject conditioning)."""
+        if self.id_encoder is None:
+            return super().conditions(prompts, request)
+        people = list(dict.fromkeys(prompt for prompt in prompts if not prompt.negative))
+        # Both encodings of the prompts first: text encoders may be given back then.
+        made = self._class_words(people, request)
+        told = self.condition(prompts, request)
+        states = self._with_person(made, request)
+        rows: dict[str, dict[Prompt, Array]] = {
+            "encoder_hidden_states": dict(zip(people, states, strict=True)),
+            "text_embeds": {p: one.pooled for p, one in zip(people, made, strict=True)},
+        }
+        merged = {
+            name: stacked([of[p] if p in of else told[name][i] for i, p in enumerate(prompts)])
+            for name, of in rows.items()
+        }
+        return {0: told, _text_steps(request): {**told, **merged}}
+
+    def _class_words(self, prompts: Sequence[Prompt], request: Request) -> list[_ClassWords]:
+        rows = [self._rows(prompt, request) for prompt in prompts]
+        found = encode_rows(
+            [[[row] for row, _ in of_prompt] for of_prompt in rows],
+            self.encoders,
+            skip=clip_skip(request) + 1,
+            final_norm=False,
+        )
+        made = []
+        for one, of_prompt in zip(found, rows, strict=True):
+            pooled = one[-1].pooled
+            assert pooled is not None
+            made.append(_ClassWords(beside(one), pooled, of_prompt[-1][1]))
+        return made
+
+    def _with_person(self, made: Sequence[_ClassWords], request: Request) -> list[Array]:
+        """The states of the prompts, their class words fused with the pictures."""
+        encoder = self.id_encoder
+        assert encoder is not None
+        self.needs_only(encoder)
+        side = encoder.config.vision.image_size
+        pixels = np.stack([clip_pixels(one, side) for one in _pictures(request)])
+        tokens = encoder(pixels, request.extra.get("id_embeds"))
+        tokens = tokens.reshape(-1, tokens.shape[-1])
+        fused = encoder.fuse(
+            np.stack([one.states[one.at] for one in made]), np.stack([tokens] * len(made))
+        )
+        states = [one.states.copy() for one in made]
+        for one, words, of_prompt in zip(made, fused, states, strict=True):
+            of_prompt[one.at] = words
+        return states
+
+    def _rows(self, prompt: Prompt, request: Request) -> list[tuple[Row, slice]]:
+        """The one row for each text encoder, and the places of the class word in it."""
+        encoder = self.id_encoder
+        assert encoder is not None
+        times = len(_pictures(request)) * encoder.config.num_tokens
+        rows = [
+            _row(one, prompt.text(i), {**one.words, TRIGGER: lambda: self._trigger(_HERE)}, times)
+            for i, one in enumerate(self.encoders)
+        ]
+        if len({at.start for _, at in rows}) > 1:
+            raise InvalidArgumentError(
+                f"[photomaker] prompt_2 must have its class word at the place of the prompt's, "
+                f"before '{TRIGGER}': leave prompt_2 out, or say the same up to there"
+            )
+        return rows
+
+    def _check_person(self, request: Request) -> None:
+        given = [name for name in PHOTOMAKER_ARGUMENTS if request.extra.get(name) is not None]
+        encoder = self.id_encoder
+        if encoder is None:
+            if given:
+                raise InvalidArgumentError(
+                    f"[photomaker] {given[0]} is for PhotoMaker, and there is none: load it with "
+                    "load_photomaker_adapter (--photo-maker on the command line)"
+                )
+            return
+        if "input_id_images" not in given or not _pictures(request):
+            raise InvalidArgumentError(
+                "[photomaker] PhotoMaker needs pictures of a person: give input_id_images "
+                "(--pm-id-image or --pm-id-images-dir on the command line), or "
+                "unload_photomaker_adapter first"
+            )
+        _check_faces(request, encoder.config.id_embeddings_dim)
+        if _text_steps(request) >= request.steps:
+            raise InvalidArgumentError(
+                f"[photomaker] start_merge_step leaves none of {request.steps} steps to the person:"
+                f" give one of at most {request.steps - 2}; -1 leaves all"
+            )
+        for prompt in dict.fromkeys(request.prompts):
+            if prompt.given is not None:
+                raise InvalidArgumentError(
+                    "[photomaker] PhotoMaker reads the prompt itself: give prompt in place of "
+                    "prompt_embeds"
+                )
+            self._rows(prompt, request)
+
+
+def _row(encoder: Encoder, text: str, words: Words, times: int) -> tuple[Row, slice]:
+    """The tokens of a text without the trigger, the one before it so many times, and its places."""
+    config, tokenizer = encoder.model.config, encoder.tokenizer
+    length = config.max_position_embeddings
+    # One longer, for the trigger: what begins another row is too long without it as well.
+    rows = chunks(text, tokenizer, length + 1, words, config.hidden_size)
+    found = sum(token is _HERE for row in rows for token in row.ids)
+    if found != 1:
+        raise InvalidArgumentError(
+            f"[photomaker] a prompt needs the word '{TRIGGER}' once, after the word that is the "
+            f"person, as in 'a photo of a man {TRIGGER}'; {text!r} has it "
+            + (f"{found} times" if found else "nowhere")
+        )
+    end = rows[0].ids.index(tokenizer.eos_token_id)
+    ids, weights = list(rows[0].ids[:end]), list(rows[0].weights[:end])
+    at = ids.index(_HERE) - 1 if _HERE in ids else 0
+    if len(rows) == 1 and at == 0:
+        raise InvalidArgumentError(
+            f"[photomaker] there is no word before '{TRIGGER}' in {text!r}: say what the person "
+            f"is, as in 'a photo of a man {TRIGGER}'"
+        )
+    ids[at : at + 2] = [ids[at]] * times
+    weights[at : at + 2] = [weights[at]] * times
+    room = length - len(ids) - 1
+    if len(rows) > 1 or room < 0:
+        raise InvalidArgumentError(
+            f"[photomaker] with {times} places for the person a prompt may have {length - 2} "
+            f"tokens in one chunk, without BREAK: make it shorter, or give fewer pictures: {text!r}"
+        )
+    row = Row(
+        (*ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * room),
+        (*weights, *[1.0] * (room + 1)),
+    )
+    return row, slice(at, at + times)
+
+
+def _pictures(request: Request) -> list[Image.Image]:
+    given = request.extra.get("input_id_images")
+    listed: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+    return [as_picture(one, "input_id_images") for one in listed]
+
+
+def _text_steps(request: Request) -> int:
+    """How many steps of the schedule know the text alone. As in the authors' pipeline, the one of
+    number `start_merge_step` is the last of them, counted from 0."""
+    given = request.extra.get("start_merge_step")
+    if given is None:
+        return int(_TEXT_ALONE * request.steps) + 1
+    return whole(given, "start_merge_step", -1) + 1
+
+
+def _check_faces(request: Request, dim: int) -> None:
+    """`dim` is 0 for version 1, which takes no embeddings."""
+    given = request.extra.get("id_embeds")
+    if not dim:
+        if given is not None:
+            raise InvalidArgumentError(
+                "[photomaker] id_embeds are for version 2, and this is version 1: leave them out"
+            )
+        return
+    count = len(_pictures(request))
+    if given is None:
+        raise InvalidArgumentError(
+            "[photomaker] version 2 reads insightface's embeddings of the faces too, which sdcore "
+            f"does not make: give them as id_embeds, [{count}, {dim}] "
+            "(--pm-id-embed-path on the command line)"
+        )
+    if np.shape(given) != (count, dim) or not np.isfinite(np.asarray(given, np.float32)).all():
+        raise InvalidArgumentError(
+            f"[photomaker] id_embeds must be numbers [{count}, {dim}], a row a picture, got "
+            f"{list(np.shape(given))}"
+        )
