@@ -307,15 +307,22 @@ def test_before_the_merge_the_person_is_not_there(files: Path) -> None:
     assert error(first, draw(pipe, start_merge_step=0)) > SAMPLED_F32
 
 
-@pytest.mark.parametrize("cache", [{"cache_interval": 9}, {"cache_threshold": 1.0}])
 def test_what_is_kept_between_steps_begins_anew_at_the_merge(
-    files: Path, cache: dict[str, Any]
+    files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the person would not be asked about: either cache spares all these steps."""
-    pipe = ours(files)
-    arguments = {"num_inference_steps": 8, "start_merge_step": 4, **cache}
-    people = [draw(pipe, **arguments, input_id_images=[one]) for one in PEOPLE[:2]]
+    """Else nobody would be asked about the person there."""
+    pipe, asked = ours(files), []
+    steps = {"num_inference_steps": 8, "start_merge_step": 4}
+    people = [draw(pipe, **steps, cache_interval=9, input_id_images=[one]) for one in TWO]
     assert error(*people) > SAMPLED_F32
+    ask = type(pipe).ask
+    monkeypatch.setattr(
+        type(pipe),
+        "ask",
+        lambda self, x, t, *a, **b: (asked.append(t), ask(self, x, t, *a, **b))[1],
+    )
+    draw(pipe, **steps, cache_threshold=1.0)
+    assert len(asked) < 8 and 251 in asked  # the time of step 5; it would be spared
 
 
 @pytest.mark.parametrize("mode", ["merge", "side"])
@@ -420,7 +427,7 @@ def test_what_is_refused(files: Path, tmp_path: Path) -> None:
         (pipe, {"prompt_2": "a cat img"}, "prompt_2 must have its class word at the place"),
         (pipe, {"input_id_images": None}, r"needs pictures of a person.*--pm-id-image"),
         (pipe, {"input_id_images": []}, "needs pictures of a person"),
-        (pipe, {"start_merge_step": 3}, "leaves none of 4 steps .* at most 2; -1 leaves all"),
+        (pipe, {"start_merge_step": 3}, "leaves none of 4 steps .* at most 2, or -1 to leave all"),
         (pipe, {"start_merge_step": -2}, "start_merge_step must be a whole number >= -1"),
         (pipe, {"prompt": None, **embeds}, "reads the prompt itself"),
         (pipe, v2, "id_embeds are for version 2, and this is version 1"),

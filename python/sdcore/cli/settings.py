@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdcore import __version__
-from sdcore.cli import adapters, control, family, model, refiner
+from sdcore.cli import adapters, control, family, model, photomaker, refiner
 from sdcore.errors import InvalidArgumentError
 from sdcore.webui import samplers
 from sdcore.webui.settings import RNG_NAMES, described, hires_steps, number
@@ -48,13 +48,14 @@ _FLAGS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "IP-Adapter scale": ("ip_adapter_scale", float),
     **{key: (argument, str) for key, argument in family.KEYS.items()},
     **control.KEYS,
+    **photomaker.KEYS,
 }
 _LEVELS, _ZERO_SNR = "Noise Schedule", "Zero Terminal SNR"  # the web UI's words
 # Keys that are looked at one by one, or say nothing that draws.
 _OTHERS = (
     *("Sampler", "Schedule type", "Size", "RNG", "Denoising strength", "Model", "VAE"),
     *("Model hash", "VAE hash", "Hires upscaler", "Version", "Refiner", _LEVELS),
-    *("ControlNet", "IP-Adapter"),
+    *("ControlNet", "IP-Adapter", "PhotoMaker"),
 )
 
 
@@ -71,6 +72,7 @@ def text(out: PipelineOutput, pipe: DiffusionPipeline, args: argparse.Namespace)
         "IP-Adapter scale": args.ip_adapter_scale if args.ip_adapter else None,
         **family.settings(args),
         **control.settings(args),
+        **photomaker.settings(args),
         "Prediction type": args.prediction,
         "Shift": None if args.flow_shift is None else number(args.flow_shift),
         _LEVELS: _ZERO_SNR if args.zero_snr else None,
@@ -207,6 +209,7 @@ def _models(args: argparse.Namespace, settings: Mapping[str, object]) -> None:
             "with --refiner"
         )
     control.take(args, settings)
+    photomaker.take(args, settings)
     vae = str(settings.get("VAE", ""))
     if vae and args.vae is None:
         log.warning(

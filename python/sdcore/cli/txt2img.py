@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdcore.cli import adapters, control, family, model, refiner, scheduler, settings
+from sdcore.cli import adapters, control, family, model, photomaker, refiner, scheduler, settings
 from sdcore.cli.output import check_outputs, make_folder, output_paths
 from sdcore.errors import InvalidArgumentError
 from sdcore.webui import samplers
@@ -29,6 +29,7 @@ examples:
   sdcore txt2img -m model.gguf "a cat" -b 4 -o "cat-%03d-{seed}.png"
   sdcore txt2img -m sdxl.gguf --refiner refiner.gguf "a cat" --steps 40
   sdcore txt2img -m model.gguf --ip-adapter ip.safetensors --ip-adapter-image photo.png "a cat"
+  sdcore txt2img -m sdxl.gguf "a man img" --photo-maker photomaker-v1.bin --pm-id-image photo.png
   sdcore txt2img -m model.gguf "a house" --control-net canny.safetensors --control-image edges.png
   sdcore txt2img --diffusion-model sd3.gguf -m sd3-folder "a cat" --skip-layers 7,8,9
 """
@@ -148,6 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     family.add_arguments(parser)
     adapters.add_arguments(parser)
     control.add_arguments(parser)
+    photomaker.add_arguments(parser)
 
     output = parser.add_argument_group("output")
     add = output.add_argument
@@ -180,6 +182,7 @@ def draw(args: argparse.Namespace, **arguments: Any) -> None:
         take_pocket(args)
     args.dtype = args.dtype or "auto"
     control.check(args)
+    photomaker.check(args)
     seeds = _seeds(-1 if args.seed is None else args.seed, args.batch_count)
     paths = output_paths(args.output, prompt, seeds)
     pixels = (args.width or _DEFAULT_SIZE) * (args.height or _DEFAULT_SIZE)
@@ -222,7 +225,9 @@ def _draw_in_stages(
     family.check(args, base, second)
     first = [_draw(base, prompt, seed, args, {**arguments, **end}) for seed in seeds]
     refiner.release(base)
-    plain = split_tags(prompt)[0]  # a LoRA of the base does not fit the refiner
+    plain = photomaker.without_trigger(
+        split_tags(prompt)[0], args
+    )  # a LoRA of the base does not fit the refiner
     for out in first:
         goes_on = {"denoising_start": refiner.switch(args), "image": out.images}
         made = _draw(second, plain, refiner.noise_seed(out.seeds[0]), args, goes_on)
@@ -268,6 +273,7 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
         pipe.vae_tiling = True
     adapters.apply(pipe, args)
     control.apply(pipe, args)
+    photomaker.apply(pipe, args)
     return pipe
 
 
@@ -294,6 +300,7 @@ def _draw(
         **options,
         **family.arguments(args, pipe),
         **control.arguments(args, pipe),
+        **photomaker.arguments(args, pipe),
         **arguments,
     )
     if "denoising_start" not in arguments:  # a second stage has the seed of the first

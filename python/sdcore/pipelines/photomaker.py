@@ -210,7 +210,8 @@ class PhotoMakerPipeline(UNetPipeline):
         if _text_steps(request) >= request.steps:
             raise InvalidArgumentError(
                 f"[photomaker] start_merge_step leaves none of {request.steps} steps to the person:"
-                f" give one of at most {request.steps - 2}; -1 leaves all"
+                f" give one of at most {request.steps - 2}, or -1 to leave all "
+                "(--pm-style-strength on the command line)"
             )
         for prompt in dict.fromkeys(request.prompts):
             if prompt.given is not None:
