@@ -3,8 +3,10 @@ resampler.py) in PyTorch, and their files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -113,7 +115,13 @@ class FacePerceiverResampler(nn.Module):
 
 
 class QFormerPerceiver(nn.Module):
-    def __init__(self, id_embeddings_dim: int, cross_attention_dim: int, num_tokens: int) -> None:
+    def __init__(
+        self,
+        id_embeddings_dim: int,
+        cross_attention_dim: int,
+        num_tokens: int,
+        embedding_dim: int,
+    ) -> None:
         super().__init__()
         self.shape = (-1, num_tokens, cross_attention_dim)
         self.token_proj = nn.Sequential(
@@ -123,7 +131,7 @@ class QFormerPerceiver(nn.Module):
         )
         self.token_norm = nn.LayerNorm(cross_attention_dim)
         self.perceiver_resampler = FacePerceiverResampler(
-            cross_attention_dim, 4, 128, cross_attention_dim // 128, VISION["hidden_size"]
+            cross_attention_dim, 4, 128, cross_attention_dim // 128, embedding_dim
         )
 
     def forward(self, x: torch.Tensor, last_hidden_state: torch.Tensor) -> torch.Tensor:
@@ -134,13 +142,20 @@ class QFormerPerceiver(nn.Module):
 class PhotoMakerIDEncoder(CLIPVisionModelWithProjection):
     """Version 1, and version 2's PhotoMakerIDEncoder_CLIPInsightfaceExtendtoken."""
 
-    def __init__(self, version: int) -> None:
-        super().__init__(CLIPVisionConfig(**VISION))
-        self.visual_projection_2 = nn.Linear(VISION["hidden_size"], WIDTHS[1], bias=False)
-        self.fuse_module = FuseModule(BOTH)
+    def __init__(
+        self,
+        version: int,
+        vision: Mapping[str, int] = MappingProxyType(VISION),
+        widths: tuple[int, int] = WIDTHS,
+        face: int = FACE,
+    ) -> None:
+        super().__init__(CLIPVisionConfig(**vision))
+        width = vision["hidden_size"]
+        self.visual_projection_2 = nn.Linear(width, widths[1], bias=False)
+        self.fuse_module = FuseModule(sum(widths))
         self.num_tokens = version
         if version == 2:
-            self.qformer_perceiver = QFormerPerceiver(FACE, BOTH, self.num_tokens)
+            self.qformer_perceiver = QFormerPerceiver(face, sum(widths), self.num_tokens, width)
 
     def id_tokens(
         self, id_pixel_values: torch.Tensor, id_embeds: torch.Tensor | None

@@ -15,11 +15,13 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 import sdcore
+import tiny_ip_adapter
 import tiny_models
 import tiny_photomaker
 import tiny_xl
 from reference.common import BF16_FACTOR, ISAS, SAMPLED_F32, error, in_bf16
 from sdcore.adapters import photomaker
+from sdcore.checkpoint.names import photomaker as names
 from sdcore.models.base import RunOptions
 from sdcore.models.photomaker import PhotoMakerIDEncoder
 from sdcore.pipelines.memory import plan_memory
@@ -215,6 +217,42 @@ def test_the_id_encoder_is_the_authors(files: Path, version: int, isa: str) -> N
         assert np.array_equal(mine(pixels[1:2], None if faces is None else faces[1:2]), tokens[1:2])
 
 
+PUBLISHED = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "projection_dim": 768,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_published_files_have_its_tensors(version: int) -> None:
+    """All that they have, but for the projections of which version 2 makes no use."""
+    with torch.device("meta"):
+        module = tiny_photomaker.PhotoMakerIDEncoder(version, PUBLISHED, (768, 1280), 512)
+    shapes = {k: tuple(v.shape) for k, v in module.state_dict().items() if "position_ids" not in k}
+    resampler = {"embed_dim": 1024, "hidden_dim": 2048, "cross_attention_dim": 2048, "depth": 4,
+                 "num_tokens": 2, "heads": 16, "dim_head": 128, "ff_dim": 8192}  # fmt: skip
+    second = {"id_embeddings_dim": 512, "token_dim": 2048, "resampler": resampler}
+    config = PhotoMakerIDEncoder.read_config(
+        {"vision": PUBLISHED, "embed_dim": 2048, **(second if version == 2 else {})}
+    )
+    table, asked = names.table(shapes), set()
+    for name, shape in PhotoMakerIDEncoder.all_weights(config).items():
+        old = table.to_original(name)
+        pair = old.endswith("to_kv.weight")
+        # A class embedding of one row is a vector in files.
+        assert shapes[old] in (tuple(shape), (2 * shape[0], *shape[1:]) if pair else shape[1:]), old
+        asked.add(old)
+    left = shapes.keys() - asked
+    unused = {"visual_projection.weight", "visual_projection_2.weight",
+              "vision_model.post_layernorm.weight", "vision_model.post_layernorm.bias"}  # fmt: skip
+    assert left == (unused if version == 2 else set())
+
+
 # ---- pictures ------------------------------------------------------------------------------------
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -303,8 +341,34 @@ def test_before_the_merge_the_person_is_not_there(files: Path) -> None:
         draw(pipe, num_inference_steps=10, start_merge_step=None),
         draw(pipe, num_inference_steps=10, start_merge_step=2),
     )
+    assert draw(pipe, num_inference_steps=1, start_merge_step=None).shape == (1, 4, 8, 12)
     first = draw(pipe, start_merge_step=-1)
     assert error(first, draw(pipe, start_merge_step=0)) > SAMPLED_F32
+
+
+def test_samplers_that_ask_twice_a_step(files: Path) -> None:
+    """Step 2, the first that knows the person, is the fifth row."""
+    pipe = ours(files)
+    pipe.scheduler = sdcore.HeunDiscreteScheduler.from_config(pipe.scheduler.config)
+    steps = [[step.latents for step in pipe.stream(**ARGS, seed=5, input_id_images=[one])]
+             for one in TWO]  # fmt: skip
+    same = [np.array_equal(a, b) for a, b in zip(*steps, strict=True)]
+    assert same == [True] * 4 + [False] * 3
+
+
+def test_an_ip_adapter_goes_with_it(files: Path, tmp_path: Path) -> None:
+    state = tiny_ip_adapter.adapter(tiny_xl.base_unet(), "classic")
+    adapter = tiny_ip_adapter.save(state, tmp_path / "ip.safetensors")
+    tiny_ip_adapter.image_encoder().save_pretrained(tmp_path / "image_encoder")
+    pipe = ours(files)
+    drawn = draw(pipe)
+    pipe.load_ip_adapter(adapter)
+    both = draw(pipe, ip_adapter_image=PEOPLE[2])
+    pipe.set_ip_adapter_scale(0)
+    assert np.array_equal(draw(pipe, ip_adapter_image=PEOPLE[2]), drawn)
+    assert error(both, drawn) > SAMPLED_F32
+    pipe.unload_ip_adapter()
+    assert np.array_equal(draw(pipe), drawn) and pipe.get_active_adapters() == ["photomaker"]
 
 
 def test_what_is_kept_between_steps_begins_anew_at_the_merge(
@@ -428,6 +492,7 @@ def test_what_is_refused(files: Path, tmp_path: Path) -> None:
         (pipe, {"input_id_images": None}, r"needs pictures of a person.*--pm-id-image"),
         (pipe, {"input_id_images": []}, "needs pictures of a person"),
         (pipe, {"start_merge_step": 3}, "leaves none of 4 steps .* at most 2, or -1 to leave all"),
+        (pipe, {"start_merge_step": 2, "hires_scale": 2, "hires_steps": 3}, "none of 3 steps"),
         (pipe, {"start_merge_step": -2}, "start_merge_step must be a whole number >= -1"),
         (pipe, {"prompt": None, **embeds}, "reads the prompt itself"),
         (pipe, v2, "id_embeds are for version 2, and this is version 1"),

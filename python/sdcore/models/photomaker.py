@@ -83,9 +83,13 @@ class PhotoMakerIDEncoder(Model):
         cls, component: Component, options: RunOptions | None = None
     ) -> PhotoMakerIDEncoder:
         config = cls.read_config(component.config)
-        graph = cls.build(config)
-        weights = component.weights({**graph.weights, **_build_fuse(config).weights})
-        return cls(config, make_network(graph, weights, options or RunOptions()))
+        weights = component.weights(cls.all_weights(config))
+        return cls(config, make_network(cls.build(config), weights, options or RunOptions()))
+
+    @classmethod
+    def all_weights(cls, config: PhotoMakerConfig) -> dict[str, tuple[int, ...]]:
+        """The shapes of what both graphs need, by name."""
+        return {**cls.build(config).weights, **_build_fuse(config).weights}
 
     def __call__(self, pixel_values: ArrayLike, id_embeds: ArrayLike | None = None) -> Array:
         inputs = vision_inputs(pixel_values, self.config.vision, "[photomaker] pixel_values")

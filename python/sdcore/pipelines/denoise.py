@@ -70,7 +70,9 @@ def denoise(
     conditioning: Conditioning | None = None
     for index, row in enumerate(rows):
         x = scheduler.scale_model_input(latents, row.timestep)
-        before, conditioning = conditioning, at_step(conditions, first + index)
+        # Samplers that ask twice a step have more rows than steps.
+        step_number = first + index * (request.steps - first) // len(scheduler.table.rows)
+        before, conditioning = conditioning, at_step(conditions, step_number)
         changed = before is not None and conditioning is not before
         if changed and cache is not None:  # what it learned was of another picture
             cache = StepCache(request.cache_threshold)

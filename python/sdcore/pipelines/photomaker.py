@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from sdcore.adapters import photomaker
 from sdcore.errors import InvalidArgumentError
@@ -94,13 +93,13 @@ class PhotoMakerPipeline(UNetPipeline):
 
     def unload_photomaker_adapter(self) -> None:
         """Forgets PhotoMaker and its LoRA."""
+        if self.id_encoder is None:
+            return
         now = self._adapters
 
         def others(values: Mapping[str, Any]) -> dict[str, Any]:
             return {name: value for name, value in values.items() if name != ADAPTER}
 
-        if self.id_encoder is None:
-            return
         adapters = replace(now, loaded=others(now.loaded), strengths=others(now.strengths))
         models = adapters.models()
         with self._adapters_lock:
@@ -163,7 +162,8 @@ class PhotoMakerPipeline(UNetPipeline):
         assert encoder is not None
         self.needs_only(encoder)
         side = encoder.config.vision.image_size
-        pixels = np.stack([clip_pixels(one, side) for one in _pictures(request)])
+        pictures = [as_picture(one, "input_id_images") for one in _given(request)]
+        pixels = np.stack([clip_pixels(one, side) for one in pictures])
         tokens = encoder(pixels, request.extra.get("id_embeds"))
         tokens = tokens.reshape(-1, tokens.shape[-1])
         fused = encoder.fuse(
@@ -178,7 +178,7 @@ class PhotoMakerPipeline(UNetPipeline):
         """The one row for each text encoder, and the places of the class word in it."""
         encoder = self.id_encoder
         assert encoder is not None
-        times = len(_pictures(request)) * encoder.config.num_tokens
+        times = len(_given(request)) * encoder.config.num_tokens
         rows = [
             _row(one, prompt.text(i), {**one.words, TRIGGER: lambda: self._trigger(_HERE)}, times)
             for i, one in enumerate(self.encoders)
@@ -200,19 +200,16 @@ class PhotoMakerPipeline(UNetPipeline):
                     "load_photomaker_adapter (--photo-maker on the command line)"
                 )
             return
-        if "input_id_images" not in given or not _pictures(request):
+        if "input_id_images" not in given or not _given(request):
             raise InvalidArgumentError(
                 "[photomaker] PhotoMaker needs pictures of a person: give input_id_images "
                 "(--pm-id-image or --pm-id-images-dir on the command line), or "
                 "unload_photomaker_adapter first"
             )
+        for one in _given(request):
+            as_picture(one, "input_id_images")
         _check_faces(request, encoder.config.id_embeddings_dim)
-        if _text_steps(request) >= request.steps:
-            raise InvalidArgumentError(
-                f"[photomaker] start_merge_step leaves none of {request.steps} steps to the person:"
-                f" give one of at most {request.steps - 2}, or -1 to leave all "
-                "(--pm-style-strength on the command line)"
-            )
+        _check_steps(request)
         for prompt in dict.fromkeys(request.prompts):
             if prompt.given is not None:
                 raise InvalidArgumentError(
@@ -228,6 +225,10 @@ def _row(encoder: Encoder, text: str, words: Words, times: int) -> tuple[Row, sl
     length = config.max_position_embeddings
     # One longer, for the trigger: what begins another row is too long without it as well.
     rows = chunks(text, tokenizer, length + 1, words, config.hidden_size)
+    most = (
+        f"[photomaker] with {times} places for the person a prompt may have {length - 2} tokens in "
+        f"one chunk, without BREAK: make it shorter, or give fewer pictures: {text!r}"
+    )
     found = sum(token is _HERE for row in rows for token in row.ids)
     if found != 1:
         raise InvalidArgumentError(
@@ -235,10 +236,12 @@ def _row(encoder: Encoder, text: str, words: Words, times: int) -> tuple[Row, sl
             f"person, as in 'a photo of a man {TRIGGER}'; {text!r} has it "
             + (f"{found} times" if found else "nowhere")
         )
+    if len(rows) > 1:
+        raise InvalidArgumentError(most)
     end = rows[0].ids.index(tokenizer.eos_token_id)
     ids, weights = list(rows[0].ids[:end]), list(rows[0].weights[:end])
-    at = ids.index(_HERE) - 1 if _HERE in ids else 0
-    if len(rows) == 1 and at == 0:
+    at = ids.index(_HERE) - 1
+    if at == 0:  # that of the beginning
         raise InvalidArgumentError(
             f"[photomaker] there is no word before '{TRIGGER}' in {text!r}: say what the person "
             f"is, as in 'a photo of a man {TRIGGER}'"
@@ -246,11 +249,8 @@ def _row(encoder: Encoder, text: str, words: Words, times: int) -> tuple[Row, sl
     ids[at : at + 2] = [ids[at]] * times
     weights[at : at + 2] = [weights[at]] * times
     room = length - len(ids) - 1
-    if len(rows) > 1 or room < 0:
-        raise InvalidArgumentError(
-            f"[photomaker] with {times} places for the person a prompt may have {length - 2} "
-            f"tokens in one chunk, without BREAK: make it shorter, or give fewer pictures: {text!r}"
-        )
+    if room < 0:
+        raise InvalidArgumentError(most)
     row = Row(
         (*ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * room),
         (*weights, *[1.0] * (room + 1)),
@@ -258,10 +258,10 @@ def _row(encoder: Encoder, text: str, words: Words, times: int) -> tuple[Row, sl
     return row, slice(at, at + times)
 
 
-def _pictures(request: Request) -> list[Image.Image]:
-    given = request.extra.get("input_id_images")
-    listed: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
-    return [as_picture(one, "input_id_images") for one in listed]
+def _given(request: Request) -> list[Any]:
+    """The pictures as they are given."""
+    images = request.extra.get("input_id_images")
+    return list(images) if isinstance(images, list | tuple) else [images]
 
 
 def _text_steps(request: Request) -> int:
@@ -269,8 +269,18 @@ def _text_steps(request: Request) -> int:
     number `start_merge_step` is the last of them, counted from 0."""
     given = request.extra.get("start_merge_step")
     if given is None:
-        return int(_TEXT_ALONE * request.steps) + 1
+        return min(int(_TEXT_ALONE * request.steps) + 1, request.steps - 1)
     return whole(given, "start_merge_step", -1) + 1
+
+
+def _check_steps(request: Request) -> None:
+    """Both passes are to have a step that knows the person."""
+    steps = min(request.steps, request.hires.steps if request.hires else request.steps)
+    if request.extra.get("start_merge_step") is not None and _text_steps(request) >= steps:
+        raise InvalidArgumentError(
+            f"[photomaker] start_merge_step leaves none of {steps} steps to the person: give at "
+            f"most {steps - 2}, or -1 to leave all (--pm-style-strength on the command line)"
+        )
 
 
 def _check_faces(request: Request, dim: int) -> None:
@@ -282,7 +292,7 @@ def _check_faces(request: Request, dim: int) -> None:
                 "[photomaker] id_embeds are for version 2, and this is version 1: leave them out"
             )
         return
-    count = len(_pictures(request))
+    count = len(_given(request))
     if given is None:
         raise InvalidArgumentError(
             "[photomaker] version 2 reads insightface's embeddings of the faces too, which sdcore "
