@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "text/caption_rows.h"
 #include "text/clip_bpe.h"
 #include "text/emphasis.h"
 #include "text/prompt_rows.h"
@@ -75,15 +76,26 @@ py::list parse_pieces(const py::bytes& prompt) {
 
 using Group = std::tuple<std::vector<int32_t>, double, int64_t>;
 
-py::list cut(const ClipTokenizer& self, const std::vector<Group>& groups, int64_t length,
-             int32_t padding) {
+std::vector<TokenGroup> to_groups(const std::vector<Group>& groups) {
   std::vector<TokenGroup> parts;
   for (const auto& [ids, weight, section] : groups) parts.push_back({ids, weight, section});
+  return parts;
+}
+
+py::list cut(const ClipTokenizer& self, const std::vector<Group>& groups, int64_t length,
+             int32_t padding) {
   py::list rows;
-  for (const PromptRow& row : cut_rows(parts, self, length, padding)) {
+  for (const PromptRow& row : cut_rows(to_groups(groups), self, length, padding)) {
     rows.append(py::make_tuple(row.ids, row.weights));
   }
   return rows;
+}
+
+// Ids, weights, how many are not padding, and ids that found no room.
+py::tuple cut_caption(const UnigramTokenizer& self, const std::vector<Group>& groups,
+                      int64_t length) {
+  const CaptionRow made = caption_row(to_groups(groups), self, length);
+  return py::make_tuple(made.row.ids, made.row.weights, made.used, made.left_out);
 }
 
 using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
@@ -96,11 +108,26 @@ Floats weighed(const Floats& states, const std::vector<float>& weights) {
   return out;
 }
 
+Floats weighed_beyond(const Floats& states, const Floats& empty,
+                      const std::vector<float>& weights) {
+  for (const Floats& one : {states, empty}) {
+    require(one.ndim() == 2 && one.shape(0) == static_cast<py::ssize_t>(weights.size()) &&
+                one.shape(1) == states.shape(1),
+            ErrorKind::invalid_argument, "[prompt] states must be [", weights.size(),
+            ", channels], and those of an empty prompt too");
+  }
+  Floats out({states.shape(0), states.shape(1)}, states.data());
+  const auto size = static_cast<size_t>(out.size());
+  weigh_beyond({out.mutable_data(), size}, {empty.data(), size}, weights);
+  return out;
+}
+
 }  // namespace
 
 void init_text(py::module_& m) {
   m.def("parse_emphasis", &parse_pieces, py::arg("prompt"));
   m.def("weigh_states", &weighed, py::arg("states"), py::arg("weights"));
+  m.def("weigh_beyond", &weighed_beyond, py::arg("states"), py::arg("empty"), py::arg("weights"));
   py::class_<SpecialToken>(m, "SpecialToken")
       .def(py::init<std::string, int32_t, bool>(), py::arg("text"), py::arg("id"),
            py::arg("normalized") = false);
@@ -127,7 +154,8 @@ void init_text(py::module_& m) {
            py::arg("unknown"), py::arg("add_prefix"), py::arg("remove_extra_spaces"))
       .def("encode", [](const UnigramTokenizer& self,
                         const py::bytes& text) { return self.encode(std::string_view(text)); })
-      .def("encode_padded", &encode_with_mask, py::arg("texts"), py::arg("max_length"));
+      .def("encode_padded", &encode_with_mask, py::arg("texts"), py::arg("max_length"))
+      .def("cut_row", &cut_caption, py::arg("groups"), py::arg("length"));
 }
 
 }  // namespace sdcore::bindings

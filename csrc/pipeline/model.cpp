@@ -24,9 +24,12 @@ TextToImage make_pipeline(const Model& model, const gguf::Metadata& metadata) {
   PipelineSettings settings = read_settings(metadata);
   TextToImage::Networks networks;
   for (const TextEncoderSettings& encoder : settings.text.encoders) {
-    networks.text_encoders.push_back(network(encoder.network));
+    networks.text.clips.push_back(network(encoder.network));
   }
-  networks.unet = network("unet");
+  if (const std::string& name = settings.text.captions.network; !name.empty()) {
+    networks.text.captions = network(name);
+  }
+  networks.denoiser = network(settings.denoiser);
   networks.vae_decoder = network("vae_decoder");
   return {std::move(networks), std::move(settings)};
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,14 @@ struct NetworkInputs {
     arrays[name] = data;
   }
 };
+
+inline std::set<std::string, std::less<>> input_names(const Graph& graph) {
+  std::set<std::string, std::less<>> names;
+  for (const Value& value : graph.values) {
+    if (value.kind == Value::Kind::input) names.insert(value.name);
+  }
+  return names;
+}
 
 inline std::map<std::string, FloatArray> run_network(Network& network,
                                                      const NetworkInputs& inputs) {

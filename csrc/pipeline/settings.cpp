@@ -9,7 +9,7 @@
 namespace sdcore {
 namespace {
 
-constexpr uint32_t kVersion = 3;
+constexpr uint32_t kVersion = 4;
 constexpr uint32_t kMost = 1 << 16;   // of sizes
 constexpr uint32_t kLeastTokens = 3;  // begin, end and one between them
 constexpr std::string_view kTable = "sdcore.table.";
@@ -18,9 +18,9 @@ constexpr size_t kRowHead = 8;      // values before the terms
 constexpr size_t kTerm = 4;         // values of a term
 constexpr uint32_t kMaxTerms = 64;  // no method looks further back
 
-// A special token is looked for in the raw prompt when it is a control token of GGUF, and in the
-// lower-cased one when it is user-defined.
-constexpr int32_t kControl = 3, kUserDefined = 4;
+// Types of tokens. CLIP's special ones are looked for in the raw prompt when they are control
+// tokens, and in the lower-cased one when they are user-defined.
+constexpr int32_t kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4;
 
 template <class T>
 const T& get(const gguf::Metadata& metadata, const std::string& key) {
@@ -127,21 +127,28 @@ std::map<int64_t, StepTable> read_tables(const gguf::Metadata& metadata) {
 }
 
 // An id of the vocabulary.
-int32_t get_id(const gguf::Metadata& metadata, const std::string& key,
-               const ClipVocabulary& vocabulary) {
+int32_t get_id(const gguf::Metadata& metadata, const std::string& key, size_t vocabulary) {
   const uint32_t id = get<uint32_t>(metadata, key);
-  require(id < vocabulary.tokens.size(), ErrorKind::checkpoint, "[model] ", key, " is ", id,
-          ", outside a vocabulary of ", vocabulary.tokens.size());
+  require(id < vocabulary, ErrorKind::checkpoint, "[model] ", key, " is ", id,
+          ", outside a vocabulary of ", vocabulary);
   return static_cast<int32_t>(id);
+}
+
+// Something about each token.
+template <class T>
+const std::vector<T>& get_column(const gguf::Metadata& metadata, const std::string& key,
+                                 size_t vocabulary) {
+  const auto& column = get_array<T>(metadata, key);
+  require(column.size() == vocabulary, ErrorKind::checkpoint, "[model] ", key, " has ",
+          column.size(), " entries for ", vocabulary, " tokens");
+  return column;
 }
 
 // The tokens that stand for themselves.
 std::vector<SpecialToken> get_special(const gguf::Metadata& metadata, const std::string& key,
                                       const ClipVocabulary& vocabulary) {
   const auto& tokens = vocabulary.tokens;
-  const auto& types = get_array<int32_t>(metadata, key);
-  require(types.size() == tokens.size(), ErrorKind::checkpoint, "[model] ", key, " has ",
-          types.size(), " entries for ", tokens.size(), " tokens");
+  const auto& types = get_column<int32_t>(metadata, key, tokens.size());
   std::vector<SpecialToken> special;
   for (size_t i = 0; i < types.size(); ++i) {
     if (types[i] != kControl && types[i] != kUserDefined) continue;
@@ -156,7 +163,7 @@ ClipVocabulary read_vocabulary(const gguf::Metadata& metadata) {
   v.tokens = get_array<std::string>(metadata, prefix + "tokens");
   v.merges = get_array<std::string>(metadata, prefix + "merges");
   const auto id = [&](const char* role) {
-    return get_id(metadata, concat(prefix, role, "_token_id"), v);
+    return get_id(metadata, concat(prefix, role, "_token_id"), v.tokens.size());
   };
   v.bos = id("bos");
   v.eos = id("eos");
@@ -173,8 +180,8 @@ TextEncoderSettings read_encoder(const gguf::Metadata& metadata, const std::stri
   const ClipVocabulary& vocabulary = tokenizer->vocabulary();
   TextEncoderSettings encoder{network, tokenizer};
   encoder.tokens = get_size(metadata, prefix + ".tokens", kMost, kLeastTokens);
-  encoder.padding = get_id(metadata, prefix + ".padding", vocabulary);
-  if (gguf::find(metadata, end)) encoder.end = get_id(metadata, end, vocabulary);
+  encoder.padding = get_id(metadata, prefix + ".padding", vocabulary.tokens.size());
+  if (gguf::find(metadata, end)) encoder.end = get_id(metadata, end, vocabulary.tokens.size());
   if (gguf::find(metadata, types)) {
     ClipVocabulary own = vocabulary;
     own.special = get_special(metadata, types, vocabulary);
@@ -183,16 +190,72 @@ TextEncoderSettings read_encoder(const gguf::Metadata& metadata, const std::stri
   return encoder;
 }
 
+// T5's vocabulary: tokenizer_3.ggml.* for text_encoder_3, tokenizer.ggml.* for text_encoder.
+UnigramVocabulary read_pieces(const gguf::Metadata& metadata, const std::string& network) {
+  constexpr std::string_view kEncoder = "text_encoder";
+  require(network.starts_with(kEncoder), ErrorKind::checkpoint,
+          "[model] sdcore.captions.network must be a text_encoder, got ", gguf::printable(network));
+  const std::string prefix = "tokenizer" + network.substr(kEncoder.size()) + ".ggml.";
+  const auto& tokens = get_array<std::string>(metadata, prefix + "tokens");
+  const auto& scores = get_column<float>(metadata, prefix + "scores", tokens.size());
+  const auto& types = get_column<int32_t>(metadata, prefix + "token_type", tokens.size());
+  UnigramVocabulary v;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    v.pieces.push_back({tokens[i], scores[i], types[i] == kNormal});
+    if (types[i] == kUnknown || types[i] == kControl || types[i] == kUserDefined) {
+      v.special.push_back(static_cast<int32_t>(i));
+    }
+  }
+  const auto id = [&](const char* role) {
+    return get_id(metadata, concat(prefix, role, "_token_id"), tokens.size());
+  };
+  v.eos = id("eos");
+  v.pad = id("padding");
+  v.unknown = id("unknown");
+  const auto& charsmap = get_array<uint8_t>(metadata, prefix + "precompiled_charsmap");
+  v.charsmap.assign(charsmap.begin(), charsmap.end());
+  v.add_prefix = get<bool>(metadata, prefix + "add_space_prefix");
+  v.remove_extra_spaces = get<bool>(metadata, prefix + "remove_extra_whitespaces");
+  return v;
+}
+
+CaptionSettings read_captions(const gguf::Metadata& metadata) {
+  CaptionSettings captions;
+  captions.tokens = get_size(metadata, "sdcore.captions.tokens", kMost, 0);
+  if (captions.tokens == 0) return captions;
+  captions.network = get<std::string>(metadata, "sdcore.captions.network");
+  if (captions.network.empty()) return captions;
+  captions.masked = get<bool>(metadata, "sdcore.captions.masked");
+  captions.tokenizer =
+      std::make_shared<const UnigramTokenizer>(read_pieces(metadata, captions.network));
+  return captions;
+}
+
 TextSettings read_text(const gguf::Metadata& metadata) {
   TextSettings text;
   text.zeros_for_none = get<bool>(metadata, "sdcore.text.zeros_for_none");
+  text.channels = get_size(metadata, "sdcore.text.channels", kMost, 0);
+  text.captions = read_captions(metadata);
+  const auto& names = get_array<std::string>(metadata, "sdcore.text.encoders");
+  require(!names.empty() || !text.captions.network.empty(), ErrorKind::checkpoint,
+          "[model] neither sdcore.text.encoders nor sdcore.captions.network names a text encoder");
+  if (names.empty()) return text;
   const auto tokenizer = std::make_shared<const ClipTokenizer>(read_vocabulary(metadata));
-  for (const std::string& network : get_array<std::string>(metadata, "sdcore.text.encoders")) {
+  for (const std::string& network : names) {
     text.encoders.push_back(read_encoder(metadata, network, tokenizer));
   }
-  require(!text.encoders.empty(), ErrorKind::checkpoint,
-          "[model] sdcore.text.encoders names no text encoder");
   return text;
+}
+
+SizeSettings read_sizes(const gguf::Metadata& metadata, int64_t pixels) {
+  SizeSettings size;
+  size.multiple = get_size(metadata, "sdcore.size.multiple");
+  size.largest = get_size(metadata, "sdcore.size.largest");
+  require(size.multiple % pixels == 0 && size.largest >= size.multiple, ErrorKind::checkpoint,
+          "[model] sdcore.size.multiple must be a multiple of the ", pixels,
+          " pixels of a latent, and at most sdcore.size.largest: got ", size.multiple, " and ",
+          size.largest);
+  return size;
 }
 
 }  // namespace
@@ -220,9 +283,10 @@ PipelineSettings read_settings(const gguf::Metadata& metadata) {
   s.defaults.height = get_size(metadata, "sdcore.default.height");
   s.defaults.steps = get_size(metadata, "sdcore.default.steps");
   s.defaults.guidance_scale = get_number(metadata, "sdcore.default.guidance_scale");
+  s.size = read_sizes(metadata, s.latent.pixels);
   s.text = read_text(metadata);
-  s.time_ids = get<bool>(metadata, "sdcore.unet.time_ids");
-  s.guidance_embedding = get_size(metadata, "sdcore.unet.guidance_embedding", kMost, 0);
+  s.denoiser = get<std::string>(metadata, "sdcore.denoiser.network");
+  s.guidance_embedding = get_size(metadata, "sdcore.denoiser.guidance_embedding", kMost, 0);
   s.tables = read_tables(metadata);
   require(s.tables.contains(s.defaults.steps), ErrorKind::checkpoint,
           "[model] the file has no step table for its own ", s.defaults.steps, " steps");

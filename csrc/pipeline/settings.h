@@ -1,6 +1,6 @@
 // What an exported file says about its pipeline beside the networks, in the GGUF metadata.
 //
-//   sdcore.pipeline.version               u32, 3
+//   sdcore.pipeline.version               u32, 4
 //   sdcore.latent.channels, .pixels       u32: channels of a latent, pixels along its side
 //   sdcore.latent.scale, .shift           f32 arrays: the VAE decodes latent / scale + shift, each
 //                                         channel with its own or all with one
@@ -8,22 +8,30 @@
 //   sdcore.default.steps                  u32
 //   sdcore.default.guidance_scale         f32
 //   sdcore.default.dtype                  string: "auto", "f32" or "bf16"
-//   sdcore.text.encoders                  strings: networks whose states of a prompt lie side by
-//   side sdcore.text.<network>.tokens          u32: ids that it takes sdcore.text.<network>.padding
-//   u32: the id of what is left of them sdcore.text.<network>.end             u32: the id at which
-//   it pools; absent: the highest one sdcore.text.zeros_for_none            bool: whether no
-//   negative prompt is zeros, not a text sdcore.unet.time_ids                  bool: whether it is
-//   told height, width, 0, 0, height and
-//                                         width of a picture
-//   sdcore.unet.guidance_embedding        u32: channels in which it is told the guidance scale; 0:
+//   sdcore.size.multiple, .largest        u32: what width and height are multiples of, and at most
+//   sdcore.denoiser.network               string: the network that runs once a step; its inputs
+//                                         say what it is told (csrc/pipeline/told.h)
+//   sdcore.denoiser.guidance_embedding    u32: channels in which it is told the guidance scale; 0:
 //                                         it is not told, but guided
+//   sdcore.text.encoders                  strings: CLIPs whose states of a prompt lie side by side
+//   sdcore.text.<network>.tokens          u32: ids that it takes
+//   sdcore.text.<network>.padding         u32: the id of what is left of them
+//   sdcore.text.<network>.end             u32: the id at which it pools; absent: the highest one
+//   sdcore.text.<network>.token_type      i32 array: in place of the vocabulary's; absent: it is so
+//   sdcore.text.zeros_for_none            bool: whether no negative prompt is zeros, not a text
+//   sdcore.text.channels                  u32: channels to which zeros fill up those states; 0:
+//                                         they are as they are
+//   sdcore.captions.tokens                u32: tokens of T5, whose states follow; 0: there are none
+//   sdcore.captions.network               string: T5; "": its states are zeros
+//   sdcore.captions.masked                bool: whether what reads its tokens passes over padding
 //   sdcore.table.<steps>.init_noise_sigma f32
 //   sdcore.table.<steps>.terms            u32: terms in every row
 //   sdcore.table.<steps>.rows             f32 array, row after row: timestep, input_scale,
 //                                         x0_from_x, x0_from_m, clip, quantile, noise, draws (0 or
 //                                         1), then x, x0, m, z of each term; zero terms at the end
 //                                         of a row are none
-//   tokenizer.ggml.*                      the vocabulary of all text encoders
+//   tokenizer.ggml.*                      the vocabulary of all CLIPs, or of T5 alone
+//   tokenizer_<n>.ggml.*                  that of T5, where it is text_encoder_<n>
 #pragma once
 
 #include <cstdint>
@@ -34,7 +42,7 @@
 
 #include "gguf/format.h"
 #include "sampler/step_table.h"
-#include "text/prompt_rows.h"
+#include "text/caption_rows.h"
 
 namespace sdcore {
 
@@ -53,9 +61,22 @@ struct TextEncoderSettings {
   int32_t end = kHighest;  // the id at which it pools
 };
 
+struct CaptionSettings {
+  int64_t tokens = 0;
+  std::string network;  // empty: zeros in place of its states
+  std::shared_ptr<const UnigramTokenizer> tokenizer;
+  bool masked = false;
+};
+
 struct TextSettings {
   std::vector<TextEncoderSettings> encoders;
+  int64_t channels = 0;  // of their states and zeros; 0: of them alone
+  CaptionSettings captions;
   bool zeros_for_none = false;
+};
+
+struct SizeSettings {
+  int64_t multiple = 1, largest = 0;
 };
 
 struct PipelineDefaults {
@@ -66,8 +87,9 @@ struct PipelineDefaults {
 struct PipelineSettings {
   LatentSpace latent;
   PipelineDefaults defaults;
+  SizeSettings size;
   TextSettings text;
-  bool time_ids = false;
+  std::string denoiser;
   int64_t guidance_embedding = 0;
   std::map<int64_t, StepTable> tables;  // by number of steps
 };

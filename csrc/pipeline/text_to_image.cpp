@@ -6,17 +6,16 @@
 #include <random>
 
 #include "base/error.h"
+#include "pipeline/told.h"
 #include "sampler/sampler.h"
 
 namespace sdcore {
 namespace {
 
-// Beyond these a typo is likelier than a wish.
-constexpr int64_t kMaxSide = 8192;  // pixels
-constexpr int64_t kMaxCount = 1024;
+constexpr int64_t kMaxCount = 1024;  // beyond it a typo is likelier than a wish
 
 // The one output of a network, in the shape that the pipeline counts on.
-std::vector<float> run_to(Network& network, const NetworkInputs& inputs, const char* name,
+std::vector<float> run_to(Network& network, const NetworkInputs& inputs, const std::string& name,
                           const Shape& expected) {
   auto outputs = run_network(network, inputs);
   require(outputs.size() == 1, ErrorKind::unsupported_model, "[generate] the ", name, " has ",
@@ -38,21 +37,6 @@ std::string listed(const std::map<int64_t, StepTable>& tables) {
     text += (text.empty() ? "" : ", ") + std::to_string(steps);
   }
   return text;
-}
-
-// What a model distilled with guidance is told of the scale, as guidance_embedding in
-// python/sdcore/models/unet.py.
-std::vector<float> guidance_embedding(float scale, int64_t channels) {
-  std::vector<float> embedding(static_cast<size_t>(channels), 0.0f);
-  const int64_t half = channels / 2;
-  const double rate = -std::log(10000.0) / static_cast<double>(half - 1);
-  for (int64_t i = 0; i < half; ++i) {
-    const double angle =
-        1000.0 * (static_cast<double>(scale) - 1) * std::exp(rate * static_cast<double>(i));
-    embedding[static_cast<size_t>(i)] = static_cast<float>(std::sin(angle));
-    embedding[static_cast<size_t>(half + i)] = static_cast<float>(std::cos(angle));
-  }
-  return embedding;
 }
 
 // Python puts LoRAs to work that a prompt names; here they must be in the weights already.
@@ -78,26 +62,33 @@ struct TextToImage::Job {
   bool guided;  // asked about the negative prompt too
 };
 
-// What the UNet is told at every step of images that it is asked about at once: `sides` times those
-// of the request.
+// What the denoiser is told at every step of images that it is asked about at once: `sides` times
+// those of the request.
 struct TextToImage::Batch {
   int64_t sides = 0;
-  FloatArray context, pooled, time_ids, guidance;
+  std::map<std::string, FloatArray> inputs;
 };
 
 TextToImage::TextToImage(Networks networks, PipelineSettings settings)
     : networks_(std::move(networks)),
       settings_(std::move(settings)),
-      text_encoders_(networks_.text_encoders, settings_.text) {}
+      text_encoders_(networks_.text, settings_.text),
+      told_(told_inputs(networks_.denoiser->graph())) {
+  const bool tells_scale = std::count(told_.begin(), told_.end(), "timestep_cond") > 0;
+  require(tells_scale == (settings_.guidance_embedding > 0), ErrorKind::checkpoint,
+          "[model] sdcore.denoiser.guidance_embedding is ", settings_.guidance_embedding,
+          ", which does not fit the inputs of the ", settings_.denoiser);
+}
 
 int64_t TextToImage::side(std::optional<int64_t> wanted, int64_t otherwise,
                           const char* name) const {
-  const int64_t multiple = settings_.latent.pixels, value = wanted.value_or(otherwise);
-  require(value >= multiple && value % multiple == 0 && value <= kMaxSide,
+  const auto [multiple, largest] = settings_.size;
+  const int64_t value = wanted.value_or(otherwise);
+  require(value >= multiple && value % multiple == 0 && value <= largest,
           ErrorKind::invalid_argument, "[generate] ", name, " must be a multiple of ", multiple,
-          " and at most ", kMaxSide, ", got ", value, "; try ",
-          std::clamp(value / multiple * multiple, multiple, kMaxSide));
-  return value / multiple;
+          " and at most ", largest, ", got ", value, "; try ",
+          std::clamp(value / multiple * multiple, multiple, largest));
+  return value / settings_.latent.pixels;
 }
 
 TextToImage::Job TextToImage::check(const ImageRequest& request) const {
@@ -149,30 +140,24 @@ TextToImage::Batch TextToImage::make_batch(const Job& job,
   Batch batch;
   batch.sides = static_cast<int64_t>(sides.size());
   const int64_t images = batch.sides * job.count;
-  const TextStates& first = *sides[0];
-  batch.context.shape = {images, first.tokens, first.channels};
-  batch.pooled.shape = {images, static_cast<int64_t>(first.pooled.size())};
-  const auto append = [](FloatArray& to, const std::vector<float>& more) {
-    to.values.insert(to.values.end(), more.begin(), more.end());
+  const auto add = [&](const std::string& name, Shape shape, const std::vector<float>& row) {
+    FloatArray& input = batch.inputs[name];
+    input.shape = std::move(shape);
+    for (int64_t i = 0; i < job.count; ++i) {
+      input.values.insert(input.values.end(), row.begin(), row.end());
+    }
   };
   for (const TextStates* side : sides) {
-    for (int64_t i = 0; i < job.count; ++i) {
-      append(batch.context, side->hidden);
-      append(batch.pooled, side->pooled);
+    add("encoder_hidden_states", {images, side->tokens, side->channels}, side->hidden);
+    const Facts facts{*side, job.height * settings_.latent.pixels,
+                      job.width * settings_.latent.pixels, job.guidance_scale,
+                      settings_.guidance_embedding};
+    for (const std::string& name : told_) {
+      const std::vector<float> row = told(name, facts);
+      require(!row.empty(), ErrorKind::unsupported_model, "[generate] the ", settings_.denoiser,
+              " asks for ", name, ", which the text encoders do not give");
+      add(name, {images, static_cast<int64_t>(row.size())}, row);
     }
-  }
-  if (settings_.time_ids) {
-    const auto height = static_cast<float>(job.height * settings_.latent.pixels),
-               width = static_cast<float>(job.width * settings_.latent.pixels);
-    batch.time_ids.shape = {images, 6};
-    for (int64_t i = 0; i < images; ++i) {
-      append(batch.time_ids, {height, width, 0, 0, height, width});
-    }
-  }
-  if (const int64_t channels = settings_.guidance_embedding; channels > 0) {
-    batch.guidance.shape = {images, channels};
-    const std::vector<float> embedding = guidance_embedding(job.guidance_scale, channels);
-    for (int64_t i = 0; i < images; ++i) append(batch.guidance, embedding);
   }
   return batch;
 }
@@ -191,7 +176,7 @@ void TextToImage::draw(std::vector<TorchRandom>& noise, const Job& job, float* l
   }
 }
 
-// The output of the UNet for all images of a batch.
+// The output of the denoiser for all images of a batch.
 std::vector<float> TextToImage::ask(const Job& job, const Batch& batch, const StepRow& row,
                                     const std::vector<float>& latents) const {
   const size_t n = latents.size();
@@ -203,14 +188,8 @@ std::vector<float> TextToImage::ask(const Job& job, const Batch& batch, const St
   NetworkInputs inputs;
   inputs.add("sample", shape, x.data());
   inputs.add("timestep", {images}, timesteps.data());
-  inputs.add("encoder_hidden_states", batch.context.shape, batch.context.values.data());
-  const auto add_told = [&](const char* name, const FloatArray& array) {
-    if (!array.values.empty()) inputs.add(name, array.shape, array.values.data());
-  };
-  add_told("text_embeds", batch.pooled);
-  add_told("time_ids", batch.time_ids);
-  add_told("timestep_cond", batch.guidance);
-  return run_to(*networks_.unet, inputs, "unet", shape);
+  for (const auto& [name, input] : batch.inputs) inputs.add(name, input.shape, input.values.data());
+  return run_to(*networks_.denoiser, inputs, settings_.denoiser, shape);
 }
 
 // Guided, where the negative prompt is asked about.
@@ -274,7 +253,7 @@ std::vector<uint8_t> TextToImage::decode(const Job& job, const float* latents) c
 Images TextToImage::generate(const ImageRequest& request) const {
   Job job = check(request);
   const FloatArray latents = sample(request, job);
-  networks_.unet->release_mapped();  // the decoder's results are large
+  networks_.denoiser->release_mapped();  // the decoder's results are large
   Images images;
   images.width = job.width * settings_.latent.pixels;
   images.height = job.height * settings_.latent.pixels;

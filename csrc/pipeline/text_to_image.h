@@ -34,10 +34,11 @@ struct Images {
 class TextToImage {
  public:
   struct Networks {
-    std::vector<std::shared_ptr<Network>> text_encoders;  // as the settings list them
-    std::shared_ptr<Network> unet, vae_decoder;
+    TextEncoders::Networks text;
+    std::shared_ptr<Network> denoiser, vae_decoder;
   };
 
+  // Throws Error(unsupported_model) when the denoiser asks for what no pipeline can tell it.
   TextToImage(Networks networks, PipelineSettings settings);
 
   const PipelineSettings& settings() const { return settings_; }
@@ -65,6 +66,7 @@ class TextToImage {
   Networks networks_;
   PipelineSettings settings_;
   TextEncoders text_encoders_;
+  std::vector<std::string> told_;  // inputs of the denoiser; see told.h
 };
 
 }  // namespace sdcore

@@ -40,6 +40,8 @@ class UnigramTokenizer {
   // At most length - 1 ids and the end token, then padding; returns how many are not padding.
   int64_t encode_padded(std::string_view text, int64_t length, std::vector<int32_t>& ids) const;
 
+  const UnigramVocabulary& vocabulary() const { return vocabulary_; }
+
   // The text as pieces are looked for in it.
   std::string normalize(std::string_view text) const;
 

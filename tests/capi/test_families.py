@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import sdc
+from drawing import SIZE, assert_draws_as_python, assert_opens_again
 
 import sdcore
 import tiny_xl
 
-SIZE = {"width": 32, "height": 24}
 PROMPT, NEGATIVE = "the red circle! of a cat", "blurry dog"
 LONG = "a (red:1.3) cat, BREAK [the] dog " + "cat " * 80
 FAMILIES: dict[str, Callable[[Path], Any]] = {
@@ -36,20 +36,6 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("family")
     FAMILIES[request.param](folder / "tokenizers").save_pretrained(folder / "model")
     return folder / "model"
-
-
-def assert_draws_as_python(
-    library: sdc.Library, file: Path, pipe: Any, prompt: str, negative: str | None, **more: Any
-) -> None:
-    """In three steps."""
-    more |= {"seed": 7, **SIZE}
-    params = library.params(prompt, negative_prompt=negative, steps=3, count=2, **more)
-    pictures, _ = sdc.Model(library, file).generate(params)
-    out = pipe(prompt, negative, num_inference_steps=3, num_images_per_prompt=2, **more)
-    assert len(out.images) == len(pictures)
-    for picture, expected in zip(pictures, out.images, strict=True):
-        assert picture.std() > 1  # grey or black would prove nothing
-        assert np.array_equal(picture, np.asarray(expected))
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
@@ -81,15 +67,8 @@ def test_no_negative_prompt_is_zeros_where_the_model_says_so(
 
 
 def test_python_opens_what_it_exported(family: Path, tmp_path: Path) -> None:
-    folder = sdcore.DiffusionPipeline.open(family, dtype="f32")
-    folder.export(tmp_path / "model.gguf")
-    file = sdcore.DiffusionPipeline.open(tmp_path / "model.gguf", dtype="f32")
-    assert file.family == folder.family
-    pictures = [
-        pipe(PROMPT, NEGATIVE, seed=7, num_inference_steps=2, **SIZE).images[0]
-        for pipe in (folder, file)
-    ]
-    assert np.array_equal(*map(np.asarray, pictures))
+    pipe = sdcore.DiffusionPipeline.open(family, dtype="f32")
+    assert_opens_again(pipe, tmp_path / "model.gguf", PROMPT)
 
 
 @pytest.mark.parametrize(

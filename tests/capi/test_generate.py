@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sdc
+from drawing import edited
 
 import sdcore
 import tiny_models
@@ -326,15 +327,6 @@ def test_bad_files(library: sdc.Library, exported: Path, folder: Path, tmp_path:
         assert failed.value.status == status, (name, str(failed.value))
 
 
-def edited(source: Path, path: Path, **changes: Any) -> Path:
-    """A copy whose metadata has other values; None takes a key out."""
-    file = sdcore.gguf.open(source)
-    metadata = {**file.typed_metadata, **changes}
-    kept = {key: value for key, value in metadata.items() if value is not None}
-    sdcore.gguf.write(path, kept, file.tensors)
-    return path
-
-
 OPTIONAL = (
     "general.",
     "sdcore.config.",
@@ -372,7 +364,7 @@ def test_every_key_is_needed_in_its_type(
 @pytest.mark.parametrize(
     "key, value, status",
     [
-        ("sdcore.pipeline.version", 2, sdc.UNSUPPORTED_MODEL),
+        ("sdcore.pipeline.version", 3, sdc.UNSUPPORTED_MODEL),
         ("sdcore.latent.pixels", 0, sdc.CHECKPOINT),
         ("sdcore.latent.scale", np.array([np.inf], np.float32), sdc.CHECKPOINT),
         ("sdcore.latent.shift", np.zeros(3, np.float32), sdc.CHECKPOINT),
@@ -380,7 +372,14 @@ def test_every_key_is_needed_in_its_type(
         ("sdcore.text.text_encoder.tokens", 2, sdc.CHECKPOINT),
         ("sdcore.text.text_encoder.padding", 10**6, sdc.CHECKPOINT),
         ("sdcore.text.text_encoder.end", 10**6, sdc.CHECKPOINT),
-        ("sdcore.unet.guidance_embedding", 2**32 - 1, sdc.CHECKPOINT),
+        ("sdcore.text.encoders", sdcore.gguf.Typed([], "string"), sdc.CHECKPOINT),
+        ("sdcore.text.channels", 2**32 - 1, sdc.CHECKPOINT),
+        ("sdcore.captions.tokens", 77, sdc.CHECKPOINT),
+        ("sdcore.size.multiple", 3, sdc.CHECKPOINT),
+        ("sdcore.size.multiple", 0, sdc.CHECKPOINT),
+        ("sdcore.size.largest", 1, sdc.CHECKPOINT),
+        ("sdcore.denoiser.network", "transformer", sdc.CHECKPOINT),
+        ("sdcore.denoiser.guidance_embedding", 2**32 - 1, sdc.CHECKPOINT),
         ("sdcore.default.steps", 4, sdc.CHECKPOINT),
         ("sdcore.table.3.terms", 0, sdc.CHECKPOINT),
         ("sdcore.table.3.terms", 2**32 - 1, sdc.CHECKPOINT),
@@ -406,10 +405,12 @@ def test_sound_settings_that_do_not_fit_the_networks(
 ) -> None:
     for key, value, text in (
         ("sdcore.latent.channels", 5, "conv2d"),
-        ("sdcore.latent.pixels", 4, "vae_decoder gives"),
+        ("sdcore.latent.pixels", 1, "vae_decoder gives"),
         ("sdcore.text.text_encoder.tokens", 78, "77"),
-        ("sdcore.unet.time_ids", True, "inputs that the network does not have"),
-        ("sdcore.unet.guidance_embedding", 8, "inputs that the network does not have"),
+        ("sdcore.text.channels", 8, "the CLIPs give 64 channels, and the file says 8"),
+        ("sdcore.text.channels", 65, "65"),
+        ("sdcore.denoiser.network", "text_encoder", "the denoiser takes input_ids"),
+        ("sdcore.denoiser.guidance_embedding", 8, "does not fit the inputs of the unet"),
     ):
         path = edited(exported, tmp_path / "model.gguf", **{key: value})
         with pytest.raises(sdc.Failed, match=text):

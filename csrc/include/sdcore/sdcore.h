@@ -159,9 +159,13 @@ typedef struct sdc_tensors sdc_tensors;
 /* Runs one network of the file, at any size that it takes. A pipeline has these, with images
  * channels-last:
  *   text_encoder  input_ids i32 [n, tokens] -> last_hidden_state
- *   text_encoder_2, of SDXL: the same, and end i32 [n], where each text ends -> pooled
+ *   text_encoder_2, of SDXL, and both of SD3: the same, and end i32 [n], where each text ends ->
+ *                 pooled
+ *   text_encoder_3, of SD3: input_ids i32 [n, tokens], mask [n, tokens], added to scores ->
+ *                 last_hidden_state
  *   unet          sample [n, h, w, c], timestep [n], encoder_hidden_states -> sample; of SDXL
  *                 text_embeds [n, pooled] and time_ids [n, 6] too
+ *   transformer, in place of a UNet: the same; of SD3 pooled_projections [n, pooled] too
  *   vae_decoder   latents [n, h, w, c], unscaled -> sample [n, height, width, 3] in [-1, 1]
  *   vae_encoder   sample [n, height, width, 3] -> moments [n, h, w, 2c]: means, log variances
  * All are f32 but for ids and ends. Every output comes back. */

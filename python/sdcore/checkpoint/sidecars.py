@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from sdcore.checkpoint.model import Checkpoint
 from sdcore.checkpoint.output import Outgoing
 from sdcore.errors import UnsupportedModelError
 from sdcore.tokenizer import CLIPTokenizer, T5Tokenizer
+from sdcore.tokenizer.clip import metadata_for
 
 log = logging.getLogger("sdcore")
 
@@ -22,7 +24,9 @@ log = logging.getLogger("sdcore")
 _OF_THE_FILE = ("general.alignment", "general.file_type", "general.quantization_version")
 # What other programs call a family, where it is not ours without what follows a dash.
 _ARCHITECTURES = {"t5": "t5encoder"}
-_TYPES = {"token_type": "i32", "scores": "f32", "precompiled_charsmap": "u8"}
+VOCABULARY_TYPES = {"token_type": "i32", "scores": "f32", "precompiled_charsmap": "u8"}
+# A second vocabulary, which an exported file has: a converted one has room for one (_vocabulary).
+_BESIDE = re.compile(r"tokenizer_\d+\.")
 # Where a model once lay on somebody's disk.
 _PRIVATE = ("_name_or_path",)
 
@@ -62,7 +66,7 @@ def gguf_metadata(
     if architecture is None and (vocabulary := _vocabulary(opened)):
         kept |= vocabulary
         # llama.cpp's types, where a list of small numbers would be written as u32.
-        for name, type in _TYPES.items():
+        for name, type in VOCABULARY_TYPES.items():
             if (key := TOKENIZER_KEY + name) in vocabulary:
                 kept[key] = gguf.Typed(vocabulary[key], type)
     for name, shape in folded.items():
@@ -89,7 +93,10 @@ def t5_tokenizer(opened: Checkpoint) -> T5Tokenizer | None:
     for name, pad in layout.folder.tokenizers.items() if layout else ():
         if pad is None and name in opened.tokenizer_paths:
             return T5Tokenizer.from_folder(opened.tokenizer_paths[name])
-    if opened.metadata.get(f"{TOKENIZER_KEY}model") == "t5":
+        metadata = metadata_for(opened.metadata, name.replace("tokenizer", "text_encoder"))
+        if metadata.get(f"{TOKENIZER_KEY}model") == "t5":
+            return T5Tokenizer.from_gguf_metadata(metadata)
+    if opened.metadata.get(f"{TOKENIZER_KEY}model") == "t5":  # of T5 alone
         return T5Tokenizer.from_gguf_metadata(opened.metadata)
     return None
 
@@ -125,7 +132,9 @@ def _kept(opened: Checkpoint) -> dict[str, Any]:
     return {
         key: value
         for key, value in opened.metadata.items()
-        if key not in _OF_THE_FILE and not key.startswith((FOLDED_KEY, CONFIG_KEY))
+        if key not in _OF_THE_FILE
+        and not key.startswith((FOLDED_KEY, CONFIG_KEY))
+        and not _BESIDE.match(key)
     }
 
 

@@ -12,43 +12,61 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore import _core, gguf
+from sdcore.checkpoint.sidecars import VOCABULARY_TYPES
 from sdcore.errors import InvalidArgumentError, UnsupportedModelError
 from sdcore.models.clip import CLIPTextConfig
+from sdcore.models.t5 import T5EncoderModel
 from sdcore.models.vae import AutoencoderKL
 from sdcore.schedulers.base import Row, Table, Term
-from sdcore.tokenizer.clip import OF_ONE_ENCODER, CLIPTokenizer
+from sdcore.tokenizer import T5Tokenizer
+from sdcore.tokenizer.clip import OF_ONE_ENCODER, CLIPTokenizer, vocabulary_key
 
 if TYPE_CHECKING:
     from sdcore.pipelines.loading import PathLike
-    from sdcore.pipelines.unet import UNetPipeline
+    from sdcore.pipelines.pipeline import DiffusionPipeline
 
-__all__ = ["TextEncoding", "export"]
+__all__ = ["Captions", "TextEncoding", "export"]
 
-VERSION = 3
+VERSION = 4
 _TYPES = "tokenizer.ggml.token_type"
+_DENOISERS = ("unet", "transformer")  # what pipelines call theirs
+
+
+@dataclass(frozen=True)
+class Captions:
+    """How a model reads a prompt with T5: in so many tokens, by a component, or without one, whose
+    states are then zeros. `masked`: padding is passed over."""
+
+    tokens: int
+    component: str = ""
+    model: T5EncoderModel | None = None
+    tokenizer: T5Tokenizer | None = None
+    masked: bool = False
 
 
 @dataclass(frozen=True)
 class TextEncoding:
-    """How a model reads a prompt: its text encoders by component, in the order of their channels,
-    each as a network with its tokenizer and config. `zeros_for_none`: no negative prompt is
-    zeros."""
+    """How a model reads a prompt: its CLIPs by component, in the order of their channels, each as a
+    network with its tokenizer and config. `zeros_for_none`: no negative prompt is zeros. Zeros also
+    fill up the states to `channels`, where that is not 0; those of `captions` follow."""
 
     networks: Mapping[str, _core.Network]
     tokenizers: Mapping[str, CLIPTokenizer]
     configs: Mapping[str, CLIPTextConfig]
     zeros_for_none: bool = False
+    channels: int = 0
+    captions: Captions | None = None
 
 
 def export(
-    pipe: UNetPipeline,
+    pipe: DiffusionPipeline,
     text: TextEncoding,
     path: PathLike,
     steps: int | Iterable[int] = 20,
     dtype: str = "auto",
 ) -> None:
-    """Writes `pipe` to a GGUF file; see `UNetPipeline.export`."""
-    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
+    """Writes `pipe` to a GGUF file; see `DiffusionPipeline.export`."""
+    if pipe.denoiser.config.in_channels != pipe.vae.config.latent_channels:
         raise UnsupportedModelError(
             "[export] the model sees more than latents, such as a picture or a mask, which the C "
             "API cannot give"
@@ -70,9 +88,11 @@ def export(
             f"[export] the C API does not sample with {type(pipe.scheduler).__name__}; set "
             "another scheduler before exporting"
         )
+    denoiser = next(name for name in _DENOISERS if name in pipe.networks)
     networks = {
         **text.networks,
-        "unet": pipe.unet.network,
+        **_caption_network(text.captions),
+        denoiser: pipe.denoiser.network,
         "vae_decoder": pipe.vae.decoder,
         "vae_encoder": pipe.vae.encoder,
     }
@@ -81,16 +101,20 @@ def export(
         **_defaults(pipe, dtype),
         **_latent(pipe.vae),
         **_text(text),
-        "sdcore.unet.time_ids": pipe.unet.config.addition_embed_type == "text_time",
-        "sdcore.unet.guidance_embedding": pipe.unet.config.time_cond_proj_dim or 0,
-        **_configs(pipe, text),
+        **_captions(text.captions),
+        "sdcore.denoiser.network": denoiser,
+        "sdcore.denoiser.guidance_embedding": getattr(
+            pipe.denoiser.config, "time_cond_proj_dim", None
+        )
+        or 0,
+        **_configs(pipe, text, denoiser),
         **_tables(pipe, _numbers(steps)),
     }
     graphs = {name: (network.graph, network.tensors) for name, network in networks.items()}
     _core.save_model(path, graphs, gguf.metadata_to_core(metadata))
 
 
-def _defaults(pipe: UNetPipeline, dtype: str) -> dict[str, Any]:
+def _defaults(pipe: DiffusionPipeline, dtype: str) -> dict[str, Any]:
     if dtype not in ("auto", "f32", "bf16"):
         raise InvalidArgumentError(f"[export] dtype must be auto, f32 or bf16, got {dtype!r}")
     width, height = pipe.default_size
@@ -101,6 +125,8 @@ def _defaults(pipe: UNetPipeline, dtype: str) -> dict[str, Any]:
         "sdcore.default.height": height,
         "sdcore.default.guidance_scale": float(pipe.default_guidance),
         "sdcore.default.dtype": dtype,
+        "sdcore.size.multiple": pipe.size_multiple,
+        "sdcore.size.largest": pipe.max_side,
     }
 
 
@@ -114,12 +140,16 @@ def _latent(vae: AutoencoderKL) -> dict[str, Any]:
 
 
 def _text(text: TextEncoding) -> dict[str, Any]:
-    """The vocabulary, which all text encoders share, and what each of them wants of it."""
-    shared = next(iter(text.tokenizers.values())).to_gguf_metadata()
+    """The vocabulary, which all CLIPs share, and what each of them wants of it."""
     metadata: dict[str, Any] = {
-        "sdcore.text.encoders": list(text.networks),
+        # A list without entries tells no type.
+        "sdcore.text.encoders": gguf.Typed(list(text.networks), "string"),
         "sdcore.text.zeros_for_none": text.zeros_for_none,
+        "sdcore.text.channels": text.channels,
     }
+    if not text.tokenizers:
+        return metadata
+    shared = next(iter(text.tokenizers.values())).to_gguf_metadata()
     for name, tokenizer in text.tokenizers.items():
         own, config = tokenizer.to_gguf_metadata(), text.configs[name]
         differ = {key for key in shared if own[key] != shared[key]}
@@ -133,19 +163,51 @@ def _text(text: TextEncoding) -> dict[str, Any]:
             metadata[f"sdcore.text.{name}.end"] = end
         if _TYPES in differ:
             metadata[f"sdcore.text.{name}.token_type"] = gguf.Typed(own[_TYPES], "i32")
-    # GGUF's types are i32, where a list of small numbers would be written as u32.
-    return metadata | shared | {_TYPES: gguf.Typed(shared[_TYPES], "i32")}
+    return metadata | _vocabulary(shared)
 
 
-def _configs(pipe: UNetPipeline, text: TextEncoding) -> dict[str, str]:
+def _captions(captions: Captions | None) -> dict[str, Any]:
+    """The vocabulary of T5, which may stand beside CLIP's."""
+    if captions is None:
+        return {"sdcore.captions.tokens": 0}
+    metadata: dict[str, Any] = {
+        "sdcore.captions.tokens": captions.tokens,
+        "sdcore.captions.network": captions.component,
+        "sdcore.captions.masked": captions.masked,
+    }
+    if captions.tokenizer is None:
+        return metadata
+    vocabulary = _vocabulary(captions.tokenizer.to_gguf_metadata())
+    own = {vocabulary_key(key, captions.component): value for key, value in vocabulary.items()}
+    return metadata | own
+
+
+def _vocabulary(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """In GGUF's types, where a list of small numbers would be written as u32."""
+    types = {f"tokenizer.ggml.{name}": type for name, type in VOCABULARY_TYPES.items()}
+    return {
+        key: gguf.Typed(value, types[key]) if key in types else value
+        for key, value in metadata.items()
+    }
+
+
+def _caption_network(captions: Captions | None) -> dict[str, _core.Network]:
+    if captions is None or captions.model is None:
+        return {}
+    return {captions.component: captions.model.network}
+
+
+def _configs(pipe: DiffusionPipeline, text: TextEncoding, denoiser: str) -> dict[str, str]:
     """What Python opens the file again with."""
     scheduler = {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
-    configs: Mapping[str, Mapping[str, Any]] = {
-        "unet": pipe.unet.config_json(),
+    configs: dict[str, Mapping[str, Any]] = {
+        denoiser: pipe.denoiser.config_json(),
         "vae": pipe.vae.config_json(),
         **{name: asdict(config) for name, config in text.configs.items()},
         "scheduler": scheduler,
     }
+    if text.captions is not None and text.captions.model is not None:
+        configs[text.captions.component] = text.captions.model.config_json()
     return {f"sdcore.config.{name}": _json(config) for name, config in configs.items()}
 
 
@@ -160,7 +222,7 @@ def _numbers(steps: int | Iterable[int]) -> list[int]:
     return numbers
 
 
-def _tables(pipe: UNetPipeline, numbers: list[int]) -> dict[str, Any]:
+def _tables(pipe: DiffusionPipeline, numbers: list[int]) -> dict[str, Any]:
     default = pipe.default_steps if pipe.default_steps in numbers else numbers[0]
     metadata: dict[str, Any] = {"sdcore.default.steps": default}
     for steps in numbers:

@@ -226,11 +226,10 @@ class _Reader:
         for holder in (self.holder(encoder), self.source):
             if name in holder.tokenizer_paths:
                 return kind.from_folder(holder.tokenizer_paths[name])
-            model = holder.metadata.get("tokenizer.ggml.model")
-            if "tokenizer.ggml.tokens" in holder.metadata and (model == "t5") == (
-                kind is T5Tokenizer
-            ):
-                return kind.from_gguf_metadata(metadata_for(holder.metadata, encoder))
+            metadata = metadata_for(holder.metadata, encoder)
+            is_t5 = metadata.get("tokenizer.ggml.model") == "t5"
+            if "tokenizer.ggml.tokens" in metadata and is_t5 == (kind is T5Tokenizer):
+                return kind.from_gguf_metadata(metadata)
         if kind is CLIPTokenizer:
             return CLIPTokenizer.default(pad=self.wanted.padding.get(name, EOS))
         raise UnsupportedModelError(

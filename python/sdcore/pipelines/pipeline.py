@@ -25,6 +25,7 @@ from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.conditioning import Conditioning, by_length
 from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.embeddings import EmbeddingsMixin
+from sdcore.pipelines.export import TextEncoding, export
 from sdcore.pipelines.guidance import Guidance, GuidancePlusPlus
 from sdcore.pipelines.hires import drawn_twice
 from sdcore.pipelines.loading import (
@@ -241,11 +242,20 @@ class DiffusionPipeline(EmbeddingsMixin):
         return cls.open(path, **options)
 
     def export(self, path: PathLike, steps: int | Iterable[int] = 20, dtype: str = "auto") -> None:
-        """Writes a file that a C or C++ program draws with, where the C API can draw with the
-        family; see `UNetPipeline.export`."""
+        """Writes one GGUF file that a C or C++ program draws with, bit for bit as here (sdcore.h).
+
+        The program can draw in those numbers of steps that are named in `steps`. LoRAs at work are
+        merged into the weights, quantized ones too. Raises UnsupportedModelError for models that
+        are given more than a text, and for families that the C API does not draw with.
+        """
+        merged = self._merged()
+        export(merged, merged.text_encoding(), path, steps, dtype)
+
+    def text_encoding(self) -> TextEncoding:
+        """How a C program reads prompts for it; raises UnsupportedModelError where none can."""
         raise UnsupportedModelError(
-            f"[export] the C API draws with Stable Diffusion 1.x, 2.x and XL, and this is "
-            f"{FAMILIES[self.family].title}: use it from Python, or 'sdcore convert' it"
+            f"[export] the C API does not draw with {FAMILIES[self.family].title}: use it from "
+            "Python, or 'sdcore convert' it"
         )
 
     def load_photomaker_adapter(self, path: PathLike) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sdcore import _core
 from sdcore.errors import InvalidArgumentError
 from sdcore.models.t5 import T5EncoderModel
 from sdcore.pipelines.request import Request, whole
@@ -55,6 +56,8 @@ def encode_captions(
     states = model(ids, mask) if masked else model(ids)
     if not weighted:
         return states, mask
-    *_, empty = states
-    scaled = empty + weights[..., None] * (states[:-1] - empty)
-    return np.where(weights[..., None] == 1, states[:-1], scaled), mask[:-1]
+    *own, empty = states
+    weighed = [
+        _core.weigh_beyond(one, empty, row) for one, row in zip(own, weights.tolist(), strict=True)
+    ]
+    return np.stack(weighed), mask[:-1]

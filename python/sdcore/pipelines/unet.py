@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,10 +19,9 @@ from sdcore.models.unet import (
 from sdcore.pipelines.conditioning import Conditioning, encode_unique
 from sdcore.pipelines.control import CONTROL_ARGUMENTS
 from sdcore.pipelines.controlled import ControlledPipeline
-from sdcore.pipelines.export import TextEncoding, export
 from sdcore.pipelines.guidance import Guidance, PerturbedGuidance
 from sdcore.pipelines.ip_adapter import IP_ADAPTER_ARGUMENTS, IPAdapterPipeline
-from sdcore.pipelines.loading import Parts, PathLike
+from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.request import Prompt, Request, finite, whole
 from sdcore.schedulers import Scheduler
 from sdcore.schedulers.lcm import LCMScheduler
@@ -65,20 +64,6 @@ class UNetPipeline(IPAdapterPipeline, ControlledPipeline):
     @abstractmethod
     def describe(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         """What the UNet is told about each of these prompts."""
-
-    @abstractmethod
-    def text_encoding(self) -> TextEncoding:
-        """How a C program reads prompts for it; raises UnsupportedModelError where none can."""
-
-    def export(self, path: PathLike, steps: int | Iterable[int] = 20, dtype: str = "auto") -> None:
-        """Writes one GGUF file that a C or C++ program draws with, bit for bit as here (sdcore.h).
-
-        The program can draw in those numbers of steps that are named in `steps`. LoRAs at work are
-        merged into the weights, quantized ones too. Raises UnsupportedModelError for models that
-        are given more than a text.
-        """
-        merged = self._merged()
-        export(merged, merged.text_encoding(), path, steps, dtype)
 
     @property
     def denoiser(self) -> UNet2DConditionModel:

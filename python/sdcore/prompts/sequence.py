@@ -18,18 +18,10 @@ def sequence(
     """A row of `length` tokens, and how many of them are the prompt's and its end's. BREAK is a
     space here; `read` is what a model does to all texts before. What is too long is cut, with a
     warning."""
-    ids: list[int] = []
-    weights: list[float] = []
-    for piece in parse(prompt):
-        tokens = tokenizer.encode(read(piece.text))
-        ids += tokens
-        weights += [piece.weight] * len(tokens)
-    if cut := ids[length - 1 :]:
+    groups = [
+        (tokenizer.encode(read(piece.text)), piece.weight, piece.section) for piece in parse(prompt)
+    ]
+    ids, weights, used, cut = tokenizer.cut_row(groups, length)
+    if cut:
         warn_of_cut(length, tokenizer.decode(cut))
-    ids, weights = ids[: length - 1], weights[: length - 1]
-    padding = length - len(ids) - 1
-    row = Row(
-        (*ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * padding),
-        (*weights, *[1.0] * (padding + 1)),
-    )
-    return row, len(ids) + 1
+    return Row(tuple(ids), tuple(weights)), used

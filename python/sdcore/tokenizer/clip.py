@@ -29,10 +29,24 @@ OF_ONE_ENCODER = {
 }
 
 
+_VOCABULARY = "tokenizer.ggml."
+
+
+def vocabulary_key(key: str, encoder: str) -> str:
+    """A key of a vocabulary, where it is one text encoder's alone: `tokenizer_3.ggml.…`."""
+    return key.replace("tokenizer", encoder.replace("text_encoder", "tokenizer"), 1)
+
+
 def metadata_for(metadata: Mapping[str, Any], encoder: str) -> Mapping[str, Any]:
     """A GGUF file's metadata, with the vocabulary as that text encoder has it."""
-    own = {key: f"sdcore.text.{encoder}.{name}" for key, name in OF_ONE_ENCODER.items()}
-    return {**metadata, **{key: metadata[n] for key, n in own.items() if n in metadata}}
+    prefix = vocabulary_key(_VOCABULARY, encoder)
+    own = {k: k.replace(prefix, _VOCABULARY, 1) for k in metadata if k.startswith(prefix)}
+    if own:
+        metadata = {k: v for k, v in metadata.items() if not k.startswith(_VOCABULARY)} | {
+            ours: metadata[k] for k, ours in own.items()
+        }
+    of_one = {key: f"sdcore.text.{encoder}.{name}" for key, name in OF_ONE_ENCODER.items()}
+    return {**metadata, **{key: metadata[n] for key, n in of_one.items() if n in metadata}}
 
 
 class CLIPTokenizer:

@@ -258,6 +258,14 @@ class T5Tokenizer:
         ids: list[int] = self._core.encode(as_bytes(text))
         return ids
 
+    def cut_row(
+        self, groups: Sequence[tuple[Sequence[int], float, int]], length: int
+    ) -> tuple[list[int], list[float], int, list[int]]:
+        """A row of `length` ids with end and padding, and a weight each, of groups of ids with
+        their weight and section; how many are not padding; and the ids that found no room."""
+        row: tuple[list[int], list[float], int, list[int]] = self._core.cut_row(groups, length)
+        return row
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids."""
         return "".join(self.tokens[i] for i in ids).replace(SPACE, " ").strip()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore import _core
-from sdcore.errors import CheckpointError, InvalidArgumentError
+from sdcore.errors import CheckpointError, InvalidArgumentError, UnsupportedModelError
 from sdcore.models.base import Loadable
 from sdcore.models.clip import CLIPTextModel, TextStates, build_clip
 from sdcore.models.mmdit import SD3Transformer2DModel, build_mmdit
@@ -18,6 +18,7 @@ from sdcore.models.t5 import T5EncoderModel, build_t5
 from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.clip_text import Encoder, beside, clip_skip, encode_texts
 from sdcore.pipelines.conditioning import Conditioning, encode_unique, stacked
+from sdcore.pipelines.export import Captions, TextEncoding
 from sdcore.pipelines.guidance import Guidance, Model, rescaled
 from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.pipeline import DiffusionPipeline, Shapes
@@ -179,6 +180,26 @@ class StableDiffusion3Pipeline(DiffusionPipeline, families=("sd3",)):
             states.append(np.concatenate([padded, captions]))
             pooled.append(np.concatenate([one.pooled for one in clips if one.pooled is not None]))
         return {"encoder_hidden_states": stacked(states), "pooled_projections": np.stack(pooled)}
+
+    def text_encoding(self) -> TextEncoding:
+        clips = {"text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
+        tokenizers = {"text_encoder": self.tokenizer, "text_encoder_2": self.tokenizer_2}
+        there = {name: clip for name, clip in clips.items() if clip is not None}
+        if len(there) < len(clips):
+            raise UnsupportedModelError(
+                "[export] the C API draws with both CLIP text encoders of Stable Diffusion 3, and "
+                "one is left out: open the model with both"
+            )
+        captions = Captions(_T5_TOKENS)
+        if self.text_encoder_3 is not None:
+            captions = Captions(_T5_TOKENS, "text_encoder_3", self.text_encoder_3, self.tokenizer_3)
+        return TextEncoding(
+            {name: clip.network_for(1, False, True) for name, clip in there.items()},
+            {name: one for name, one in tokenizers.items() if one is not None},
+            {name: clip.config for name, clip in there.items()},
+            channels=self.transformer.config.joint_attention_dim,
+            captions=captions,
+        )
 
     def _clips(self, prompts: Sequence[Prompt], clip_skip: int) -> list[list[TextStates]]:
         """What both CLIPs make of each prompt."""
