@@ -9,7 +9,6 @@ import pytest
 
 import sdcore
 import tiny_models
-import tiny_transformers
 import tiny_xl
 
 
@@ -17,12 +16,9 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     inpaint = dataclasses.replace(tiny_models.PLAIN, name="inpaint", unet_inputs=9)
     tiny_models.save_folder(inpaint, tmp_path / "inpaint")
     tiny_xl.refiner(tmp_path / "tokenizers").save_pretrained(tmp_path / "refiner")
-    pixart = tiny_transformers.pixart_pipeline(tmp_path / "tokenizer", sizes=False)
-    pixart.save_pretrained(tmp_path / "pixart")
     for model, message in (
         ("inpaint", "sees more than latents"),
         ("refiner", "goes on with another model's latents"),
-        ("pixart", "does not draw with PixArt"),
     ):
         pipe = sdcore.DiffusionPipeline.open(tmp_path / model)
         with pytest.raises(sdcore.UnsupportedModelError, match=message):

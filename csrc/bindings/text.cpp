@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "text/caption_cleaning.h"
 #include "text/caption_rows.h"
 #include "text/clip_bpe.h"
 #include "text/emphasis.h"
@@ -126,6 +127,12 @@ Floats weighed_beyond(const Floats& states, const Floats& empty,
 
 void init_text(py::module_& m) {
   m.def("parse_emphasis", &parse_pieces, py::arg("prompt"));
+  m.def(
+      "without_links", [](const py::bytes& text) { return without_links(std::string_view(text)); },
+      py::arg("caption"));
+  m.def(
+      "without_noise", [](const py::bytes& text) { return without_noise(std::string_view(text)); },
+      py::arg("caption"));
   m.def("weigh_states", &weighed, py::arg("states"), py::arg("weights"));
   m.def("weigh_beyond", &weighed_beyond, py::arg("states"), py::arg("empty"), py::arg("weights"));
   py::class_<SpecialToken>(m, "SpecialToken")

@@ -226,6 +226,7 @@ CaptionSettings read_captions(const gguf::Metadata& metadata) {
   captions.network = get<std::string>(metadata, "sdcore.captions.network");
   if (captions.network.empty()) return captions;
   captions.masked = get<bool>(metadata, "sdcore.captions.masked");
+  captions.cleaned = get<bool>(metadata, "sdcore.captions.cleaned");
   captions.tokenizer =
       std::make_shared<const UnigramTokenizer>(read_pieces(metadata, captions.network));
   return captions;
@@ -247,6 +248,27 @@ TextSettings read_text(const gguf::Metadata& metadata) {
   return text;
 }
 
+std::vector<TrainedSize> read_trained(const gguf::Metadata& metadata, const SizeSettings& size) {
+  const std::string key = "sdcore.size.trained";
+  const auto& values = get_array<double>(metadata, key);
+  require(values.size() % 3 == 0, ErrorKind::checkpoint, "[model] ", key,
+          " must hold rows of 3 numbers, got ", values.size(), " numbers");
+  const auto side = [&](double value) {
+    require(value >= 1 && value <= static_cast<double>(size.largest) &&
+                std::fmod(value, static_cast<double>(size.multiple)) == 0,
+            ErrorKind::checkpoint, "[model] ", key, " must hold sides that are multiples of ",
+            size.multiple, " and at most ", size.largest, ", got ", value);
+    return static_cast<int64_t>(value);
+  };
+  std::vector<TrainedSize> sizes;
+  for (size_t i = 0; i < values.size(); i += 3) {
+    require(std::isfinite(values[i]), ErrorKind::checkpoint, "[model] ", key,
+            " must hold finite shapes, got ", values[i]);
+    sizes.push_back({values[i], side(values[i + 1]), side(values[i + 2])});
+  }
+  return sizes;
+}
+
 SizeSettings read_sizes(const gguf::Metadata& metadata, int64_t pixels) {
   SizeSettings size;
   size.multiple = get_size(metadata, "sdcore.size.multiple");
@@ -255,6 +277,7 @@ SizeSettings read_sizes(const gguf::Metadata& metadata, int64_t pixels) {
           "[model] sdcore.size.multiple must be a multiple of the ", pixels,
           " pixels of a latent, and at most sdcore.size.largest: got ", size.multiple, " and ",
           size.largest);
+  size.trained = read_trained(metadata, size);
   return size;
 }
 

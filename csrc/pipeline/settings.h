@@ -9,6 +9,10 @@
 //   sdcore.default.guidance_scale         f32
 //   sdcore.default.dtype                  string: "auto", "f32" or "bf16"
 //   sdcore.size.multiple, .largest        u32: what width and height are multiples of, and at most
+//   sdcore.size.trained                   f64 array: shape (height / width, about), width and
+//   height
+//                                         of each size in which pictures are drawn, that of the
+//                                         nearest shape, and then cut; none: as they are wanted
 //   sdcore.denoiser.network               string: the network that runs once a step; its inputs
 //                                         say what it is told (csrc/pipeline/told.h)
 //   sdcore.denoiser.guidance_embedding    u32: channels in which it is told the guidance scale; 0:
@@ -24,6 +28,8 @@
 //   sdcore.captions.tokens                u32: tokens of T5, whose states follow; 0: there are none
 //   sdcore.captions.network               string: T5; "": its states are zeros
 //   sdcore.captions.masked                bool: whether what reads its tokens passes over padding
+//   sdcore.captions.cleaned               bool: whether it reads captions that are cleaned
+//                                         (csrc/text/caption_cleaning.h)
 //   sdcore.table.<steps>.init_noise_sigma f32
 //   sdcore.table.<steps>.terms            u32: terms in every row
 //   sdcore.table.<steps>.rows             f32 array, row after row: timestep, input_scale,
@@ -65,7 +71,7 @@ struct CaptionSettings {
   int64_t tokens = 0;
   std::string network;  // empty: zeros in place of its states
   std::shared_ptr<const UnigramTokenizer> tokenizer;
-  bool masked = false;
+  bool masked = false, cleaned = false;
 };
 
 struct TextSettings {
@@ -75,8 +81,14 @@ struct TextSettings {
   bool zeros_for_none = false;
 };
 
+struct TrainedSize {
+  double shape = 0;
+  int64_t width = 0, height = 0;
+};
+
 struct SizeSettings {
   int64_t multiple = 1, largest = 0;
+  std::vector<TrainedSize> trained;
 };
 
 struct PipelineDefaults {

@@ -178,7 +178,7 @@ std::vector<TextStates> TextEncoders::encode_by(size_t at, const std::vector<Row
 }
 
 std::vector<TextStates> TextEncoders::encode_captions(const std::vector<std::string>& texts) const {
-  const auto& [tokens, name, tokenizer, masked] = settings_.captions;
+  const auto& [tokens, name, tokenizer, masked, cleaned] = settings_.captions;
   const auto length = static_cast<size_t>(tokens);
   if (!networks_.captions) {
     const auto size = length * static_cast<size_t>(settings_.channels);
@@ -186,9 +186,10 @@ std::vector<TextStates> TextEncoders::encode_captions(const std::vector<std::str
             {tokens, settings_.channels, std::vector<float>(size), {}, std::vector<float>(length)}};
   }
   std::vector<CaptionRow> rows;
-  for (const std::string& text : texts) rows.push_back(caption_row(text, *tokenizer, tokens));
+  for (const std::string& text : texts)
+    rows.push_back(caption_row(text, *tokenizer, tokens, cleaned));
   const bool weighted = std::any_of(rows.begin(), rows.end(), has_weights);
-  if (weighted) rows.push_back(caption_row("", *tokenizer, tokens));
+  if (weighted) rows.push_back(caption_row("", *tokenizer, tokens, cleaned));
   std::vector<int32_t> ids;
   std::vector<float> mask(rows.size() * length, 0.0f);
   for (size_t i = 0; i < rows.size(); ++i) {

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "base/error.h"
+#include "pipeline/picture_cut.h"
 #include "pipeline/told.h"
 #include "sampler/sampler.h"
 
@@ -14,20 +15,32 @@ namespace {
 
 constexpr int64_t kMaxCount = 1024;  // beyond it a typo is likelier than a wish
 
-// The one output of a network, in the shape that the pipeline counts on.
+// The one output of a network, in the shape that the pipeline counts on; of twice as many channels,
+// where the second half is the variance that a model learned, the first half.
 std::vector<float> run_to(Network& network, const NetworkInputs& inputs, const std::string& name,
                           const Shape& expected) {
   auto outputs = run_network(network, inputs);
   require(outputs.size() == 1, ErrorKind::unsupported_model, "[generate] the ", name, " has ",
           outputs.size(), " outputs, and a pipeline takes one");
   FloatArray& out = outputs.begin()->second;
+  Shape with_variance = expected;
+  with_variance.back() *= 2;
+  if (out.shape == with_variance) {
+    const auto channels = static_cast<size_t>(expected.back());
+    std::vector<float> means(out.values.size() / 2);
+    for (size_t i = 0; i < means.size(); ++i) {
+      means[i] = out.values[i / channels * 2 * channels + i % channels];
+    }
+    return means;
+  }
   require(out.shape == expected, ErrorKind::unsupported_model, "[generate] the ", name, " gives ",
           to_string(out.shape), " where the pipeline takes ", to_string(expected));
   return std::move(out.values);
 }
 
-uint8_t to_byte(float sample) {
-  const float level = std::min(std::max(0.0f, sample / 2.0f + 0.5f), 1.0f);  // 0 for not a number
+float to_level(float value) { return std::min(std::max(0.0f, value), 1.0f); }  // 0 for no number
+
+uint8_t to_byte(float level) {
   return static_cast<uint8_t>(std::nearbyint(level * 255.0f));  // half to even, as NumPy rounds
 }
 
@@ -54,7 +67,9 @@ void refuse_tags(const std::string& prompt) {
 
 // One request, checked and with every default filled in.
 struct TextToImage::Job {
-  int64_t count, height, width;  // of latents
+  int64_t count;
+  int64_t height, width;                // of latents
+  int64_t wanted_height, wanted_width;  // of the picture, which may be cut to it
   float guidance_scale;
   const StepTable* table;
   std::vector<uint64_t> seeds;
@@ -82,13 +97,24 @@ TextToImage::TextToImage(Networks networks, PipelineSettings settings)
 
 int64_t TextToImage::side(std::optional<int64_t> wanted, int64_t otherwise,
                           const char* name) const {
-  const auto [multiple, largest] = settings_.size;
+  const int64_t multiple = settings_.size.multiple, largest = settings_.size.largest;
   const int64_t value = wanted.value_or(otherwise);
   require(value >= multiple && value % multiple == 0 && value <= largest,
           ErrorKind::invalid_argument, "[generate] ", name, " must be a multiple of ", multiple,
           " and at most ", largest, ", got ", value, "; try ",
           std::clamp(value / multiple * multiple, multiple, largest));
-  return value / settings_.latent.pixels;
+  return value;
+}
+
+// Of all sizes of the training that of nearest shape.
+TrainedSize TextToImage::drawn_size(int64_t width, int64_t height) const {
+  const auto& trained = settings_.size.trained;
+  if (trained.empty()) return {0, width, height};
+  const double shape = static_cast<double>(height) / static_cast<double>(width);
+  return *std::min_element(trained.begin(), trained.end(),
+                           [shape](const TrainedSize& a, const TrainedSize& b) {
+                             return std::abs(a.shape - shape) < std::abs(b.shape - shape);
+                           });
 }
 
 TextToImage::Job TextToImage::check(const ImageRequest& request) const {
@@ -97,8 +123,11 @@ TextToImage::Job TextToImage::check(const ImageRequest& request) const {
   job.count = request.count;
   require(job.count >= 1 && job.count <= kMaxCount, ErrorKind::invalid_argument,
           "[generate] count must be between 1 and ", kMaxCount, ", got ", job.count);
-  job.width = side(request.width, defaults.width, "width");
-  job.height = side(request.height, defaults.height, "height");
+  job.wanted_width = side(request.width, defaults.width, "width");
+  job.wanted_height = side(request.height, defaults.height, "height");
+  const TrainedSize drawn = drawn_size(job.wanted_width, job.wanted_height);
+  job.width = drawn.width / settings_.latent.pixels;
+  job.height = drawn.height / settings_.latent.pixels;
   const int64_t steps = request.steps.value_or(defaults.steps);
   require(steps >= 1, ErrorKind::invalid_argument, "[generate] steps must be at least 1, got ",
           steps);
@@ -242,11 +271,17 @@ std::vector<uint8_t> TextToImage::decode(const Job& job, const float* latents) c
   }
   NetworkInputs inputs;
   inputs.add("latents", shape, unscaled.data());
-  const std::vector<float> image =
-      run_to(*networks_.vae_decoder, inputs, "vae_decoder",
-             {1, job.height * space.pixels, job.width * space.pixels, 3});
-  std::vector<uint8_t> bytes(image.size());
-  std::transform(image.begin(), image.end(), bytes.begin(), to_byte);
+  Picture picture{job.width * space.pixels, job.height * space.pixels, {}};
+  picture.pixels =
+      run_to(*networks_.vae_decoder, inputs, "vae_decoder", {1, picture.height, picture.width, 3});
+  std::transform(picture.pixels.begin(), picture.pixels.end(), picture.pixels.begin(),
+                 [](float sample) { return to_level(sample / 2.0f + 0.5f); });
+  if (picture.width != job.wanted_width || picture.height != job.wanted_height) {
+    picture = cut_to(picture, job.wanted_width, job.wanted_height);
+  }
+  std::vector<uint8_t> bytes(picture.pixels.size());
+  std::transform(picture.pixels.begin(), picture.pixels.end(), bytes.begin(),
+                 [](float level) { return to_byte(to_level(level)); });
   return bytes;
 }
 
@@ -255,8 +290,8 @@ Images TextToImage::generate(const ImageRequest& request) const {
   const FloatArray latents = sample(request, job);
   networks_.denoiser->release_mapped();  // the decoder's results are large
   Images images;
-  images.width = job.width * settings_.latent.pixels;
-  images.height = job.height * settings_.latent.pixels;
+  images.width = job.wanted_width;
+  images.height = job.wanted_height;
   const size_t size = latents.values.size() / static_cast<size_t>(job.count);
   // One at a time keeps memory low.
   for (size_t i = 0; i < job.seeds.size(); ++i) {

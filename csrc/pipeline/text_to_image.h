@@ -53,6 +53,7 @@ class TextToImage {
 
   Job check(const ImageRequest& request) const;
   int64_t side(std::optional<int64_t> wanted, int64_t otherwise, const char* name) const;
+  TrainedSize drawn_size(int64_t width, int64_t height) const;
   std::vector<Batch> describe(const ImageRequest& request, const Job& job) const;
   Batch make_batch(const Job& job, const std::vector<const TextStates*>& sides) const;
   void draw(std::vector<TorchRandom>& noise, const Job& job, float* latents) const;

@@ -1,6 +1,7 @@
 #include "text/caption_rows.h"
 
 #include "base/error.h"
+#include "text/caption_cleaning.h"
 #include "text/emphasis.h"
 
 namespace sdcore {
@@ -29,10 +30,12 @@ CaptionRow caption_row(std::span<const TokenGroup> groups, const UnigramTokenize
   return made;
 }
 
-CaptionRow caption_row(std::string_view prompt, const UnigramTokenizer& tokenizer, int64_t length) {
+CaptionRow caption_row(std::string_view prompt, const UnigramTokenizer& tokenizer, int64_t length,
+                       bool cleaned) {
   std::vector<TokenGroup> groups;
   for (const PromptPiece& piece : parse_emphasis(prompt)) {
-    groups.push_back({tokenizer.encode(piece.text), piece.weight, piece.section});
+    const std::string text = cleaned ? clean_caption(piece.text) : piece.text;
+    groups.push_back({tokenizer.encode(text), piece.weight, piece.section});
   }
   return caption_row(groups, tokenizer, length);
 }

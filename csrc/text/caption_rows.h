@@ -16,8 +16,9 @@ struct CaptionRow {
 CaptionRow caption_row(std::span<const TokenGroup> groups, const UnigramTokenizer& tokenizer,
                        int64_t length);
 
-// The same from the text of a prompt with its weights.
-CaptionRow caption_row(std::string_view prompt, const UnigramTokenizer& tokenizer, int64_t length);
+// The same from the text of a prompt with its weights, cleaned where that is how T5 is to read it.
+CaptionRow caption_row(std::string_view prompt, const UnigramTokenizer& tokenizer, int64_t length,
+                       bool cleaned);
 
 // A weight scales what a token's state is beyond that of an empty prompt at its place: ComfyUI's
 // way. (The web UI's, the mean of all states, is near zero for T5.) Both are [weights.size()] rows

@@ -161,11 +161,13 @@ typedef struct sdc_tensors sdc_tensors;
  *   text_encoder  input_ids i32 [n, tokens] -> last_hidden_state
  *   text_encoder_2, of SDXL, and both of SD3: the same, and end i32 [n], where each text ends ->
  *                 pooled
- *   text_encoder_3, of SD3: input_ids i32 [n, tokens], mask [n, tokens], added to scores ->
- *                 last_hidden_state
+ *   text_encoder_3, of SD3, and text_encoder, of PixArt: input_ids i32 [n, tokens], mask
+ *                 [n, tokens], which is added to scores -> last_hidden_state
  *   unet          sample [n, h, w, c], timestep [n], encoder_hidden_states -> sample; of SDXL
  *                 text_embeds [n, pooled] and time_ids [n, 6] too
- *   transformer, in place of a UNet: the same; of SD3 pooled_projections [n, pooled] too
+ *   transformer, in place of a UNet: the same; of SD3 pooled_projections [n, pooled] too; of PixArt
+ *                 mask [n, tokens], and of the α that is told sizes resolution [n, 2] and
+ *                 aspect_ratio [n, 1], -> sample [n, h, w, 2c]: means, then variances
  *   vae_decoder   latents [n, h, w, c], unscaled -> sample [n, height, width, 3] in [-1, 1]
  *   vae_encoder   sample [n, height, width, 3] -> moments [n, h, w, 2c]: means, log variances
  * All are f32 but for ids and ends. Every output comes back. */

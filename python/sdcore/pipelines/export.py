@@ -35,13 +35,15 @@ _DENOISERS = ("unet", "transformer")  # what pipelines call theirs
 @dataclass(frozen=True)
 class Captions:
     """How a model reads a prompt with T5: in so many tokens, by a component, or without one, whose
-    states are then zeros. `masked`: padding is passed over."""
+    states are then zeros. `masked`: padding is passed over; `cleaned`: it reads cleaned captions.
+    """
 
     tokens: int
     component: str = ""
     model: T5EncoderModel | None = None
     tokenizer: T5Tokenizer | None = None
     masked: bool = False
+    cleaned: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,9 @@ def _defaults(pipe: DiffusionPipeline, dtype: str) -> dict[str, Any]:
         "sdcore.default.dtype": dtype,
         "sdcore.size.multiple": pipe.size_multiple,
         "sdcore.size.largest": pipe.max_side,
+        "sdcore.size.trained": gguf.Typed(
+            [float(x) for shape, size in pipe.trained_sizes.items() for x in (shape, *size)], "f64"
+        ),
     }
 
 
@@ -174,6 +179,7 @@ def _captions(captions: Captions | None) -> dict[str, Any]:
         "sdcore.captions.tokens": captions.tokens,
         "sdcore.captions.network": captions.component,
         "sdcore.captions.masked": captions.masked,
+        "sdcore.captions.cleaned": captions.cleaned,
     }
     if captions.tokenizer is None:
         return metadata

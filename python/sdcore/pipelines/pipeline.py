@@ -367,6 +367,11 @@ class DiffusionPipeline(EmbeddingsMixin):
         """Pixels that width and height are multiples of."""
         return self.vae.scale_factor
 
+    @property
+    def trained_sizes(self) -> Mapping[float, tuple[int, int]]:
+        """Widths and heights that pictures are drawn at, by their shape; none: at any."""
+        return {}
+
     def drawn_size(self, width: int, height: int, extra: Mapping[str, Any]) -> tuple[int, int]:
         """Width and height at which a picture of this size is drawn, before it is cut to it;
         `extra` are the family's own arguments."""

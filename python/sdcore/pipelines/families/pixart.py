@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore import _core
-from sdcore.errors import CheckpointError
+from sdcore.errors import CheckpointError, UnsupportedModelError
 from sdcore.models.base import Loadable
 from sdcore.models.pixart import PixArtTransformer2DModel, build_pixart
 from sdcore.models.t5 import T5EncoderModel, build_t5
 from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.conditioning import Conditioning, encode_unique
+from sdcore.pipelines.export import Captions, TextEncoding
 from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.pipeline import DiffusionPipeline, Shapes
 from sdcore.pipelines.request import Prompt, Request
@@ -110,14 +111,20 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart", "pixart-alpha", "pix
     def size_multiple(self) -> int:
         return self.vae.scale_factor * self.transformer.config.patch_size
 
-    def drawn_size(self, width: int, height: int, extra: Mapping[str, Any]) -> tuple[int, int]:
-        """The size of nearest shape among those of the training."""
+    @property
+    def trained_sizes(self) -> Mapping[float, tuple[int, int]]:
         config = self.transformer.config
-        if config.sample_size not in _TRAINED or not extra.get("use_resolution_binning", True):
-            return width, height
+        if config.sample_size not in _TRAINED:
+            return {}
         sizes = _SIZES_2K if config.sample_size == _TRAINED[-1] else _SIZES
         unit = config.sample_size * self.vae.scale_factor // _UNITS
-        shapes = {round(h / w, 2): (w * unit, h * unit) for h, w in sizes}
+        return {round(h / w, 2): (w * unit, h * unit) for h, w in sizes}
+
+    def drawn_size(self, width: int, height: int, extra: Mapping[str, Any]) -> tuple[int, int]:
+        """The size of nearest shape among those of the training."""
+        shapes = self.trained_sizes
+        if not shapes or not extra.get("use_resolution_binning", True):
+            return width, height
         return shapes[min(shapes, key=lambda shape: abs(shape - height / width))]
 
     @property
@@ -151,6 +158,22 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart", "pixart-alpha", "pix
             texts, self.tokenizer, self.text_encoder, tokens, masked=True, read=read
         )
         return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+
+    def text_encoding(self) -> TextEncoding:
+        if self.transformer.config.kv_compress_layers:
+            raise UnsupportedModelError(
+                "[export] a PixArt-Σ that compresses keys and values is run by other weights than "
+                "its file's, which could not be opened again: use it from Python"
+            )
+        captions = Captions(
+            self.default_tokens,
+            "text_encoder",
+            self.text_encoder,
+            self.tokenizer,
+            masked=True,
+            cleaned=True,
+        )
+        return TextEncoding({}, {}, {}, captions=captions)
 
     def predict(self, x: Array, timestep: float, conditioning: Conditioning, **more: Any) -> Array:
         out = super().predict(x, timestep, conditioning, **more)
