@@ -224,7 +224,7 @@ CaptionSettings read_captions(const gguf::Metadata& metadata) {
   captions.tokens = get_size(metadata, "sdcore.captions.tokens", kMost, 0);
   if (captions.tokens == 0) return captions;
   captions.network = get<std::string>(metadata, "sdcore.captions.network");
-  if (captions.network.empty()) return captions;
+  if (captions.network.empty()) return captions;  // read_text sees to the channels of zeros
   captions.masked = get<bool>(metadata, "sdcore.captions.masked");
   captions.cleaned = get<bool>(metadata, "sdcore.captions.cleaned");
   captions.tokenizer =
@@ -240,6 +240,9 @@ TextSettings read_text(const gguf::Metadata& metadata) {
   const auto& names = get_array<std::string>(metadata, "sdcore.text.encoders");
   require(!names.empty() || !text.captions.network.empty(), ErrorKind::checkpoint,
           "[model] neither sdcore.text.encoders nor sdcore.captions.network names a text encoder");
+  require(text.channels > 0 || text.captions.tokens == 0 || !text.captions.network.empty(),
+          ErrorKind::checkpoint,
+          "[model] sdcore.text.channels must be above 0 where zeros stand for T5, got 0");
   if (names.empty()) return text;
   const auto tokenizer = std::make_shared<const ClipTokenizer>(read_vocabulary(metadata));
   for (const std::string& network : names) {

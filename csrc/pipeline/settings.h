@@ -9,10 +9,9 @@
 //   sdcore.default.guidance_scale         f32
 //   sdcore.default.dtype                  string: "auto", "f32" or "bf16"
 //   sdcore.size.multiple, .largest        u32: what width and height are multiples of, and at most
-//   sdcore.size.trained                   f64 array: shape (height / width, about), width and
-//   height
-//                                         of each size in which pictures are drawn, that of the
-//                                         nearest shape, and then cut; none: as they are wanted
+//   sdcore.size.trained                   f64 array, size after size: shape (about height / width),
+//                                         width, height. Pictures are drawn in the one of nearest
+//                                         shape, and then cut; none: in the size that is wanted
 //   sdcore.denoiser.network               string: the network that runs once a step; its inputs
 //                                         say what it is told (csrc/pipeline/told.h)
 //   sdcore.denoiser.guidance_embedding    u32: channels in which it is told the guidance scale; 0:

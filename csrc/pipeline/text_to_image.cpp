@@ -15,27 +15,28 @@ namespace {
 
 constexpr int64_t kMaxCount = 1024;  // beyond it a typo is likelier than a wish
 
-// The one output of a network, in the shape that the pipeline counts on; of twice as many channels,
-// where the second half is the variance that a model learned, the first half.
-std::vector<float> run_to(Network& network, const NetworkInputs& inputs, const std::string& name,
-                          const Shape& expected) {
+// The one output of a network.
+FloatArray run_to(Network& network, const NetworkInputs& inputs, const std::string& name) {
   auto outputs = run_network(network, inputs);
   require(outputs.size() == 1, ErrorKind::unsupported_model, "[generate] the ", name, " has ",
           outputs.size(), " outputs, and a pipeline takes one");
-  FloatArray& out = outputs.begin()->second;
-  Shape with_variance = expected;
-  with_variance.back() *= 2;
-  if (out.shape == with_variance) {
-    const auto channels = static_cast<size_t>(expected.back());
-    std::vector<float> means(out.values.size() / 2);
-    for (size_t i = 0; i < means.size(); ++i) {
-      means[i] = out.values[i / channels * 2 * channels + i % channels];
-    }
-    return means;
-  }
+  return std::move(outputs.begin()->second);
+}
+
+void require_shape(const FloatArray& out, const Shape& expected, const std::string& name) {
   require(out.shape == expected, ErrorKind::unsupported_model, "[generate] the ", name, " gives ",
           to_string(out.shape), " where the pipeline takes ", to_string(expected));
-  return std::move(out.values);
+}
+
+// Where there are twice as many channels, the second half is the variance that a model learned,
+// which no sampler here asks for.
+void drop_variance(FloatArray& out, int64_t channels) {
+  if (out.shape.empty() || out.shape.back() != 2 * channels) return;
+  const auto c = static_cast<size_t>(channels);
+  std::vector<float> means(out.values.size() / 2);
+  for (size_t i = 0; i < means.size(); ++i) means[i] = out.values[i / c * 2 * c + i % c];
+  out.values = std::move(means);
+  out.shape.back() = channels;
 }
 
 float to_level(float value) { return std::min(std::max(0.0f, value), 1.0f); }  // 0 for no number
@@ -218,7 +219,10 @@ std::vector<float> TextToImage::ask(const Job& job, const Batch& batch, const St
   inputs.add("sample", shape, x.data());
   inputs.add("timestep", {images}, timesteps.data());
   for (const auto& [name, input] : batch.inputs) inputs.add(name, input.shape, input.values.data());
-  return run_to(*networks_.denoiser, inputs, settings_.denoiser, shape);
+  FloatArray out = run_to(*networks_.denoiser, inputs, settings_.denoiser);
+  drop_variance(out, settings_.latent.channels);
+  require_shape(out, shape, settings_.denoiser);
+  return std::move(out.values);
 }
 
 // Guided, where the negative prompt is asked about.
@@ -271,9 +275,9 @@ std::vector<uint8_t> TextToImage::decode(const Job& job, const float* latents) c
   }
   NetworkInputs inputs;
   inputs.add("latents", shape, unscaled.data());
-  Picture picture{job.width * space.pixels, job.height * space.pixels, {}};
-  picture.pixels =
-      run_to(*networks_.vae_decoder, inputs, "vae_decoder", {1, picture.height, picture.width, 3});
+  FloatArray image = run_to(*networks_.vae_decoder, inputs, "vae_decoder");
+  Picture picture{job.width * space.pixels, job.height * space.pixels, std::move(image.values)};
+  require_shape(image, {1, picture.height, picture.width, 3}, "vae_decoder");
   std::transform(picture.pixels.begin(), picture.pixels.end(), picture.pixels.begin(),
                  [](float sample) { return to_level(sample / 2.0f + 0.5f); });
   if (picture.width != job.wanted_width || picture.height != job.wanted_height) {

@@ -147,6 +147,15 @@ def test_python_opens_what_it_exported(sd3: Path, tmp_path: Path, t5: bool) -> N
     assert_opens_again(pipe, tmp_path / "model.gguf", WEIGHTED)
 
 
+def test_zeros_for_t5_have_channels(library: sdc.Library, sd3: Path, tmp_path: Path) -> None:
+    pipe = sdcore.DiffusionPipeline.open(sd3, text_encoder_3=False)
+    pipe.export(tmp_path / "model.gguf", steps=1)
+    path = edited(tmp_path / "model.gguf", tmp_path / "edited.gguf", **{"sdcore.text.channels": 0})
+    with pytest.raises(sdc.Failed, match="must be above 0 where zeros stand for T5") as failed:
+        sdc.Model(library, path)
+    assert failed.value.status == sdc.CHECKPOINT
+
+
 def test_a_converted_export_keeps_t5s_vocabulary(sd3: Path, tmp_path: Path) -> None:
     pipe = sdcore.DiffusionPipeline.open(sd3, dtype="f32")
     pipe.export(tmp_path / "model.gguf")

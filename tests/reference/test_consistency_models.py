@@ -65,6 +65,12 @@ def test_the_network_is_diffusers(model: Any) -> None:
     assert error(pipe.unet(sample, [700.0, 12.5], labels), ref) <= NETWORK_F32
 
 
+def test_they_cannot_be_exported(model: Any, tmp_path: Path) -> None:
+    with pytest.raises(sdcore.UnsupportedModelError, match="not draw with a consistency model"):
+        model[2].export(tmp_path / "model.gguf")
+    assert not (tmp_path / "model.gguf").exists()
+
+
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_one_step_and_several_are_diffusers(model: Any, steps: int) -> None:
     reference, _, pipe = model
