@@ -75,6 +75,10 @@ class ControlledPipeline(DiffusionPipeline):
         """Draws without ControlNets again."""
         self.controlnet = ()
 
+    def at_work_beside(self) -> dict[str, str]:
+        own = {"ControlNets": "unload_controlnet"} if self.controlnet else {}
+        return super().at_work_beside() | own
+
     def _open_controlnet(self, path: PathLike) -> ControlNetModel:
         opened = checkpoint.open(path)
         kind = opened.kind

@@ -73,18 +73,8 @@ def export(
             "[export] the model sees more than latents, such as a picture or a mask, which the C "
             "API cannot give"
         )
-    if pipe.has_ip_adapter:
-        raise UnsupportedModelError(
-            "[export] the C API does not know IP-Adapters: unload_ip_adapter first"
-        )
-    if getattr(pipe, "id_encoder", None) is not None:
-        raise UnsupportedModelError(
-            "[export] the C API does not know PhotoMaker: unload_photomaker_adapter first"
-        )
-    if pipe.controlnet:
-        raise UnsupportedModelError(
-            "[export] the C API does not know ControlNets: unload_controlnet first"
-        )
+    for what, unload in pipe.at_work_beside().items():
+        raise UnsupportedModelError(f"[export] the C API does not know {what}: {unload} first")
     if pipe.scheduler.renoises_negative:
         raise UnsupportedModelError(
             f"[export] the C API does not sample with {type(pipe.scheduler).__name__}; set "

@@ -134,6 +134,10 @@ class IPAdapterPipeline(DiffusionPipeline):
         """Whether an IP-Adapter is at work, so that calls need pictures."""
         return bool(self._images.projections)
 
+    def at_work_beside(self) -> dict[str, str]:
+        own = {"IP-Adapters": "unload_ip_adapter"} if self.has_ip_adapter else {}
+        return super().at_work_beside() | own
+
     # -- in a call ----------------------------------------
 
     @property

@@ -106,6 +106,10 @@ class PhotoMakerPipeline(UNetPipeline):
             self._set(adapters, models)
             self.id_encoder = None
 
+    def at_work_beside(self) -> dict[str, str]:
+        own = {} if self.id_encoder is None else {"PhotoMaker": "unload_photomaker_adapter"}
+        return super().at_work_beside() | own
+
     @property
     def words(self) -> Words:
         """The trigger is no word of the text alone."""

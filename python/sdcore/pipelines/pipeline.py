@@ -266,6 +266,10 @@ class DiffusionPipeline(EmbeddingsMixin):
             f"{FAMILIES[self.family].title}"
         )
 
+    def at_work_beside(self) -> dict[str, str]:
+        """What is no part of the model and at work, by its name: what takes it away again."""
+        return {}
+
     # -- planning ----------------------------------------
 
     @classmethod
