@@ -45,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="textual inversions: where the name of a file stands in a prompt, it is that word",
     )
 
+
+def add_ip_adapter(parser: argparse.ArgumentParser) -> None:
+    """For commands that draw one request, which brings the picture."""
     group = parser.add_argument_group("IP-Adapter")
     add = group.add_argument
     add("--ip-adapter", metavar="PATH", help="an IP-Adapter: pictures like a picture")
@@ -80,8 +83,6 @@ def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
     mode = _MODES[args.lora_apply_mode]
     pipe.lora_dir = args.lora_dir or pipe.lora_dir
     pipe.embedding_dir = args.embd_dir
-    if args.ip_adapter is not None:
-        _load_ip_adapter(pipe, args)
     weights = [_split(text) for text in args.lora]
     for path, _ in weights:
         pipe.load_lora_weights(path)
@@ -90,7 +91,9 @@ def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
     pipe.set_adapters([Path(path).stem for path, _ in weights], [w for _, w in weights], mode)
 
 
-def _load_ip_adapter(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
+def apply_ip_adapter(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
+    if args.ip_adapter is None:
+        return
     from sdcore.pipelines.ip_adapter import IPAdapterPipeline  # late, for a quick --help
 
     if not isinstance(pipe, IPAdapterPipeline):

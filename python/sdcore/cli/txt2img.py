@@ -148,6 +148,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     refiner.add_arguments(parser)
     family.add_arguments(parser)
     adapters.add_arguments(parser)
+    adapters.add_ip_adapter(parser)
     control.add_arguments(parser)
     photomaker.add_arguments(parser)
 
@@ -271,6 +272,7 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
     scheduler.apply(pipe, args)
     if args.vae_tiling:
         pipe.vae_tiling = True
+    adapters.apply_ip_adapter(pipe, args)
     adapters.apply(pipe, args)
     control.apply(pipe, args)
     photomaker.apply(pipe, args)
