@@ -124,10 +124,14 @@ def test_quantized_weights_stay_as_they_are(library: sdc.Library, tmp_path: Path
     assert_same(pictures, draw_in_python(pipe))
 
 
-def test_python_opens_an_exported_file(exported: Path, folder: Path) -> None:
-    pipes = [sdcore.DiffusionPipeline.open(path, dtype="f32") for path in (exported, folder)]
-    assert_same(*map(draw_in_python, pipes))
-    assert type(pipes[0].scheduler) is type(pipes[1].scheduler)
+def test_python_opens_an_exported_file(exported: Path, folder: Path, tmp_path: Path) -> None:
+    converted = tmp_path / "converted.safetensors"
+    sdcore.convert(exported, converted)
+    paths = (folder, exported, converted)
+    expected, *pipes = (sdcore.DiffusionPipeline.open(path, dtype="f32") for path in paths)
+    for pipe in pipes:
+        assert_same(draw_in_python(pipe), draw_in_python(expected))
+        assert type(pipe.scheduler) is type(expected.scheduler)
 
 
 def test_defaults_are_the_models(model: sdc.Model, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -297,6 +298,9 @@ def _scheduler(source: Checkpoint, config: PathLike | None) -> Scheduler:
 def _defaults(source: Checkpoint) -> Defaults:
     def get(name: str, kinds: Sequence[type], low: float) -> Any:
         value: Any = source.metadata.get(f"sdcore.default.{name}")
+        if isinstance(value, str):  # safetensors' metadata is text
+            with contextlib.suppress(ValueError):
+                value = kinds[-1](value)
         if value is not None and not (type(value) in kinds and low <= value < math.inf):
             raise CheckpointError(
                 f"[pipeline] '{source.path}': metadata sdcore.default.{name} must be a number of "
