@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 import tiny_models
+import tiny_xl
 from tiny_models import State
 
 PROJECTION = 48
@@ -47,19 +48,7 @@ def open_clip_vision(net: CLIPVisionModelWithProjection) -> State:
         **tiny_models._leaves("visual.ln_pre", tower.pre_layrnorm),
         **tiny_models._leaves("visual.ln_post", tower.post_layernorm),
     }
-    for n, layer in enumerate(tower.encoder.layers):
-        at, attention = f"visual.transformer.resblocks.{n}", layer.self_attn
-        qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
-        state[f"{at}.attn.in_proj_weight"] = torch.cat([proj.weight for proj in qkv])
-        state[f"{at}.attn.in_proj_bias"] = torch.cat([proj.bias for proj in qkv])
-        for name, module in (
-            ("ln_1", layer.layer_norm1),
-            ("ln_2", layer.layer_norm2),
-            ("attn.out_proj", attention.out_proj),
-            ("mlp.c_fc", layer.mlp.fc1),
-            ("mlp.c_proj", layer.mlp.fc2),
-        ):
-            state |= tiny_models._leaves(f"{at}.{name}", module)
+    state |= tiny_xl.open_clip_layers(tower, "visual.transformer")
     return {name: value.detach() for name, value in state.items()}
 
 

@@ -226,6 +226,25 @@ def xl_lcm(folder: Path) -> StableDiffusionXLPipeline:
     )
 
 
+def open_clip_layers(tower: torch.nn.Module, at: str) -> State:
+    """A text's or an image's, as OpenCLIP stores them: q, k and v in one."""
+    state: State = {}
+    for n, layer in enumerate(tower.encoder.layers):
+        block, attention = f"{at}.resblocks.{n}", layer.self_attn
+        qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
+        state[f"{block}.attn.in_proj_weight"] = torch.cat([proj.weight for proj in qkv])
+        state[f"{block}.attn.in_proj_bias"] = torch.cat([proj.bias for proj in qkv])
+        for name, module in (
+            ("ln_1", layer.layer_norm1),
+            ("ln_2", layer.layer_norm2),
+            ("attn.out_proj", attention.out_proj),
+            ("mlp.c_fc", layer.mlp.fc1),
+            ("mlp.c_proj", layer.mlp.fc2),
+        ):
+            state |= tiny_models._leaves(f"{block}.{name}", module)
+    return state
+
+
 def open_clip_state(net: torch.nn.Module) -> State:
     """As OpenCLIP stores it: q, k and v in one, the projection the other way round."""
     tower = getattr(net, "text_model", net)
@@ -238,19 +257,7 @@ def open_clip_state(net: torch.nn.Module) -> State:
     }
     if hasattr(net, "text_projection"):
         state["text_projection"] = net.text_projection.weight.T
-    for n, layer in enumerate(tower.encoder.layers):
-        at, attention = f"transformer.resblocks.{n}", layer.self_attn
-        qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
-        state[f"{at}.attn.in_proj_weight"] = torch.cat([proj.weight for proj in qkv])
-        state[f"{at}.attn.in_proj_bias"] = torch.cat([proj.bias for proj in qkv])
-        for name, module in (
-            ("ln_1", layer.layer_norm1),
-            ("ln_2", layer.layer_norm2),
-            ("attn.out_proj", attention.out_proj),
-            ("mlp.c_fc", layer.mlp.fc1),
-            ("mlp.c_proj", layer.mlp.fc2),
-        ):
-            state |= tiny_models._leaves(f"{at}.{name}", module)
+    state |= open_clip_layers(tower, "transformer")
     return {name: value.detach() for name, value in state.items()}
 
 

@@ -110,6 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=True,
         help="without a prompt: let it guess what its picture shows",
     )
+    group.add_argument("--control-net-cpu", action="store_true", help="keep ControlNets on the CPU")
 
 
 def check(args: argparse.Namespace) -> None:

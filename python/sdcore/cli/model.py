@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:1 (default: cpu)")
     add("--vae-on-cpu", action="store_true", help="keep the VAE on the CPU")
     add("--clip-on-cpu", action="store_true", help="keep the text and image encoders on the CPU")
-    add("--control-net-cpu", action="store_true", help="keep ControlNets on the CPU")
+    parser.set_defaults(control_net_cpu=False)  # of commands that open none (control.py)
     add(
         "--stream-weights",
         action="store_true",
