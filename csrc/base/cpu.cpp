@@ -19,8 +19,8 @@
 namespace sdcore {
 namespace {
 
-constexpr std::array<const char*, 6> kIsaNames = {"generic",     "avx2",        "avx512",
-                                                  "avx512_vnni", "avx512_bf16", "amx"};
+constexpr std::array<const char*, 7> kIsaNames = {
+    "generic", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16", "amx"};
 
 struct Features {
   bool intel = false;
@@ -101,7 +101,7 @@ Isa parse_isa(std::string_view name) {
     if (name == kIsaNames[i]) return static_cast<Isa>(i);
   }
   fail(ErrorKind::invalid_argument, "[isa] unknown level '", name,
-       "'; use generic, avx2, avx512, avx512_vnni, avx512_bf16 or amx");
+       "'; use generic, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16 or amx");
 }
 
 Isa hardware_isa() {
@@ -109,7 +109,7 @@ Isa hardware_isa() {
   Isa best = Isa::generic;
 #if defined(SDCORE_HAVE_X86_KERNELS)
   if (!(f.avx2 && f.fma && f.f16c)) return best;
-  best = Isa::avx2;
+  best = f.avx_vnni ? Isa::avx2_vnni : Isa::avx2;
   if (!(f.avx512f && f.avx512bw && f.avx512dq && f.avx512vl)) return best;
   best = Isa::avx512;
   if (!f.avx512_vnni) return best;
@@ -130,16 +130,20 @@ Isa default_isa() {
     return hardware == Isa::avx512_bf16 && features().intel ? Isa::avx512_vnni : hardware;
   }
   const Isa wanted = parse_isa(*forced);
-  require(wanted <= hardware, ErrorKind::invalid_argument, "[isa] SDCORE_ISA=", *forced,
+  require(permits(hardware, wanted), ErrorKind::invalid_argument, "[isa] SDCORE_ISA=", *forced,
           " is more than this processor has (", isa_name(hardware), ")");
   return wanted;
 }
 
-bool has_avx_vnni() { return features().avx_vnni; }
+bool permits(Isa level, Isa kernels) {
+  return kernels <= level && (kernels != Isa::avx2_vnni || features().avx_vnni);
+}
 
 std::vector<Isa> supported_isas() {
   std::vector<Isa> levels;
-  for (int i = 0; i <= static_cast<int>(hardware_isa()); ++i) levels.push_back(static_cast<Isa>(i));
+  for (int i = 0; i <= static_cast<int>(hardware_isa()); ++i) {
+    if (permits(hardware_isa(), static_cast<Isa>(i))) levels.push_back(static_cast<Isa>(i));
+  }
   return levels;
 }
 

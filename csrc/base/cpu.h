@@ -7,16 +7,17 @@
 
 namespace sdcore {
 
-// Instruction-set levels, each containing those before it. A kernel variant is written for one
-// level and lives in a file named after it (…_avx2.cpp, …_avx512.cpp, …_avx512_vnni.cpp,
-// …_avx512_bf16.cpp, …_amx.cpp).
+// Instruction-set levels, each containing those before it, but that processors with AVX-512 may
+// lack AVX-VNNI. A kernel variant is written for one level and lives in a file named after it
+// (…_avx2.cpp, …_avx2_vnni.cpp, …_avx512.cpp, …).
 enum class Isa : int {
   generic = 0,      // portable C++
   avx2 = 1,         // AVX2, FMA, F16C
-  avx512 = 2,       // AVX-512 F, BW, DQ, VL
-  avx512_vnni = 3,  // + AVX-512 VNNI
-  avx512_bf16 = 4,  // + AVX-512 BF16
-  amx = 5,          // + AMX tiles with bf16 and int8
+  avx2_vnni = 2,    // + AVX-VNNI
+  avx512 = 3,       // AVX-512 F, BW, DQ, VL
+  avx512_vnni = 4,  // + AVX-512 VNNI
+  avx512_bf16 = 5,  // + AVX-512 BF16
+  amx = 6,          // + AMX tiles with bf16 and int8
 };
 
 const char* isa_name(Isa isa);
@@ -32,11 +33,10 @@ Isa hardware_isa();
 // set. Throws if SDCORE_ISA asks for more than the hardware has.
 Isa default_isa();
 
-// Whether 256-bit vectors multiply integers of 8 and 16 bits without AVX-512: beside the levels,
-// for processors of any level above generic may have it or not.
-bool has_avx_vnni();
+// Whether this processor, held to a level, runs kernels that are written for `kernels`.
+bool permits(Isa level, Isa kernels);
 
-// Every level from generic to hardware_isa(): what a test should try.
+// Every level that this processor has, from generic to hardware_isa(): what a test should try.
 std::vector<Isa> supported_isas();
 
 struct CpuFeature {

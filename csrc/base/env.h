@@ -6,8 +6,8 @@
 
 namespace sdcore::env {
 
-// SDCORE_ISA: the highest instruction-set level to use: generic, avx2, avx512, avx512_vnni,
-// avx512_bf16 or amx.
+// SDCORE_ISA: the highest instruction-set level to use: generic, avx2, avx2_vnni, avx512,
+// avx512_vnni, avx512_bf16 or amx.
 std::optional<std::string> isa();
 
 // SDCORE_NUM_THREADS, or else OMP_NUM_THREADS: threads to use when the caller does not say.

@@ -133,7 +133,7 @@ struct Machine {
   Machine(const std::optional<std::string>& isa, std::optional<int> threads)
       : pool(threads ? shared_pool(*threads) : default_pool()),
         context{*pool, isa ? parse_isa(*isa) : default_isa()} {
-    require(context.isa <= hardware_isa(), ErrorKind::invalid_argument,
+    require(permits(hardware_isa(), context.isa), ErrorKind::invalid_argument,
             "[kernels] this processor has no ", isa_name(context.isa));
   }
 };

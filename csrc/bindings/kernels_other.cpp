@@ -122,8 +122,8 @@ class Call {
   explicit Call(const Options& options) : options_(options) {
     pool_ = options.threads ? shared_pool(*options.threads) : default_pool();
     isa_ = options.isa ? parse_isa(*options.isa) : default_isa();
-    require(isa_ <= hardware_isa(), ErrorKind::invalid_argument, "[isa] this processor lacks ",
-            isa_name(isa_));
+    require(permits(hardware_isa(), isa_), ErrorKind::invalid_argument,
+            "[isa] this processor lacks ", isa_name(isa_));
   }
 
   KernelContext context() const { return {*pool_, isa_}; }

@@ -15,7 +15,7 @@ namespace sdcore::bindings {
 inline Isa isa_or_default(const std::optional<std::string>& name) {
   if (!name) return default_isa();
   const Isa isa = parse_isa(*name);
-  require(isa <= hardware_isa(), ErrorKind::invalid_argument, "[isa] this processor has no ",
+  require(permits(hardware_isa(), isa), ErrorKind::invalid_argument, "[isa] this processor has no ",
           *name);
   return isa;
 }

@@ -15,7 +15,7 @@ namespace sdcore {
 template <class Row, size_t N, class Suits>
 const Row& pick(const std::array<const Row*, N>& rows, Isa isa, Suits suits) {
   for (const Row* row : rows) {
-    if (row->isa <= isa && suits(*row)) return *row;
+    if (permits(isa, row->isa) && suits(*row)) return *row;
   }
   fail(ErrorKind::internal, "[kernels] no variant for ", isa_name(isa));
 }

@@ -13,6 +13,7 @@
 //                                                        times a scale, or
 //   static void integers(const Block&, int8_t* quants, float* scales, float* offsets);
 //                                                        that plus an offset
+//   static constexpr int most_integer;                   of those: none is further from zero
 //
 // All of it is always inlined, so that translation units for different instruction sets never share
 // a copy, and each gets its own vectorized code.

@@ -15,6 +15,7 @@ namespace sdcore::quant {
 
 struct Q4_0 {
   static constexpr int64_t block_size = 32;
+  static constexpr int most_integer = 8;
   struct [[gnu::packed]] Block {
     f16 scale;
     uint8_t quants[16];

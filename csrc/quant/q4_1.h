@@ -13,6 +13,7 @@ namespace sdcore::quant {
 
 struct Q4_1 {
   static constexpr int64_t block_size = 32;
+  static constexpr int most_integer = 15;
   struct [[gnu::packed]] Block {
     f16 scale;
     f16 minimum;

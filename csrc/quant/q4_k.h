@@ -16,6 +16,7 @@ namespace sdcore::quant {
 
 struct Q4_K {
   static constexpr int64_t block_size = 256;
+  static constexpr int most_integer = 15;
   struct [[gnu::packed]] Block {
     f16 scale;
     f16 minimum;

@@ -16,6 +16,7 @@ namespace sdcore::quant {
 
 struct Q5_K {
   static constexpr int64_t block_size = 256;
+  static constexpr int most_integer = 31;
   struct [[gnu::packed]] Block {
     f16 scale;
     f16 minimum;

@@ -15,6 +15,7 @@ namespace sdcore::quant {
 
 struct Q8_0 {
   static constexpr int64_t block_size = 32;
+  static constexpr int most_integer = 128;
   struct [[gnu::packed]] Block {
     f16 scale;
     int8_t quants[32];

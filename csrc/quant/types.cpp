@@ -38,6 +38,9 @@ constexpr TypeInfo describe(Type type, const char* name) {
     };
   }
   info.offsets = quant::ScalesAndShifts<Format>;
+  if constexpr (quant::Scales<Format> || quant::ScalesAndShifts<Format>) {
+    info.most_integer = Format::most_integer;
+  }
   if constexpr (quant::ScalesAndShifts<Format>) {
     info.to_integers = [](const void* blocks, int8_t* integers, float* scales, float* offsets,
                           int64_t n) {

@@ -37,6 +37,7 @@ struct TypeInfo {
   void (*to_integers)(const void* blocks, int8_t* integers, float* scales, float* offsets,
                       int64_t n);
   bool offsets;
+  int most_integer;  // none of them is further from zero; 0 where there are none
   // Turns n elements from one byte order into the other, in place.
   void (*swap_bytes)(void* blocks, int64_t n);
 };

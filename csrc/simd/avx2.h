@@ -110,9 +110,12 @@ struct Avx2 {
     std::memcpy(&bits, p, sizeof(bits));
     return _mm256_set1_epi32(bits);
   }
-  // Adds to each lane the products of its pairs.
+  // Adds to each lane the products of its pairs. (Left to itself, GCC adds up products first, more
+  // of them than there are registers.)
   SDCORE_SIMD I dot_pairs(I x, I w, I sum) {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(x, w));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(x, w));
+    asm("" : "+x"(sum));
+    return sum;
   }
   // Asks the compiler to have it in a register here.
   SDCORE_SIMD void keep(I& x) { asm("" : "+x"(x) : : "memory"); }

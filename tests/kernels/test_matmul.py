@@ -103,7 +103,8 @@ def bound(length: int, out_dtype: str) -> float:
 def conv_bound(channels: int, kernel: tuple[int, int], isa: str, dtype: str, out: str) -> float:
     """Images in bf16 may be multiplied as 16-bit integers (winograd_integers.h), which errs less
     than a rounding to bf16."""
-    integers = dtype == "bf16" and kernel == (3, 3) and isa in ("avx2", "avx512_vnni")
+    levels = ("avx2", "avx2_vnni", "avx512_vnni")
+    integers = dtype == "bf16" and kernel == (3, 3) and isa in levels
     rounding = 2.0**-9 if integers and channels >= 16 else 0.0
     return bound(channels * kernel[0] * kernel[1], out) + rounding
 
@@ -333,15 +334,25 @@ def test_integers_are_multiplied_in_bf16_alone_and_where_it_is_allowed(
     isa: str, type_name: str
 ) -> None:
     stored = quantized(type_name)
-    avx_vnni = _core.cpu_features()["avx_vnni"]
-    able = {"generic": True, "avx2": avx_vnni, "avx512": avx_vnni}
+    able = {"generic": True, "avx512": "avx2_vnni" in ISAS}
     name = kernels.gemm_variant(stored, "bf16", isa, int8_activations=True)
     assert name.endswith("integers") == able.get(isa, isa != "amx")
     assert kernels.gemm_variant(stored, "f32", isa, int8_activations=True).endswith("f32")
     wide = kernels.gemm_variant(stored, "bf16", isa)
-    wanted = able.get(isa, isa == "avx512_vnni") and isa != "generic"
+    wanted = able.get(isa, isa not in ("avx512_bf16", "amx")) and isa != "generic"
     assert wide.endswith("wide_integers") == wanted
     assert wide.endswith("integers") == wanted
+
+
+@pytest.mark.parametrize("type_name", INTEGERS)
+def test_the_largest_integers_of_a_type_do_not_overflow(isa: str, type_name: str) -> None:
+    """AVX2 adds products of bytes in 16 bits."""
+    signs = np.where(np.arange(768) % 96 < 48, 1.0, -1.0)
+    weight = np.stack([signs, np.abs(signs), -np.abs(signs)]).astype(np.float32)
+    stored = _core.quantize(weight, type_name)
+    x = np.tile(np.where(np.arange(768) % 32 == 0, -1.0, 1.0).astype(np.float32), (6, 1))
+    out = kernels.linear(x, stored, dtype="bf16", out_dtype="f32", isa=isa, int8_activations=True)
+    assert error(out, product(x, stored, "bf16", isa, True)) < bound(768, "f32")
 
 
 INTEGER_SIZES = [(1, 32, 1), (2, 1280, 40), (14, 64, 31), (15, 96, 33), (17, 352, 16), (33, 608, 7)]
@@ -444,8 +455,8 @@ def test_every_level_has_its_variants() -> None:
     listed = [tuple(row[column] for column in columns) for row in rows]
     assert listed[-1] == ("generic", "f32", False, False, False)
     for level in ISAS:
-        # Levels above avx512 add nothing for float32, and avx512_vnni integers alone.
-        integers = level == "avx512_vnni"
+        # Levels above avx512 add nothing for float32, and those of VNNI integers alone.
+        integers = level.endswith("vnni")
         assert (level, "bf16", integers, integers, False) in listed
     assert len(set(listed)) == len(listed)
 
@@ -457,7 +468,7 @@ def test_rows_are_widened_where_they_are_read_for_one_tap(isa: str) -> None:
         kernels.gemm_variant(np.zeros((8, 8, taps, taps), np.float32), dtype="bf16", isa=isa)
         for taps in (1, 3)
     ]
-    widens = isa in ("avx2", "avx512", "avx512_vnni")
+    widens = isa in ("avx2", "avx2_vnni", "avx512", "avx512_vnni")
     assert [name.endswith("widened") for name in names] == [widens, False]
 
 

@@ -10,7 +10,8 @@ from test_matmul import Array, conv_ref, error, normal, rng, rounded
 from sdcore import _core
 
 kernels = _core.kernels
-LEVELS = [isa for isa in _core.supported_isas() if isa in ("avx2", "avx512_vnni")]
+WITH_INTEGERS = ("avx2", "avx2_vnni", "avx512_vnni")
+LEVELS = [isa for isa in _core.supported_isas() if isa in WITH_INTEGERS]
 PADDING = (1, 1, 1, 1)
 
 # The points of the method along one axis: (polynomials of the patch, of the weights).

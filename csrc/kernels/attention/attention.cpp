@@ -22,8 +22,7 @@ constexpr std::array kRows = {
 
 const Kernel& pick_for(const AttentionArgs& args, Isa isa) {
   return pick(kRows, isa, [&](const Kernel& kernel) {
-    return (kernel.takes_f32 || args.q.dtype == DType::bf16) && args.q.w >= kernel.least_queries &&
-           (!kernel.avx_vnni || has_avx_vnni());
+    return (kernel.takes_f32 || args.q.dtype == DType::bf16) && args.q.w >= kernel.least_queries;
   });
 }
 

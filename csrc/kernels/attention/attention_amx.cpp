@@ -398,7 +398,7 @@ void attend(const AttentionArgs& args, const Block& block, std::byte* scratch) {
 
 }  // namespace
 
-const Kernel kernel_amx = {Isa::amx,        false,         false,      1,    kPasses* kPair,
-                           workspace_bytes, scratch_bytes, pack_tasks, pack, attend};
+const Kernel kernel_amx = {Isa::amx,      false,      1,    kPasses* kPair, workspace_bytes,
+                           scratch_bytes, pack_tasks, pack, attend};
 
 }  // namespace sdcore::attention_kernels

@@ -10,6 +10,6 @@ struct Vector : simd::Avx2 {
 
 }  // namespace
 
-const Kernel kernel_avx2_vnni = Integers<Vector, 4, 3, 128>::kernel(Isa::avx2, 32, true);
+const Kernel kernel_avx2_vnni = Integers<Vector, 4, 3, 128>::kernel(Isa::avx2_vnni, 32);
 
 }  // namespace sdcore::attention_kernels

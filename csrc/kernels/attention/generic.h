@@ -251,8 +251,7 @@ struct Streaming {
   }
 
   static constexpr Kernel kernel(Isa isa) {
-    return {isa,           false,      true, 1,     passes * lanes, workspace_bytes,
-            scratch_bytes, pack_tasks, pack, attend};
+    return {isa, true, 1, passes * lanes, workspace_bytes, scratch_bytes, pack_tasks, pack, attend};
   }
 };
 

@@ -483,9 +483,9 @@ struct Integers {
     });
   }
 
-  static constexpr Kernel kernel(Isa isa, int64_t least_queries = 1, bool avx_vnni = false) {
-    return {isa,           avx_vnni,   false, least_queries, passes * max_lanes, workspace_bytes,
-            scratch_bytes, pack_tasks, pack,  attend};
+  static constexpr Kernel kernel(Isa isa, int64_t least_queries = 1) {
+    return {isa,        false, least_queries, passes * max_lanes, workspace_bytes, scratch_bytes,
+            pack_tasks, pack,  attend};
   }
 };
 

@@ -16,7 +16,6 @@ struct Block {
 
 struct Kernel {
   Isa isa;
-  bool avx_vnni;          // needs AVX-VNNI beside its level
   bool takes_f32;         // all take bf16
   int64_t least_queries;  // with fewer, the rows after it are faster
   int64_t queries;        // of a full block

@@ -22,9 +22,8 @@ constexpr int64_t kRoundBytes = 6 << 20;
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 const Kernel& kernel_for(DType dtype, Isa isa) {
-  return pick(kRows, isa, [&](const Kernel& kernel) {
-    return (!kernel.integers || dtype == DType::bf16) && (!kernel.avx_vnni || has_avx_vnni());
-  });
+  return pick(kRows, isa,
+              [&](const Kernel& kernel) { return !kernel.integers || dtype == DType::bf16; });
 }
 
 // Above this level, bf16 has instructions of its own that leave these behind.

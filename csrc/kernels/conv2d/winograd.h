@@ -53,7 +53,6 @@ struct Job {
 struct Kernel {
   Isa isa;
   bool integers;  // for images in bf16; the others multiply float32
-  bool avx_vnni;  // needs AVX-VNNI beside its level
   int panel;
   int64_t group;  // tiles that share a moved panel, at most
   int64_t element_bytes;

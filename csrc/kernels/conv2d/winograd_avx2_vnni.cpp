@@ -10,6 +10,6 @@ struct Vector : simd::Avx2 {
 
 }  // namespace
 
-const Kernel kernel_avx2_vnni = Winograd<Integers<Vector, 6, 2>>::kernel(Isa::avx2, true);
+const Kernel kernel_avx2_vnni = Winograd<Integers<Vector, 6, 2>>::kernel(Isa::avx2_vnni);
 
 }  // namespace sdcore::winograd

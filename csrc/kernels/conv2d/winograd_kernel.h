@@ -289,10 +289,9 @@ struct Winograd {
     }
   }
 
-  static constexpr Kernel kernel(Isa isa, bool avx_vnni = false) {
+  static constexpr Kernel kernel(Isa isa) {
     return {.isa = isa,
             .integers = Numbers::integers,
-            .avx_vnni = avx_vnni,
             .panel = Numbers::panel,
             .group = Numbers::group,
             .element_bytes = sizeof(Element),

@@ -411,7 +411,13 @@ constexpr bool int8() {
 }
 
 template <class Kernel>
-constexpr Variant variant(const char* name, Isa isa, DType dtype, bool avx_vnni = false) {
+constexpr int most_weight() {
+  if constexpr (requires { Kernel::V::most_weight; }) return Kernel::V::most_weight;
+  return 128;
+}
+
+template <class Kernel>
+constexpr Variant variant(const char* name, Isa isa, DType dtype) {
   return {name,
           isa,
           dtype,
@@ -423,7 +429,7 @@ constexpr Variant variant(const char* name, Isa isa, DType dtype, bool avx_vnni 
           Kernel::widens,
           block_bytes<Kernel>(),
           int8<Kernel>(),
-          avx_vnni,
+          most_weight<Kernel>(),
           Kernel::block_steps,
           Kernel::long_block_steps,
           Driver<Kernel>::integer_step_bytes,

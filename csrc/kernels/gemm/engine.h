@@ -133,8 +133,8 @@ struct Variant {
   // Bytes of a block of activations, if it multiplies integers: those of quantized types, or those
   // that floats are packed as. The other rows multiply floats.
   int block_bytes;
-  bool int8;      // they are rounded to 8 bits, which not every layer bears
-  bool avx_vnni;  // needs AVX-VNNI beside its level
+  bool int8;        // they are rounded to 8 bits, which not every layer bears
+  int most_weight;  // of quantized types: none may be further from zero
   // Steps that one pass over the tiles covers: of a convolution, about, and of a plain product.
   int block_steps, long_block_steps;
   int64_t integer_step_bytes;  // of a panel of kIntegers; 0: it has no such panels

@@ -27,12 +27,13 @@ const std::vector<const Variant*>& variants() {
 
 namespace {
 
-// The first row for a weight of `taps`, which may be multiplied as integers or not, and whose
-// activations may be rounded to 8 bits then or not.
-const Variant& pick(DType dtype, Isa isa, int64_t taps, bool integers, bool int8) {
+// The first row for a weight of `taps`, which may be multiplied as integers or not. Where its
+// activations may be rounded to 8 bits then, `int8_most` is the most_integer of its type, else 0.
+const Variant& pick(DType dtype, Isa isa, int64_t taps, bool integers, int int8_most) {
   const auto suits = [&](const Variant& v) {
-    return v.dtype == dtype && v.isa <= isa && (integers || !v.block_bytes) && (int8 || !v.int8) &&
-           (taps == 1 || !v.widens) && (!v.avx_vnni || has_avx_vnni());
+    const bool bears = !v.int8 || (int8_most > 0 && int8_most <= v.most_weight);
+    return v.dtype == dtype && permits(isa, v.isa) && (integers || !v.block_bytes) && bears &&
+           (taps == 1 || !v.widens);
   };
   for (const Variant* variant : variants()) {
     if (suits(*variant)) return *variant;
@@ -89,9 +90,10 @@ bool fits_bytes(const Tensor& weight, const PackedWeight& w) {
 
 void set_variant(const Tensor& weight, Isa isa, bool int8_activations, PackedWeight& w) {
   const bool blocks = has_rows_of_blocks(weight, w);
-  const bool integers =
-      blocks ? type_info(weight.type).to_integers != nullptr : w.inputs % kStep == 0;
-  w.variant = &pick(w.dtype, isa, w.kernel, integers && w.kernel == 1, blocks && int8_activations);
+  const TypeInfo& info = type_info(weight.type);
+  const bool integers = blocks ? info.to_integers != nullptr : w.inputs % kStep == 0;
+  w.variant = &pick(w.dtype, isa, w.kernel, integers && w.kernel == 1,
+                    blocks && int8_activations ? info.most_integer : 0);
   w.gathered = w.variant->whole_steps && w.inputs % kStep != 0;
 }
 
@@ -129,7 +131,7 @@ void check(const char* place, const View& in, const View& out, const PackedWeigh
   need(weight->is_for_device() == (context.device != nullptr),
        "the weight is not where the kernel runs");
   if (const Variant* variant = weight->variant) {
-    need(variant->isa <= context.isa, "the weight is packed for ", isa_name(variant->isa),
+    need(permits(context.isa, variant->isa), "the weight is packed for ", isa_name(variant->isa),
          ", which is above ", isa_name(context.isa));
   }
   need(in.dtype == weight->dtype, "the weight is packed for inputs of ", dtype_name(weight->dtype),
@@ -152,9 +154,10 @@ void check(const char* place, const View& in, const View& out, const PackedWeigh
 }  // namespace gemm
 
 int integer_bits(Type type, Isa isa, bool int8_activations) {
-  const bool blocks = type_info(type).block_size > 1;
-  if (blocks && !type_info(type).to_integers) return 0;
-  const gemm::Variant& variant = gemm::pick(DType::bf16, isa, 1, true, blocks && int8_activations);
+  const TypeInfo& info = type_info(type);
+  if (info.block_size > 1 && !info.to_integers) return 0;
+  const gemm::Variant& variant =
+      gemm::pick(DType::bf16, isa, 1, true, int8_activations ? info.most_integer : 0);
   if (!variant.block_bytes || variant.isa == Isa::generic) return 0;
   return variant.int8 ? 8 : 16;
 }

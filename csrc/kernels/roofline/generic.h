@@ -32,8 +32,8 @@ void multiply(int64_t rounds) {
 }
 
 template <class Madd, int sums>
-constexpr Kernel vector_kernel(const char* name, Isa isa, bool avx_vnni = false) {
-  return {name, isa, double{Madd::operations} * sums, &multiply<Madd, sums>, avx_vnni};
+constexpr Kernel vector_kernel(const char* name, Isa isa) {
+  return {name, isa, double{Madd::operations} * sums, &multiply<Madd, sums>};
 }
 
 template <class V>

@@ -12,7 +12,6 @@ struct Kernel {
   Isa isa;
   double operations;  // of a round
   void (*run)(int64_t rounds);
-  bool avx_vnni = false;  // needs AVX-VNNI beside its level
 };
 
 #define SDCORE_KERNEL(kernel) extern const Kernel kernel;

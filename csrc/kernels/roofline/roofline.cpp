@@ -53,7 +53,7 @@ Peak measure(const Kernel& kernel, const KernelContext& context) {
 std::vector<Peak> measure_peaks(const KernelContext& context) {
   std::vector<Peak> peaks;
   for (const Kernel* kernel : kKernels) {
-    if (kernel->isa > context.isa || (kernel->avx_vnni && !has_avx_vnni())) continue;
+    if (!permits(context.isa, kernel->isa)) continue;
     peaks.push_back(measure(*kernel, context));
   }
   return peaks;

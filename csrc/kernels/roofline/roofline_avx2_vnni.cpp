@@ -20,7 +20,7 @@ struct Halves : Bytes {
 
 }  // namespace
 
-const Kernel kernel_avx2_int8 = vector_kernel<Bytes, 12>("avx2 int8", Isa::avx2, true);
-const Kernel kernel_avx2_int16 = vector_kernel<Halves, 12>("avx2 int16", Isa::avx2, true);
+const Kernel kernel_avx2_vnni_int8 = vector_kernel<Bytes, 12>("avx2_vnni int8", Isa::avx2_vnni);
+const Kernel kernel_avx2_vnni_int16 = vector_kernel<Halves, 12>("avx2_vnni int16", Isa::avx2_vnni);
 
 }  // namespace sdcore::roofline
