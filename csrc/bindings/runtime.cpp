@@ -8,6 +8,7 @@
 #include "bindings/bindings.h"
 #include "bindings/device_array.h"
 #include "bindings/options.h"
+#include "bindings/stop_flag.h"
 #include "runtime/network.h"
 
 namespace py = pybind11;
@@ -114,7 +115,7 @@ void check_staying(const Network& network, const Names& stay) {
 }
 
 py::dict run(Network& network, const py::dict& given, const Names& stay = {},
-             const Observer& observer = {}) {
+             Observer observer = {}) {
   check_staying(network, stay);
   const Inputs inputs(network, given);
   py::dict results;
@@ -137,6 +138,7 @@ py::dict run(Network& network, const py::dict& given, const Names& stay = {},
     outputs[name] = array.mutable_data();
     results[py::str(name)] = std::move(array);
   }
+  observer.before_step = look_for_end();
   const py::gil_scoped_release unlocked;
   network.run(inputs.shapes, inputs.arrays, outputs, observer);
   return results;
@@ -169,6 +171,16 @@ void init_runtime(py::module_& m) {
   m.def(
       "drop_idle_memory", [] { IdleArena::shared()->drop(); },
       "Frees the arena that the last run left for the next one.");
+  py::class_<StopFlag, std::shared_ptr<StopFlag>>(
+      m, "StopFlag",
+      "Ends runs on the CPU from another thread: those of a thread that is within `with flag:` "
+      "raise CancelledError, within the time of one op, once it is set.")
+      .def(py::init<>())
+      .def("set", &StopFlag::set)
+      .def_property_readonly("is_set", &StopFlag::is_set)
+      .def("__enter__", &StopFlag::enter)
+      .def("__exit__",
+           [](const std::shared_ptr<StopFlag>& flag, const py::args&) { flag->leave(); });
   m.def("auto_dtype", &resolve_auto, py::arg("graph"), py::arg("types"),
         py::arg("isa") = py::none(), py::arg("on_device") = false,
         "What a graph's activations are best held in, by the types of its weights.");

@@ -166,6 +166,7 @@ void Executable::run(Session& session, const InputArrays& inputs, const OutputAr
   }
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     if (!steps_[i]) continue;
+    if (observer.before_step) observer.before_step();
     const auto start = std::chrono::steady_clock::now();
     if (observer.squares) add_squares(graph, graph.nodes[i], session.views, *observer.squares);
     run_step(i, run);

@@ -2,6 +2,7 @@
 // the Session.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -37,6 +38,8 @@ struct Observer {
   std::vector<StepTime>* times = nullptr;  // one entry a step
   std::map<std::string, InputSquares>* squares =
       nullptr;  // by weight [o, i], added to what is there
+  // Called on the thread of the run before each step on the processor; what it throws ends the run.
+  std::function<void()> before_step;
 };
 
 // Dense arrays of the caller: f32, or i32 for inputs of whole numbers. They are in the program's

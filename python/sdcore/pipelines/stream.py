@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdcore import _core
+
 __all__ = ["PipelineOutput", "Step", "Stream"]
 
 Array = NDArray[np.float32]
@@ -44,20 +46,30 @@ class Step:
 
 
 class Stream:
-    """Iterate for the steps; stop when you like. `result()` runs what is left and decodes."""
+    """Iterate for the steps; stop when you like. `result()` runs what is left and decodes.
+
+    `stop()`, which any thread may call, ends the step that is being made too: on the CPU whoever
+    iterates, or waits for the result, gets CancelledError within the time of one op.
+    """
 
     def __init__(self, steps: Iterator[Step], finish: Callable[[Array], PipelineOutput]) -> None:
         self._steps = steps
         self._finish = finish
         self._last: Step | None = None
         self._output: PipelineOutput | None = None
+        self._stopped = _core.StopFlag()
 
     def __iter__(self) -> Stream:
         return self
 
     def __next__(self) -> Step:
-        self._last = next(self._steps)
+        with self._stopped:
+            self._last = next(self._steps)
         return self._last
+
+    def stop(self) -> None:
+        """Ends it, for good."""
+        self._stopped.set()
 
     def result(self) -> PipelineOutput:
         """The pictures."""
@@ -65,5 +77,6 @@ class Stream:
             pass
         if self._output is None:
             assert self._last is not None  # there is no table without a step
-            self._output = self._finish(self._last.latents)
+            with self._stopped:
+                self._output = self._finish(self._last.latents)
         return self._output

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdcore import __version__
-from sdcore.errors import InvalidArgumentError
+from sdcore.errors import CancelledError, InvalidArgumentError
 from sdcore.image_io import Infotext
 from sdcore.server.jobs import Job
 from sdcore.server.models import Model
@@ -99,21 +99,23 @@ def draw(job: Job, pipe: DiffusionPipeline, model: Model, wanted: Wanted) -> Dra
 
 def _run(job: Job, pipe: DiffusionPipeline, wanted: Wanted, **seeds: int) -> PipelineOutput | None:
     """One batch; None where it was stopped."""
-    job.step, job.skipped = None, False
+    job.step, job.stream, job.skipped = None, None, False
     options: dict[str, Any] = {**wanted.arguments, **seeds}
     if wanted.layer is not None and (left_out := clip_skip(pipe, wanted.layer)):
         options["clip_skip"] = left_out
-    stream = pipe.stream(
+    job.stream = stream = pipe.stream(
         wanted.prompt,
         wanted.negative_prompt or None,
         num_images_per_prompt=wanted.batch,
         **options,
     )
-    for step in stream:
-        job.see(step)
-        if job.interrupted or job.skipped:
-            return None
-    return stream.result()
+    with contextlib.suppress(CancelledError):
+        for step in stream:
+            job.see(step)
+            if job.interrupted or job.skipped:
+                return None
+        return stream.result()
+    return None
 
 
 @contextlib.contextmanager

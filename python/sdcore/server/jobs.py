@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from sdcore.pipelines import DiffusionPipeline
-    from sdcore.pipelines.stream import Step
+    from sdcore.pipelines.stream import Step, Stream
 
 __all__ = ["BusyError", "Job", "Jobs"]
 
@@ -33,21 +33,36 @@ class BusyError(SDCoreError):
 @dataclass
 class Job:
     """What a request waits for. The drawing thread writes how far it is; any thread reads it, and
-    may ask it to stop, which it does after the step that it is at."""
+    may ask it to stop, which it does within the step that it is at."""
 
     id: int
     kind: str
     future: Future[Any] = field(default_factory=Future)
-    interrupted: bool = False  # no more pictures
-    skipped: bool = False  # no more of the pictures that are being drawn now
+    interrupted: bool = False
+    skipped: bool = False
     started: float | None = None
     runs: int = 1  # of the pipeline, which draw a batch each
     run: int = 0
     pipe: DiffusionPipeline | None = None  # what draws
-    step: Step | None = None  # the last one of this run
+    stream: Stream | None = None  # this run
+    step: Step | None = None  # the last one of it
     shown: tuple[Step, Image.Image] | None = None  # the step that was last looked at
     looking: threading.Lock = field(default_factory=threading.Lock)
     on_step: Callable[[Step], None] | None = None
+
+    def interrupt(self) -> None:
+        """No more pictures."""
+        self.interrupted = True
+        self._stop_run()
+
+    def skip(self) -> None:
+        """No more of the pictures that are being drawn now."""
+        self.skipped = True
+        self._stop_run()
+
+    def _stop_run(self) -> None:
+        if (stream := self.stream) is not None:
+            stream.stop()
 
     @property
     def progress(self) -> float:
@@ -103,26 +118,26 @@ class Jobs:
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for it any more: it ends, or never begins."""
-        job.interrupted = True
+        job.interrupt()
         job.future.cancel()
 
     def interrupt(self) -> None:
         """Ends the running job with what it has drawn so far."""
         if (job := self.running) is not None:
-            job.interrupted = True
+            job.interrupt()
 
     def skip(self) -> None:
         """Ends what the running job is drawing; it goes on with its next pictures."""
         if (job := self.running) is not None:
-            job.skipped = True
+            job.skip()
 
     def close(self) -> None:
-        """Takes no more, drops what waits, and ends what runs after its step."""
+        """Takes no more, drops what waits, and ends what runs within its step."""
         with self._lock:
             self._closed = True
             alive = list(self._alive.values())
         for job in alive:
-            job.interrupted = True
+            job.interrupt()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def join(self) -> None:
