@@ -5,6 +5,7 @@ __all__ = [
     "CheckpointError",
     "FileError",
     "InvalidArgumentError",
+    "NumericalError",
     "OutOfMemoryError",
     "SDCoreError",
     "UnsupportedModelError",
@@ -33,6 +34,10 @@ class FileError(SDCoreError, OSError):
 
 class OutOfMemoryError(SDCoreError, MemoryError):
     """There was not enough memory."""
+
+
+class NumericalError(SDCoreError):
+    """What a network gave are not numbers any more, or infinite."""
 
 
 class CancelledError(SDCoreError):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
 from sdcore.pipelines.conditioning import Conditioning, at_step
+from sdcore.pipelines.finite import require_finite
 from sdcore.pipelines.guidance import Guidance
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.request import Request
@@ -92,6 +93,7 @@ def denoise(
             out = cache.output(x, fresh)
         z = noise.draw(latents.shape[1:]) if row.draws else None
         latents = scheduler.step(out, row.timestep, latents, z, negative)
+        require_finite(latents, f"what step {index + 1} of {len(rows)} made")
         if start.kept is not None:
             following = rows[index + 1].timestep if index + 1 < len(rows) else None
             latents = start.kept.restore(latents, scheduler, following)

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from sdcore import _core
 from sdcore.errors import FileError, InvalidArgumentError
 from sdcore.models.vae import AutoencoderKL
+from sdcore.pipelines.finite import require_finite
 from sdcore.pipelines.memory import fits
 from sdcore.pipelines.noise import Noise
 
@@ -37,6 +38,7 @@ def decode(vae: AutoencoderKL, latents: Array) -> Array:
     """Latents [n, c, h, w] to pictures [n, H, W, 3] in [0, 1], one at a time to keep memory low."""
     tiled = _tiled(vae, vae.decoder, "latents", latents)
     images = np.concatenate([vae.decode(one[None], tiled) for one in vae.unscale(latents)])
+    require_finite(images, "what the VAE made of the latents")
     pixels: Array = np.clip(images.transpose(0, 2, 3, 1) / 2 + 0.5, 0.0, 1.0)
     return pixels.astype(np.float32)
 
