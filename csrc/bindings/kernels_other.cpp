@@ -8,6 +8,7 @@
 #include <ctime>
 #include <functional>
 #include <limits>
+#include <map>
 
 #include "base/error.h"
 #include "kernels/attention/attention.h"
@@ -258,9 +259,11 @@ void prepare_unary(Call& call, const Array& x, const std::string& activation) {
 }
 
 void prepare_binary(Call& call, const Array& a, const Array& b, const std::string& op) {
-  require(op == "add" || op == "mul", ErrorKind::invalid_argument, "[binary] unknown: '", op, "'");
-  const BinaryArgs args{call.in(a), call.in(b), call.out_like(a),
-                        op == "add" ? BinaryOp::add : BinaryOp::mul};
+  const std::map<std::string, BinaryOp> ops = {
+      {"add", BinaryOp::add}, {"mul", BinaryOp::mul}, {"prelu", BinaryOp::prelu}};
+  const auto found = ops.find(op);
+  require(found != ops.end(), ErrorKind::invalid_argument, "[binary] unknown: '", op, "'");
+  const BinaryArgs args{call.in(a), call.in(b), call.out_like(a), found->second};
   call.run = [args, &call] { binary(args, call.context()); };
 }
 
@@ -287,6 +290,21 @@ void prepare_upsample_nearest(Call& call, const Array& x, std::pair<int64_t, int
   require(x.ndim() == 4, ErrorKind::invalid_argument, "[upsample_nearest] x must be [n, h, w, c]");
   const UpsampleArgs args{call.in(x), call.out({x.shape(0), size.first, size.second, x.shape(3)})};
   call.run = [args, &call] { upsample_nearest(args, call.context()); };
+}
+
+void prepare_pool2d(Call& call, const Array& x, const std::string& kind,
+                    std::pair<int64_t, int64_t> kernel, int64_t stride,
+                    std::pair<int64_t, int64_t> padding, std::pair<int64_t, int64_t> size) {
+  require(x.ndim() == 4, ErrorKind::invalid_argument, "[pool2d] x must be [n, h, w, c]");
+  const PoolArgs args{call.in(x),
+                      call.out({x.shape(0), size.first, size.second, x.shape(3)}),
+                      kind == "max" ? Pooling::max : Pooling::mean,
+                      kernel.first,
+                      kernel.second,
+                      stride,
+                      padding.first,
+                      padding.second};
+  call.run = [args, &call] { pool2d(args, call.context()); };
 }
 
 void prepare_depth_to_space(Call& call, const Array& x, int64_t size) {
@@ -360,6 +378,8 @@ void init_kernels_other(py::module_& m) {
   define(m, "timestep_embedding", prepare_timestep_embedding, "t"_a, "dim"_a,
          "flip_sin_to_cos"_a = true, "downscale_freq_shift"_a = 0.0f, "max_period"_a = 10000.0f);
   define(m, "upsample_nearest", prepare_upsample_nearest, "x"_a, "size"_a);
+  define(m, "pool2d", prepare_pool2d, "x"_a, "kind"_a, "kernel"_a, "stride"_a, "padding"_a,
+         "size"_a);
   define(m, "depth_to_space", prepare_depth_to_space, "x"_a, "size"_a);
   define(m, "embedding", prepare_embedding, "ids"_a, "table"_a, "shape"_a, "type"_a);
 }

@@ -164,6 +164,11 @@ class nn:
         return x.apply("take", index)
 
     @staticmethod
+    def prelu(x: Value, slope: Value) -> Value:
+        """x where it is above 0, else x times `slope`: as x, or repeated over its pixels."""
+        return x.apply("prelu", slope)
+
+    @staticmethod
     def activation(x: Value, kind: str) -> Value:
         return x.apply("activation", kind=kind)
 
@@ -263,6 +268,16 @@ class nn:
     def sincos_embedding(x: Value, dim: int, base_size: int, scale: float) -> Value:
         """Sinusoids of the places in an image `x`, diffusers' get_2d_sincos_pos_embed."""
         return x.apply("sincos_embedding", dim=dim, base_size=base_size, scale=float(scale))
+
+    @staticmethod
+    def pool2d(
+        x: Value, kind: str, kernel: Sequence[int], stride: int, padding: Sequence[int]
+    ) -> Value:
+        """The "max" or "mean" of windows, `kernel` high and wide; `padding` is top, left, bottom,
+        right, and less than the kernel: what lies outside of the image does not count."""
+        return x.apply(
+            "pool2d", kind=kind, kernel=list(kernel), stride=stride, padding=list(padding)
+        )
 
     @staticmethod
     def upsample(x: Value, like: Value | None = None) -> Value:

@@ -35,6 +35,8 @@ __all__ = [
     "mean_tokens",
     "merge_tokens",
     "mul",
+    "pool2d",
+    "prelu",
     "relative_bias",
     "rms_norm",
     "scale",
@@ -182,6 +184,11 @@ def mul(a: ArrayLike, b: ArrayLike, **options: Any) -> Array:
     return _run("mul", {"a": a, "b": b}, **options)
 
 
+def prelu(x: ArrayLike, slope: ArrayLike, **options: Any) -> Array:
+    """x where it is above 0, else x times `slope`, which may be one vector an image."""
+    return _run("prelu", {"x": x, "slope": slope}, **options)
+
+
 def scale(x: ArrayLike, factor: float, **options: Any) -> Array:
     """x times a number."""
     return _run("scale", {"x": x}, attrs={"factor": float(factor)}, **options)
@@ -230,6 +237,20 @@ def sincos_embedding(
     """Sinusoids `[1, h, w, dim]` of the places in an image `x [n, h, w, …]`."""
     attrs = {"dim": dim, "base_size": base_size, "scale": float(scale)}
     return _run("sincos_embedding", {"x": x}, attrs=attrs, **options)
+
+
+def pool2d(
+    x: ArrayLike,
+    kind: str,
+    kernel: Sequence[int],
+    stride: int = 1,
+    padding: Sequence[int] = (0, 0, 0, 0),
+    **options: Any,
+) -> Array:
+    """The "max" or "mean" of windows of an image, `kernel` high and wide; padding is top, left,
+    bottom, right, and does not count."""
+    attrs = {"kind": kind, "kernel": list(kernel), "stride": stride, "padding": list(padding)}
+    return _run("pool2d", {"x": x}, attrs=attrs, **options)
 
 
 def upsample(x: ArrayLike, **options: Any) -> Array:

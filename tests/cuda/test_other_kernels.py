@@ -258,10 +258,14 @@ def test_elementwise(device: str, dtype: str, c: int) -> None:
     same_as_cpu(device, dtype, lambda **o: ops.mul(x, y, **o))
     same_as_cpu(device, dtype, lambda **o: ops.add(x, vector, **o))
     same_as_cpu(device, dtype, lambda **o: ops.mul(x, x[:1], **o))
+    same_as_cpu(device, dtype, lambda **o: ops.prelu(x, vector, **o))
     same_as_cpu(device, dtype, lambda **o: ops.scale(x, -0.3, **o))
     same_as_cpu(device, dtype, lambda **o: ops.geglu(np.concatenate([x, y], 3), **o))
     if dtype == "f32":  # else it needs something after it; whole networks have that
         same_as_cpu(device, dtype, lambda **o: ops.upsample(x, **o))
+        for kind in ("max", "mean"):
+            window = {"kind": kind, "kernel": (3, 2), "stride": 2, "padding": (2, 0, 1, 1)}
+            same_as_cpu(device, dtype, lambda window=window, **o: ops.pool2d(x, **window, **o))
     same_as_cpu(device, dtype, lambda **o: ops.concat(x, y[..., :3], x, **o))
 
 

@@ -94,14 +94,15 @@ def test_bf16_rounds_to_nearest_even(isa: str) -> None:
 
 @isas
 @dtypes
-@pytest.mark.parametrize("op", ["add", "mul"])
+@pytest.mark.parametrize("op", ["add", "mul", "prelu"])
 @pytest.mark.parametrize("b_shape", [(2, 3, 5, 37), (2, 1, 1, 37), (1, 1, 1, 37), (1, 3, 5, 37)])
 @pytest.mark.parametrize("pad", [0, 5])
 def test_binary_repeats_b(isa: str, dtype: str, op: str, b_shape: Any, pad: int) -> None:
     a, b = normal(2, 3, 5, 37), normal(*b_shape, seed=1)
     x, y = rounded(a, dtype), rounded(b, dtype)
     out = K.binary(a, b, op, dtype=dtype, isa=isa, pad_channels=pad, halo=pad % 2)
-    assert error(out, x + y if op == "add" else x * y) < TOLERANCE[dtype]
+    ref = {"add": x + y, "mul": x * y, "prelu": np.where(x > 0, x, x * y)}[op]
+    assert error(out, ref) < TOLERANCE[dtype]
 
 
 @isas
@@ -166,6 +167,35 @@ def test_upsample_is_torch_nearest(dtype: str, size: tuple[int, int]) -> None:
     for pad, halo in [(0, 0), (5, 0), (2, 2)]:
         out = K.upsample_nearest(x, size, dtype=dtype, pad_channels=pad, halo=halo)
         np.testing.assert_array_equal(out, ref.numpy())
+
+
+@dtypes
+@pytest.mark.parametrize("c", [3, 70])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [((3, 3), 2, (1, 1)), ((2, 2), 2, (0, 0)), ((7, 5), 1, (0, 0)), ((3, 2), 1, (2, 0))],
+)
+def test_pools_are_torch_s(
+    dtype: str, c: int, kernel: tuple[int, int], stride: int, padding: tuple[int, int]
+) -> None:
+    """Of images that are below 0, so that a border of zeros would show."""
+    x = normal(2, 7, 5, c) - 9
+    seen = torch.from_numpy(rounded(x, dtype)).permute(0, 3, 1, 2)
+    sides = (padding[1], padding[1], padding[0], padding[0])
+    bordered = torch.nn.functional.pad(seen, sides, value=-torch.inf)
+    inside = torch.nn.functional.pad(torch.ones_like(seen), sides)
+    sums = torch.nn.functional.pad(seen, sides)
+    refs = {
+        "max": torch.nn.functional.max_pool2d(bordered, kernel, stride),
+        "mean": torch.nn.functional.avg_pool2d(sums, kernel, stride)
+        / torch.nn.functional.avg_pool2d(inside, kernel, stride),
+    }
+    for kind, ref in refs.items():
+        size = tuple(ref.shape[2:])
+        for pad, halo in [(0, 0), (5, 0), (2, 2)]:
+            out = K.pool2d(x, kind, kernel, stride, padding, size, dtype=dtype, pad_channels=pad,
+                           halo=halo)  # fmt: skip
+            assert error(out, ref.permute(0, 2, 3, 1)) < TOLERANCE[dtype] * (kind == "mean") + 1e-9
 
 
 @dtypes

@@ -1,5 +1,5 @@
-// add and mul: two values of the same sizes, or the second repeated over the first's pixels or
-// images.
+// add, mul and prelu: two values of the same sizes, or the second repeated over the first's pixels
+// or images.
 #pragma once
 
 #include "graph/ops/common.h"

@@ -15,7 +15,11 @@ struct UnaryArgs {
 };
 void unary(const UnaryArgs& args, const KernelContext& context);
 
-enum class BinaryOp : uint8_t { add, mul };
+enum class BinaryOp : uint8_t {
+  add,
+  mul,
+  prelu,  // a where it is above 0, else a * b (He et al. 2015)
+};
 struct BinaryArgs {
   View a;
   View b;  // as a, or with n, h or w of 1, repeated over a's

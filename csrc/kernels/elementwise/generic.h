@@ -54,8 +54,14 @@ struct Loops {
   }
 
   static void binary(const Span& s, BinaryOp op) {
-    if (op == BinaryOp::add) return map2(s, [](F x, F y) { return V::add(x, y); });
-    return map2(s, [](F x, F y) { return V::mul(x, y); });
+    switch (op) {
+      case BinaryOp::add:
+        return map2(s, [](F x, F y) { return V::add(x, y); });
+      case BinaryOp::mul:
+        return map2(s, [](F x, F y) { return V::mul(x, y); });
+      case BinaryOp::prelu:
+        return map2(s, [](F x, F y) { return V::select_less(V::zero(), x, x, V::mul(x, y)); });
+    }
   }
 
   static void geglu(const Span& s) {

@@ -53,10 +53,14 @@ struct Activate {
 };
 struct Combine {
   BinaryOp op;
+  __device__ float one(float x, float y) const {
+    if (op == BinaryOp::add) return x + y;
+    return op == BinaryOp::prelu && x > 0.0f ? x : x * y;
+  }
   template <int n>
   __device__ Values<n> operator()(Values<n> x, const Values<n>& y) const {
     SDCORE_UNROLL
-    for (int i = 0; i < n; ++i) x.v[i] = op == BinaryOp::add ? x.v[i] + y.v[i] : x.v[i] * y.v[i];
+    for (int i = 0; i < n; ++i) x.v[i] = one(x.v[i], y.v[i]);
     return x;
   }
 };

@@ -10,6 +10,7 @@ namespace sdcore::resample {
 struct GpuKernel {
   gpu::Backend backend;
   void (*upsample_nearest)(const UpsampleArgs& args, gpu::Device& device);
+  void (*pool2d)(const PoolArgs& args, gpu::Device& device);
 };
 
 #include "gpu/kernel_row.inc"
