@@ -31,6 +31,7 @@ PYTHON = (
     ("ops",),
     ("checkpoint",),
     ("adapters", "models", "prompts", "schedulers"),
+    ("onnx",),
     ("pipelines",),
     ("webui",),
     ("server",),

@@ -21,8 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sdcore import SDCoreError, checkpoint
 from sdcore.checkpoint.tensor import core_tensor
+from sdcore.onnx import OnnxNetwork, read
 
 # What counts, lengths and offsets break at.
 EDGES = [0, 1, 2, 7, 8, 31, 32, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1,
@@ -86,6 +89,21 @@ def attempt(path: Path) -> bool:
     return True
 
 
+def attempt_onnx(path: Path) -> bool:
+    """Whether it is a network that runs."""
+    try:
+        model = read(path)
+        network = OnnxNetwork(model, 16, 16)
+        network(np.zeros((1, model.inputs[0].shape[1], 16, 16), np.float32))
+    except SDCoreError as error:
+        return refused(error)
+    return True
+
+
+def attempt_of(reader: str) -> Callable[[Path], bool]:
+    return attempt_onnx if reader == "onnx" else attempt
+
+
 def components(opened: checkpoint.Checkpoint) -> None:
     for component in opened.components.values():
         component.weights(dict.fromkeys(list(component.tensors)[:3], (3, 3)))
@@ -116,7 +134,7 @@ def fuzz(corpus: Path, seconds: float, seed: int, keep: Path) -> None:
     for name, paths in targets(corpus):
         rng = random.Random(f"{seed} {name}")
         seeds = [path.read_bytes() for path in paths]
-        is_index = name == "folder"
+        is_index, attempt = name == "folder", attempt_of(name)
         place = corpus / name if is_index else tried
         for path in paths:
             assert attempt(place if is_index else path), f"{path} is not sound"

@@ -4,10 +4,10 @@
     python tests/fuzz/guided.py torch-zip corpus -max_total_time=3600
 
 READER is a folder of CORPUS, which fuzz.py --make makes: "gguf", "safetensors", "torch-zip",
-"torch-legacy", or "folder", of which the index of shards is spoilt. What reaches new lines goes to
-READER-found in the working folder, and what crashes, takes too much time or memory or fails with
-another error than sdcore's into a file beside it. The core, which reads GGUF, is not instrumented:
-of it libFuzzer sees what the lines that call it do.
+"torch-legacy", "onnx", or "folder", of which the index of shards is spoilt. What reaches new lines
+goes to READER-found in the working folder, and what crashes, takes too much time or memory or fails
+with another error than sdcore's into a file beside it. The core, which reads GGUF, is not
+instrumented: of it libFuzzer sees what the lines that call it do.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from pathlib import Path
 
 import atheris
 
-READERS = ("gguf", "safetensors", "torch-zip", "torch-legacy", "folder")
+READERS = ("gguf", "safetensors", "torch-zip", "torch-legacy", "onnx", "folder")
 _INDEX = "diffusion_pytorch_model.safetensors.index.json"
 
-with atheris.instrument_imports(include=["sdcore.checkpoint", "sdcore.gguf", "json", "zipfile"]):
+_LOOKED_AT = ["sdcore.checkpoint", "sdcore.gguf", "sdcore.onnx", "json", "zipfile"]
+
+with atheris.instrument_imports(include=_LOOKED_AT):
     import fuzz
 
 
@@ -43,7 +45,7 @@ def main() -> None:
 
         def attempt(data: bytes) -> None:
             spoilt.write_bytes(data)
-            fuzz.attempt(opened)
+            fuzz.attempt_of(reader)(opened)
 
         defaults = ["-timeout=20", "-rss_limit_mb=2048", "-max_len=65536"]
         atheris.Setup([sys.argv[0], *defaults, *options, str(found), str(seeds)], attempt)

@@ -40,21 +40,26 @@ _TORCH = (
 def sniff(head: bytes, size: int, where: str) -> str:
     """One of "gguf", "safetensors", "torch zip" and "torch legacy"; an error says what else the
     file is."""
-    if size == 0:
-        raise CheckpointError(f"[checkpoint] '{where}' is empty")
     if head.startswith(b"GGUF"):
         return "gguf"
     for pattern, name in _TORCH:
         if re.match(pattern, head, re.DOTALL):
             return name
-    for pattern, error, message in _FOREIGN:
-        if re.match(pattern, head, re.DOTALL):
-            raise error(f"[checkpoint] '{where}' {message}")
+    refuse_foreign(head, size, where)
     # Eight bytes of length, then a JSON object. A text can have its brace there too, but no
     # header is as long as eight letters say.
     if head[8:].lstrip(b" ").startswith(b"{") and not _is_text(head[:8]):
         return "safetensors"
     raise CheckpointError(f"[checkpoint] '{where}' {_describe(head)}")
+
+
+def refuse_foreign(head: bytes, size: int, where: str) -> None:
+    """Raises the error that says what a file is that holds no network at all."""
+    if size == 0:
+        raise CheckpointError(f"[checkpoint] '{where}' is empty")
+    for pattern, error, message in _FOREIGN:
+        if re.match(pattern, head, re.DOTALL):
+            raise error(f"[checkpoint] '{where}' {message}")
 
 
 def _is_text(data: bytes) -> bool:
