@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from sdcore import CheckpointError, SDCoreError, UnsupportedModelError
+import tiny_faces
+from sdcore import CheckpointError, FaceAnalysis, SDCoreError, UnsupportedModelError
 from sdcore.onnx import OnnxNetwork, read
 from tiny_faces import Writer
 
@@ -219,3 +220,11 @@ def test_inputs_that_are_no_image(tmp_path: Path) -> None:
         onnx.save(w.model(shape, [w.add("Relu", "x")], "x"), tmp_path / "x.onnx")
         with pytest.raises(UnsupportedModelError, match=r"takes one image \[n, c, h, w\]"):
             OnnxNetwork(read(tmp_path / "x.onnx"), 16, 16)
+
+
+def test_a_folder_with_a_damaged_file(tmp_path: Path) -> None:
+    folder = tiny_faces.pack(tmp_path / "pack")
+    path = folder / "glintr100.onnx"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=r"glintr100.onnx': the file is cut short"):
+        FaceAnalysis.from_pretrained(folder)

@@ -26,12 +26,13 @@ CPP = (
 )
 PYTHON = (
     ("errors",),
-    ("_core", "image_io"),
+    ("_core", "given_pictures", "image_io"),
     ("gguf", "graph", "quantization", "tokenizer"),
     ("ops",),
     ("checkpoint",),
     ("adapters", "models", "prompts", "schedulers"),
     ("onnx",),
+    ("faces",),
     ("pipelines",),
     ("webui",),
     ("server",),

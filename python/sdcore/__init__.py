@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sdcore import gguf, ops
     from sdcore.checkpoint.conversion import convert
     from sdcore.checkpoint.quantization import quantize_model
+    from sdcore.faces import Face, FaceAnalysis
     from sdcore.pipelines import DiffusionPipeline, PipelineOutput
     from sdcore.pipelines.canny import canny
     from sdcore.pipelines.face_keypoints import face_keypoints
@@ -79,6 +80,8 @@ __all__ = [
     "EulerAncestralDiscreteScheduler",
     "EulerCFGPPScheduler",
     "EulerDiscreteScheduler",
+    "Face",
+    "FaceAnalysis",
     "FileError",
     "FlowMatchEulerDiscreteScheduler",
     "FlowMatchHeunDiscreteScheduler",
@@ -122,6 +125,7 @@ _HOMES = {
     "convert": "checkpoint.conversion",
     "quantize_model": "checkpoint.quantization",
     **dict.fromkeys(("DiffusionPipeline", "PipelineOutput"), "pipelines"),
+    **dict.fromkeys(("Face", "FaceAnalysis"), "faces"),
     "canny": "pipelines.canny",
     "face_keypoints": "pipelines.face_keypoints",
     "outpaint": "pipelines.outpaint",

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from sdcore import _core
-from sdcore.errors import FileError, InvalidArgumentError
+from sdcore.given_pictures import ImageLike, as_picture, opaque
 from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.finite import require_finite
 from sdcore.pipelines.memory import fits
@@ -30,8 +26,6 @@ __all__ = [
 ]
 
 Array = NDArray[np.float32]
-# An array is [h, w] or [h, w, 3]: uint8, or numbers in [0, 1].
-ImageLike = Image.Image | NDArray[Any] | str | os.PathLike[str]
 
 
 def decode(vae: AutoencoderKL, latents: Array) -> Array:
@@ -81,45 +75,11 @@ def cut_to(pixels: Array, width: int, height: int) -> Array:
     return cut
 
 
-def as_picture(image: ImageLike, name: str) -> Image.Image:
-    """An image upright and in memory; `name` is the argument's, for errors."""
-    if isinstance(image, str | os.PathLike):
-        return _read(Path(image), name)
-    if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image)
-    array = np.asarray(image)
-    plain = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
-    if not plain or 0 in array.shape:
-        raise InvalidArgumentError(
-            f"[pipeline] {name} must be [h, w] or [h, w, 3], got {list(array.shape)}"
-        )
-    if array.dtype != np.uint8:
-        array = np.round(np.clip(array.astype(np.float32), 0, 1) * 255).astype(np.uint8)
-    return Image.fromarray(array)
-
-
-def _read(path: Path, name: str) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).copy()
-    except (OSError, Image.DecompressionBombError) as error:
-        raise FileError(f"[pipeline] cannot read {name} '{path}': {error}") from None
-
-
 def fitted(picture: Image.Image, width: int, height: int) -> Array:
     """[3, height, width] in [-1, 1], resized as diffusers does. What is transparent is white."""
     picture = opaque(picture).resize((width, height), Image.Resampling.LANCZOS)
     pixels: Array = np.asarray(picture, np.float32).transpose(2, 0, 1) / 255 * 2 - 1
     return pixels
-
-
-def opaque(picture: Image.Image) -> Image.Image:
-    """In RGB, white where it is transparent."""
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
 
 
 def fitted_mask(picture: Image.Image, width: int, height: int) -> Array:
