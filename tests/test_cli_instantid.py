@@ -110,7 +110,7 @@ WRONG: dict[tuple[str, ...], str] = {
     FACED[2:]: "without an IP-Adapter: load one with load_ip_adapter (--ip-adapter on",
     IDENTITY[2:]: "--face-keypoints needs a --control-net",
     (*FACED, *IDENTITY, "--control-image", "photo.png"): "but for that of --face-keypoints each",
-    (*FACED, *IDENTITY[:3], "1,2 3"): "is \"X,Y X,Y X,Y X,Y X,Y\" or a .npy file, got '1,2 3'",
+    (*FACED, *IDENTITY[:3], "1,2 3"): "X,Y X,Y\", a .npy file or a picture, got '1,2 3'",
     (*FACED, *IDENTITY[:3], "1,2 3,4"): "kps must be [5, 2] finite numbers",
     (*IDENTITY, "--control-context", "face"): "InstantID's adapter is not there",
 }

@@ -256,7 +256,7 @@ def test_it_comes_and_goes_without_a_trace(files: Path) -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     (
         {"ip_adapter_image_embeds": None},
-        r"InstantID reads insightface's .* \(antelopev2's, not normed\), which sdcore does not mak",
+        r"InstantID reads insightface's .* \(antelopev2's, not normed\): load_face_model makes it",
     ),
     (
         {"ip_adapter_image_embeds": None, "ip_adapter_image": picture()},

@@ -35,6 +35,12 @@ _TORCH = (
     (rb"\x80[\x02-\x05](\x95.{8})?\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", "torch legacy"),
     (rb"L119547037146038801333356L?\n\.", "torch legacy"),
 )
+# The version of the format, then who wrote it (onnx.proto).
+_ONNX = rb"\x08[\x03-\x1f]\x12"
+_FACES = (
+    "is an ONNX file, of which sdcore reads those that find and know faces: give their folder as "
+    "--face-model, in Python to FaceAnalysis.from_pretrained"
+)
 
 
 def sniff(head: bytes, size: int, where: str) -> str:
@@ -50,6 +56,8 @@ def sniff(head: bytes, size: int, where: str) -> str:
     # header is as long as eight letters say.
     if head[8:].lstrip(b" ").startswith(b"{") and not _is_text(head[:8]):
         return "safetensors"
+    if re.match(_ONNX, head, re.DOTALL):
+        raise UnsupportedModelError(f"[checkpoint] '{where}' {_FACES}")
     raise CheckpointError(f"[checkpoint] '{where}' {_describe(head)}")
 
 

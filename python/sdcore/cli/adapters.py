@@ -61,7 +61,7 @@ def add_ip_adapter(parser: argparse.ArgumentParser) -> None:
         "--ip-adapter-embeds",
         metavar="FILE.npy",
         help="in place of a picture what the adapter reads: for FaceID and InstantID insightface's "
-        "embedding of a face",
+        "embedding of a face (with --face-model they take a picture)",
     )
     add(
         "--ip-adapter-scale",

@@ -1,4 +1,4 @@
-"""Arrays that flags name."""
+"""Arrays that flags name, and how pictures are told from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from sdcore.errors import FileError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["read_array"]
+__all__ = ["PICTURES", "read_array"]
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def read_array(path: str, flag: str) -> NDArray[Any]:

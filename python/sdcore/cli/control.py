@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdcore.cli.arrays import read_array
+from sdcore.cli import faces
+from sdcore.cli.arrays import PICTURES, read_array
 from sdcore.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--face-keypoints",
         metavar="X,Y ...",
         help="in place of the first --control-image: the five points of a face, in pixels of the "
-        "picture, or a .npy file of them (insightface's kps); takes -W and -H",
+        "picture, or a .npy file of them (insightface's kps), or with --face-model a picture of "
+        "the face; takes -W and -H",
     )
     group.add_argument(
         "--canny",
@@ -160,13 +162,13 @@ def arguments(args: argparse.Namespace, pipe: DiffusionPipeline) -> dict[str, An
     """Of the pipeline, where it is the one that has the ControlNets."""
     if not getattr(pipe, "controlnet", ()):
         return {}
-    found = {"control_image": _seen(args), **_given(args)}
+    found = {"control_image": _seen(args, pipe), **_given(args)}
     if args.guess_mode:
         found["guess_mode"] = True
     return found
 
 
-def _seen(args: argparse.Namespace) -> list[Any]:
+def _seen(args: argparse.Namespace, pipe: DiffusionPipeline) -> list[Any]:
     seen: list[Any] = list(args.control_image or [])
     if args.canny:
         from sdcore.pipelines.canny import canny
@@ -175,20 +177,23 @@ def _seen(args: argparse.Namespace) -> list[Any]:
     if args.face_keypoints is not None:
         from sdcore.pipelines.face_keypoints import face_keypoints
 
-        points = _keypoints(args.face_keypoints)
-        seen.insert(0, face_keypoints(points, (args.width, args.height)))
+        size = args.width, args.height
+        seen.insert(0, face_keypoints(_keypoints(args.face_keypoints, size, pipe), size))
     return seen
 
 
-def _keypoints(text: str) -> Any:
+def _keypoints(text: str, size: tuple[int, int], pipe: DiffusionPipeline) -> Any:
     if text.endswith(".npy"):
         return read_array(text, "--face-keypoints")
+    if Path(text).suffix.lower() in PICTURES:
+        return faces.keypoints(text, size, pipe)
     try:
         numbers = [float(number) for number in text.replace(",", " ").split()]
         return list(zip(numbers[::2], numbers[1::2], strict=True))
     except ValueError:
         raise InvalidArgumentError(
-            f"[control] --face-keypoints is \"X,Y X,Y X,Y X,Y X,Y\" or a .npy file, got '{text}'"
+            '[control] --face-keypoints is "X,Y X,Y X,Y X,Y X,Y", a .npy file or a picture, got '
+            f"'{text}'"
         ) from None
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdcore.cli.arrays import PICTURES
 from sdcore.errors import FileError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ __all__ = [
     "without_trigger",
 ]
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _FLAGS = ("pm_id_image", "pm_id_images_dir", "pm_id_embed_path", "pm_style_strength")
 _NAME = "PhotoMaker"  # what a picture's settings call it
 KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--pm-id-embed-path",
         metavar="FILE.npy",
-        help="of version 2: insightface's embeddings of the faces, a row a picture",
+        help="of version 2: insightface's embeddings of the faces, a row a picture (with "
+        "--face-model they are made of the pictures)",
     )
     add(
         "--pm-style-strength",
@@ -105,10 +106,10 @@ def _pictures(args: argparse.Namespace) -> list[Path]:
     folder = Path(args.pm_id_images_dir)
     if not folder.is_dir():
         raise FileError(f"[photomaker] no such folder: '{folder}'")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
     if not found:
         raise FileError(
-            f"[photomaker] the folder '{folder}' has no pictures ({', '.join(_PICTURES)})"
+            f"[photomaker] the folder '{folder}' has no pictures ({', '.join(PICTURES)})"
         )
     return [*named, *found]
 

@@ -10,7 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdcore.cli import adapters, control, family, model, photomaker, refiner, scheduler, settings
+from sdcore.cli import (
+    adapters,
+    control,
+    faces,
+    family,
+    model,
+    photomaker,
+    refiner,
+    scheduler,
+    settings,
+)
 from sdcore.cli.output import check_outputs, make_folder, output_paths
 from sdcore.errors import InvalidArgumentError
 from sdcore.webui import samplers
@@ -151,6 +161,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     adapters.add_ip_adapter(parser)
     control.add_arguments(parser)
     photomaker.add_arguments(parser)
+    faces.add_arguments(parser)
 
     output = parser.add_argument_group("output")
     add = output.add_argument
@@ -276,6 +287,7 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
     adapters.apply(pipe, args)
     control.apply(pipe, args)
     photomaker.apply(pipe, args)
+    faces.apply(pipe, args)
     return pipe
 
 

@@ -22,11 +22,13 @@ from sdcore.models.unet import UNet2DConditionModel, text_attentions
 from sdcore.pipelines.adapters import Adapters
 from sdcore.pipelines.clip_image import clip_pixels
 from sdcore.pipelines.conditioning import Conditioning
+from sdcore.pipelines.faces import FacesPipeline, largest, surest
 from sdcore.pipelines.loading import Parts, PathLike
 from sdcore.pipelines.memory import is_tight
 from sdcore.pipelines.pictures import as_picture
-from sdcore.pipelines.pipeline import DiffusionPipeline
+from sdcore.pipelines.prompt import Texts
 from sdcore.pipelines.request import Prompt, Request, finite
+from sdcore.pipelines.stream import Stream
 
 __all__ = ["IP_ADAPTER_ARGUMENTS", "IPAdapterPipeline", "Scale"]
 
@@ -50,7 +52,7 @@ class ImageAdapters:
     loras: tuple[str, ...] = ()  # the names of those that FaceID brings
 
 
-class IPAdapterPipeline(DiffusionPipeline):
+class IPAdapterPipeline(FacesPipeline):
     """A pipeline whose UNet may read pictures beside the text."""
 
     unet: UNet2DConditionModel
@@ -70,7 +72,8 @@ class IPAdapterPipeline(DiffusionPipeline):
         the LoRA that it brings) and InstantID (at scale 0.8; `control_context` of a call says what
         ControlNets read then). `image_encoder` is a folder or a file of CLIP's image encoder; None
         looks for the model's own and into image_encoder/ and models/image_encoder/ beside the
-        adapter, for one that fits. Without any, calls need `ip_adapter_image_embeds`.
+        adapter, for one that fits. Without any, calls need `ip_adapter_image_embeds`; FaceID and
+        InstantID need those or `load_face_model`.
         Raises FileError, CheckpointError (also for another family's adapter),
         UnsupportedModelError.
         """
@@ -140,6 +143,32 @@ class IPAdapterPipeline(DiffusionPipeline):
 
     # -- in a call ----------------------------------------
 
+    def stream(
+        self, prompt: Texts | None = None, negative_prompt: Texts | None = None, **arguments: Any
+    ) -> Stream:
+        """With a face model, adapters that read faces are given those of the pictures."""
+        if self.face_model is not None and arguments.get("ip_adapter_image_embeds") is None:
+            arguments |= self._of_faces(arguments.get("ip_adapter_image"))
+        return super().stream(prompt, negative_prompt, **arguments)
+
+    def _of_faces(self, images: Any) -> dict[str, Any]:
+        """What takes the place of `ip_adapter_image`, where no adapter looks at it whole."""
+        projections = self._images.projections
+        if images is None or not projections or any(one.reads != "face" for one in projections):
+            return {}
+        pairs = zip(projections, self._groups(images), strict=True)
+        embeds = [self._embeddings(projection, group) for projection, group in pairs]
+        return {"ip_adapter_image": None, "ip_adapter_image_embeds": embeds}
+
+    def _embeddings(self, projection: Projection, pictures: Sequence[Any]) -> Array:
+        """A face of each picture, as the adapter was trained on it."""
+        if not pictures:
+            raise InvalidArgumentError("[ip-adapter] ip_adapter_image is an empty list")
+        dim = projection.config.embed_dim
+        if isinstance(projection, InstantIDImageProjection):
+            return np.stack([face.embedding for face in self._faces(pictures, largest, dim)])
+        return np.stack([face.normed_embedding for face in self._faces(pictures, surest, dim)])
+
     @property
     def face_tokens(self) -> str | None:
         """What the conditioning calls the tokens of InstantID, of the first if there are more."""
@@ -200,8 +229,16 @@ class IPAdapterPipeline(DiffusionPipeline):
         return np.repeat(states, count, axis=0)
 
     def _pictures(self, request: Request) -> list[list[Image.Image]]:
-        """Those of each adapter. With one adapter any list is of its pictures."""
-        given, count = request.extra.get("ip_adapter_image"), len(self._images.projections)
+        """Those of each adapter."""
+        return [
+            [as_picture(one, "ip_adapter_image") for one in group]
+            for group in self._groups(request.extra.get("ip_adapter_image"))
+        ]
+
+    def _groups(self, given: Any) -> list[list[Any]]:
+        """Pictures as they are given, for each adapter. With one adapter any list is of its
+        pictures."""
+        count = len(self._images.projections)
         groups = list(given) if isinstance(given, list | tuple) else [given]
         if count == 1:
             groups = [list(_flat(groups))]
@@ -210,7 +247,7 @@ class IPAdapterPipeline(DiffusionPipeline):
                 f"[ip-adapter] there are {count} IP-Adapters and {len(groups)} of "
                 "ip_adapter_image: give a list with a picture, or a list of them, for each"
             )
-        return [[as_picture(one, "ip_adapter_image") for one in _flat([group])] for group in groups]
+        return [list(_flat([group])) for group in groups]
 
     def _check_pictures(self, request: Request) -> None:
         images, given = (request.extra.get(name) for name in IP_ADAPTER_ARGUMENTS)
@@ -224,6 +261,11 @@ class IPAdapterPipeline(DiffusionPipeline):
             return
         faces = [projection for projection in projections if projection.reads == "face"]
         if given is None and faces:
+            if self.face_model is not None and images is not None:
+                raise InvalidArgumentError(
+                    "[ip-adapter] faces are not found beside an adapter that looks at whole "
+                    "pictures: give ip_adapter_image_embeds, an array for each IP-Adapter"
+                )
             raise _no_face(faces[0])
         if (given is None) == (images is None):
             raise InvalidArgumentError(
@@ -403,10 +445,10 @@ def _no_face(projection: Projection) -> InvalidArgumentError:
     if isinstance(projection, InstantIDImageProjection):
         name, whose = "InstantID", "antelopev2's, not normed"
     return InvalidArgumentError(
-        f"[ip-adapter] {name} reads insightface's embedding of a face ({whose}), which sdcore does "
-        "not make: give it as ip_adapter_image_embeds, a list with "
-        f"[{projection.config.embed_dim}] or [faces, {projection.config.embed_dim}] numbers "
-        "(--ip-adapter-embeds on the command line)"
+        f"[ip-adapter] {name} reads insightface's embedding of a face ({whose}): load_face_model "
+        "makes it of ip_adapter_image (--face-model), or give it as ip_adapter_image_embeds, a "
+        f"list with [{projection.config.embed_dim}] or [faces, {projection.config.embed_dim}] "
+        "numbers (--ip-adapter-embeds on the command line)"
     )
 
 

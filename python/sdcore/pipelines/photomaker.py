@@ -17,10 +17,13 @@ from sdcore.models.photomaker import PhotoMakerIDEncoder
 from sdcore.pipelines.clip_image import clip_pixels
 from sdcore.pipelines.clip_text import Encoder, beside, clip_skip, encode_rows
 from sdcore.pipelines.conditioning import Conditioning, stacked
+from sdcore.pipelines.faces import surest
 from sdcore.pipelines.loading import Parts, PathLike
 from sdcore.pipelines.memory import is_tight
 from sdcore.pipelines.pictures import as_picture
+from sdcore.pipelines.prompt import Texts
 from sdcore.pipelines.request import Prompt, Request, whole
+from sdcore.pipelines.stream import Stream
 from sdcore.pipelines.unet import UNetPipeline
 from sdcore.prompts.chunks import Row, chunks
 from sdcore.prompts.words import Vector, Word, Words
@@ -120,6 +123,18 @@ class PhotoMakerPipeline(UNetPipeline):
         return Word(TRIGGER, dict.fromkeys(self._widths(), vectors))
 
     # -- in a call ----------------------------------------
+
+    def stream(
+        self, prompt: Texts | None = None, negative_prompt: Texts | None = None, **arguments: Any
+    ) -> Stream:
+        """With a face model, version 2 is given the faces of the pictures."""
+        images, encoder = arguments.get("input_id_images"), self.id_encoder
+        dim = 0 if encoder is None else encoder.config.id_embeddings_dim
+        finds = self.face_model is not None and arguments.get("id_embeds") is None
+        if finds and dim and images is not None and _listed(images):
+            faces = self._faces(_listed(images), surest, dim)
+            arguments["id_embeds"] = np.stack([face.embedding for face in faces])
+        return super().stream(prompt, negative_prompt, **arguments)
 
     def denoiser_options(self, request: Request) -> dict[str, Any]:
         self._check_person(request)
@@ -264,7 +279,10 @@ def _row(encoder: Encoder, text: str, words: Words, times: int) -> tuple[Row, sl
 
 def _given(request: Request) -> list[Any]:
     """The pictures as they are given."""
-    images = request.extra.get("input_id_images")
+    return _listed(request.extra.get("input_id_images"))
+
+
+def _listed(images: Any) -> list[Any]:
     return list(images) if isinstance(images, list | tuple) else [images]
 
 
@@ -299,9 +317,9 @@ def _check_faces(request: Request, dim: int) -> None:
     count = len(_given(request))
     if given is None:
         raise InvalidArgumentError(
-            "[photomaker] version 2 reads insightface's embeddings of the faces too, which sdcore "
-            f"does not make: give them as id_embeds, [{count}, {dim}] "
-            "(--pm-id-embed-path on the command line)"
+            "[photomaker] version 2 reads insightface's embeddings of the faces too: "
+            "load_face_model makes them (--face-model), or give them as id_embeds, "
+            f"[{count}, {dim}] (--pm-id-embed-path on the command line)"
         )
     if np.shape(given) != (count, dim) or not np.isfinite(np.asarray(given, np.float32)).all():
         raise InvalidArgumentError(

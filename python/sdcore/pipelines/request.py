@@ -78,7 +78,8 @@ class Arguments(TypedDict, total=False):
     ip_adapter_image: ImageLike | Sequence[ImageLike | Sequence[ImageLike]] | None
     ip_adapter_image_embeds: Sequence[ArrayLike] | None
     # PhotoMaker: pictures of a person, one or several; of version 2 insightface's embeddings of the
-    # faces, [pictures, 512]; and the last step that knows the text alone, None a fifth of them.
+    # faces, [pictures, 512], None: those that the face model finds; and the last step that knows
+    # the text alone, None a fifth of them.
     input_id_images: ImageLike | Sequence[ImageLike] | None
     id_embeds: ArrayLike | None
     start_merge_step: int | None
