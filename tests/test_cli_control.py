@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diffusers import T2IAdapter
 from PIL import Image
 
 import sdcore
@@ -89,6 +90,18 @@ def test_a_picture_says_how_it_was_steered(files: Path, command: str) -> None:
     assert run(files, *again, "-o", "x.png") == 0
     assert Path("x.png").read_bytes() == first
     assert drawn(files, command, "a cat", *begin, *nets) != first
+
+
+def test_a_t2i_adapter_is_asked_for_as_a_controlnet(files: Path) -> None:
+    T2IAdapter(channels=[32, 64], downscale_factor=2).save_pretrained("adapter")
+    image = str(files / "edges.png")
+    flags = ("--control-net", "adapter", "--control-image", image)
+    flags += ("--adapter-conditioning-scale", "0.6", "--adapter-conditioning-factor", "0.7")
+    drawn(files, "txt2img", "a cat", *flags)
+    pipe = sdcore.DiffusionPipeline.open(files / "model", controlnet="adapter")
+    options = {"adapter_conditioning_scale": 0.6, "adapter_conditioning_factor": 0.7}
+    want = pipe("a cat", num_inference_steps=3, seed=7, control_image=image, **options).images[0]
+    assert np.array_equal(np.asarray(Image.open("x.png")), np.asarray(want))
 
 
 WRONG = {

@@ -249,9 +249,9 @@ def test_a_union_in_every_form(tmp_path: Path) -> None:
 def test_what_is_no_controlnet_or_a_damaged_one(
     pipe: Any, net: ControlNetModel, tmp_path: Path
 ) -> None:
-    save_file({"body.0.resnets.0.block1.weight": torch.zeros(4, 4)}, tmp_path / "t2i.safetensors")
-    with pytest.raises(CheckpointError, match=r"holds a T2I-Adapter, and no ControlNet"):
-        pipe.load_controlnet(tmp_path / "t2i.safetensors")
+    save_file({"lora_unet_x.lora_up.weight": torch.zeros(4, 4)}, tmp_path / "lora.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds a LoRA, .*and no ControlNet"):
+        pipe.load_controlnet(tmp_path / "lora.safetensors")
     state = _under("control_model.", original_state(net))
     del state["control_model.zero_convs.1.0.bias"]
     save_file(state, tmp_path / "x.safetensors")

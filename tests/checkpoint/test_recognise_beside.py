@@ -165,6 +165,8 @@ ROWS = [
         on_meta(lambda: T2IAdapter(adapter_type="full_adapter_xl", downscale_factor=16))),
     Row("t2i of before diffusers", "t2i-adapter", f"a T2I-Adapter for {SD}",
         {"body.0.block1.weight": (320, 320, 3, 3), "conv_in.weight": (320, 192, 3, 3)}),
+    Row("t2i light", "t2i-adapter", f"a T2I-Adapter for {SD}",
+        {"body.0.in_conv.weight": (80, 192, 1, 1), "body.0.body.0.block1.weight": (80, 80, 3, 3)}),
     # IP-Adapter and what is made like it
     Row("ip-adapter", "ip-adapter", f"an IP-Adapter for {SD}, of one image embedding",
         ip_adapter(768, proj__weight=(3072, 1024), norm__weight=(768,))),

@@ -141,11 +141,12 @@ _IP_ADAPTER = Marks(
         ),
     ),
 )
+_ADAPTER = r"^(t2i_adapter\.)?(adapter\.)?"
 _T2I_ADAPTER = Marks(
     targets=(
-        ("sdxl", Clue(r"^(adapter\.)?conv_in\.weight$", (None, 768))),
-        ("sdxl", Clue(r"^(adapter\.)?conv_in\.weight$", (None, 256))),
-        ("sd1", Clue(r"^(adapter\.)?conv_in\.weight$")),
+        ("sdxl", Clue(rf"{_ADAPTER}conv_in\.weight$", (None, 768))),
+        ("sdxl", Clue(rf"{_ADAPTER}conv_in\.weight$", (None, 256))),
+        ("sd1", Clue(rf"{_ADAPTER}(conv_in|body\.0\.in_conv)\.weight$")),
     )
 )
 _EMBEDDING = Marks(

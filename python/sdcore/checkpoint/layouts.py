@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sdcore.checkpoint.families import FAMILIES
 from sdcore.checkpoint.family import Layout, Original, Tensors
-from sdcore.checkpoint.names import controlnet, vae
+from sdcore.checkpoint.names import controlnet, t2i_adapter, vae
 from sdcore.checkpoint.names.vae import LINEAR
 from sdcore.checkpoint.tensor import SIZES, Tensor
 
@@ -15,6 +15,7 @@ from sdcore.checkpoint.tensor import SIZES, Tensor
 ALONE = {
     "vae": Original("", vae.to_original),
     "controlnet": Original("", controlnet.to_original),
+    "t2i_adapter": Original("", t2i_adapter.to_original),
 }
 
 

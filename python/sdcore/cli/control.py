@@ -1,5 +1,5 @@
-"""Flags for ControlNets and the pictures that they see, under stable-diffusion.cpp's names and
-diffusers'."""
+"""Flags for ControlNets and T2I-Adapters and the pictures that they see, under
+stable-diffusion.cpp's names and diffusers'."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("ControlNet")
+    group = parser.add_argument_group("ControlNet and T2I-Adapter")
 
     def add(*names: str, help: str, **options: Any) -> None:
         group.add_argument(*names, action="append", help=help, **options)
@@ -56,12 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--control-net",
         "--controlnet",
         metavar="PATH",
-        help="a ControlNet, a file or folder; may be repeated, as may the flags below",
+        help="a ControlNet or T2I-Adapter, a file or folder; may be repeated, as may those below",
     )
     add("--control-image", metavar="PATH", help="the picture that it sees: edges, depth, a pose")
     add(
         "--control-strength",
         "--controlnet-conditioning-scale",
+        "--adapter-conditioning-scale",
         type=float,
         metavar="SCALE",
         help=f"how closely to follow it (default: {_STRENGTH}, of InstantID's 0.8)",
@@ -76,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--control-end",
         "--control-guidance-end",
+        "--adapter-conditioning-factor",
         type=float,
         metavar="SHARE",
         help="nor in those after (default: 1)",
@@ -145,7 +147,6 @@ def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
     if not args.control_net:
         return
     from sdcore.checkpoint import FAMILIES
-    from sdcore.pipelines.control import contexts, usual_scales
     from sdcore.pipelines.controlled import ControlledPipeline
 
     if not isinstance(pipe, ControlledPipeline):
@@ -153,8 +154,7 @@ def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
         raise InvalidArgumentError(f"[control] --control-net is not for {title}")
     pipe.load_controlnet(args.control_net)
     if args.control_strength is None:
-        read = contexts(_given(args), len(args.control_net), pipe.face_tokens)
-        scales = usual_scales(read, _STRENGTH)
+        scales = pipe.usual_control_scales(_given(args), _STRENGTH)
         args.control_strength = scales if len(set(scales)) > 1 else scales[:1]
 
 

@@ -260,7 +260,7 @@ class ControlNetModel(Model):
         for that; `features` are of one picture for all of the batch, or of one each.
 
         In guess mode the residuals of upper layers count less, from a tenth up to the whole. Those
-        of another ControlNet, `after`, are added. `control_mode` is as for `embed`.
+        of others, `after`, are added. `control_mode` is as for `embed`.
         """
         x = to_nhwc(sample, "[controlnet] sample", self.config.in_channels)
         context = tokens_of(encoder_hidden_states, x.shape[0], "controlnet")
@@ -271,13 +271,15 @@ class ControlNetModel(Model):
         inputs |= {"features": features, **self._scales(conditioning_scale, guess_mode)}
         if self.config.num_control_type is not None:
             inputs["control_type"] = self._control_type(control_mode, x.shape[0])
-        if after is None:
-            return _run(self.network, inputs)
+        after = after or {}
+        others = {name: after[name] for name in self.network.graph.outputs if name in after}
+        if not others:
+            return {**after, **_run(self.network, inputs)}
         network = self._after_another
         if network is None:
             network = self.in_graph(build_control(self.config, after_another=True))
             self._after_another = network
-        return _run(network, {**inputs, **after})
+        return {**after, **_run(network, {**inputs, **others})}
 
     def _control_type(self, mode: int | None, n: int) -> Array:
         kinds = self.config.num_control_type or 0

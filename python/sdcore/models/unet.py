@@ -124,7 +124,9 @@ class _Variant:
     the share of the tokens that others stand for in the self-attentions of the largest size (Bolya
     et al. 2023, token merging). `images` IP-Adapters add what the attentions to the text find in
     tokens of pictures (Ye et al. 2023, section 3.2.2). A `controlled` one adds residuals, which it
-    takes in, to the skips and the middle (Zhang et al. 2023, ControlNet)."""
+    takes in, to the skips and the middle (Zhang et al. 2023, ControlNet). `adapted` features, one a
+    level and one more for the middle, are taken in and added on the way down (Mou et al. 2023,
+    T2I-Adapter)."""
 
     perturbed: tuple[str, ...] = ()
     keeps: int | None = None
@@ -132,6 +134,7 @@ class _Variant:
     merges: float = 0.0
     images: int = 0
     controlled: bool = False
+    adapted: int = 0
 
     def perturbs(self, name: str) -> bool:
         return any(re.search(layer, name) for layer in self.perturbed)
@@ -139,7 +142,8 @@ class _Variant:
 
 # Where the network runs: on a GPU they stay there.
 Features = NDArray[np.float32] | _core.DeviceArray
-# What ControlNets add, in the graph's layout: "down.0" for the first skip and so on, and "mid".
+# What is added, in the graph's layout: by ControlNets "down.0" to the first skip and so on, and
+# "mid"; by T2I-Adapters "level.0" to what comes down from the first level and so on.
 Residuals = Mapping[str, Features]
 
 
@@ -197,6 +201,7 @@ class UNetGraph:
         self.images: list[Value] = []
         self.rows: dict[str, int] = {}
         self.skips: list[tuple[Value, int]] = []  # and their channels
+        self.features: list[Value] = []  # of T2I-Adapters
 
     def build(self) -> _core.Graph:
         config, b, w = self.config, self.b, self.b.weights
@@ -206,13 +211,14 @@ class UNetGraph:
             self.ip_scales = b.input("ip_scales")
             names = text_attentions(build_unet(config).weights)
             self.rows = {name: row for row, name in enumerate(names)}
+        self.features = [b.input(f"level.{i}") for i in range(self.variant.adapted)]
         x = self.way_down(x)
         if self.variant.controlled:
             self.skips = [
                 (skip + b.input(f"down.{i}"), c) for i, (skip, c) in enumerate(self.skips)
             ]
         if self.variant.reuses is None:
-            x = self.mid_block(w.mid_block, x)
+            x = self.adapted(self.mid_block(w.mid_block, x), len(self.levels))
             if self.variant.controlled:
                 x = x + b.input("mid")
         c = self.levels[-1].channels
@@ -249,6 +255,9 @@ class UNetGraph:
         if self.left - 1 == self.variant.keeps:
             self.b.output("deep", x)
         return x
+
+    def adapted(self, x: Value, level: int) -> Value:
+        return x + self.features[level] if level < len(self.features) else x
 
     def time_embedding(self, w: Scope, t: Value) -> Value:
         config, dim = self.config, self.config.block_out_channels[0]
@@ -293,18 +302,24 @@ class UNetGraph:
         level = self.levels[i]
         c = level.channels
         c_in = self.levels[max(i - 1, 0)].channels
+        attends = self.config.down_block_types[i] == "CrossAttnDownBlock2D"
+        shrinks = i < len(self.levels) - 1
         for k in range(level.layers):
             if self.is_enough():
                 return x
             x = self.resnet(w.resnets[k], x, c_in if k == 0 else c, c)
-            if self.config.down_block_types[i] == "CrossAttnDownBlock2D":
+            if attends:
                 x = self.transformer(w.attentions[k], x, level)
+            if k == level.layers - 1 and (attends or not shrinks):
+                x = self.adapted(x, i)
             self.skips.append((x, c))
-        if i < len(self.levels) - 1 and not self.is_enough():
+        if shrinks and not self.is_enough():
             p = self.config.downsample_padding
             # Without padding, diffusers adds one row and one column of zeros after the image.
             padding = p if p else (0, 0, 1, 1)
             x = nn.conv2d(w.downsamplers[0].conv, x, c, c, stride=2, padding=padding)
+            if not attends:  # where SDXL's first level has come to the adapter's size
+                x = self.adapted(x, i)
             self.skips.append((x, c))
         return x
 
@@ -428,6 +443,19 @@ def _build_variant(config: UNetConfig, variant: _Variant) -> _core.Graph:
     return graph
 
 
+def _additions(residuals: Residuals) -> dict[str, Any]:
+    """What of a variant follows from the names of residuals."""
+    adapted = sum(name.startswith("level.") for name in residuals)
+    return {"controlled": len(residuals) > adapted, "adapted": adapted}
+
+
+def _above(residuals: Residuals, branch: int) -> Residuals:
+    """Those of ControlNets for the skips that are read again, and all of T2I-Adapters, of which the
+    graph passes over what is deeper."""
+    again = {f"down.{i}" for i in range(branch + 1)}
+    return {name: x for name, x in residuals.items() if name in again or name.startswith("level.")}
+
+
 def _skips(levels: Sequence[_Level]) -> int:
     return sum(level.layers + 1 for level in levels)  # one a layer, and one before each level
 
@@ -499,7 +527,7 @@ class UNet2DConditionModel(Model):
         of tokens that are merged in the self-attentions of the largest size, 0 to 0.75. `ip_scales`
         [k, attentions], in the order of `text_attentions`, are those of k IP-Adapters, whose
         weights the network has and whose tokens [n, t, d] are the conditions `ip_hidden_states_0`
-        and on. `residuals` gives what ControlNets add (`controlnet.residuals`), and is asked where
+        and on. `residuals` gives what ControlNets and T2I-Adapters add, and is asked where
         all of the network runs: a step that reuses deep features adds what was added with them.
         """
         x = to_nhwc(sample, "[unet] sample", self.config.in_channels)
@@ -521,18 +549,17 @@ class UNet2DConditionModel(Model):
         found = None if deep is None else deep[0].find((deep[1], *key))
         if deep is not None and found is not None:
             features, skips = found
-            variant = replace(variant, reuses=deep[0].branch, controlled=skips is not None)
+            variant = replace(variant, reuses=deep[0].branch, **_additions(skips or {}))
             inputs |= {"deep": features, **(skips or {})}
             return to_nchw(self._network(variant).run(inputs)["sample"])
         added = None if residuals is None else residuals()
-        variant = replace(variant, controlled=added is not None)
+        variant = replace(variant, **_additions(added or {}))
         inputs |= added or {}
         if deep is None:
             return to_nchw(self._network(variant).run(inputs)["sample"])
         network = self._network(replace(variant, keeps=deep[0].branch))
         out = network.run(inputs, stay=["deep"] if network.device != "cpu" else [])
-        names = (f"down.{i}" for i in range(deep[0].branch + 1))  # of the skips that are read again
-        skips = None if added is None else {name: added[name] for name in names}
+        skips = None if added is None else _above(added, deep[0].branch)
         deep[0].keep((deep[1], *key), out["deep"], skips)
         return to_nchw(out["sample"])
 

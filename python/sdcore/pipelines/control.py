@@ -1,10 +1,10 @@
-"""What ControlNets add in one run of a sampler."""
+"""What ControlNets and T2I-Adapters add in one run of a sampler."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,196 +12,148 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.models.controlnet import ControlNetModel
-from sdcore.models.unet import Features, Residuals
 from sdcore.pipelines.conditioning import Conditioning
 from sdcore.pipelines.pictures import as_picture
-from sdcore.pipelines.request import Request, finite, whole
+from sdcore.pipelines.request import Request, finite
 
 __all__ = [
     "CONTROL_ARGUMENTS",
+    "Additions",
+    "Asked",
     "Control",
-    "contexts",
+    "Controller",
+    "asked_for",
     "control_images",
-    "controls_negative",
+    "fitted_control",
+    "listed",
     "size_of",
-    "usual_scales",
 ]
 
 Array = NDArray[np.float32]
+# What a denoiser takes as `residuals`: names are its own.
+Additions = Mapping[str, Any]
 
 CONTROL_ARGUMENTS = (
     *("control_image", "controlnet_conditioning_scale"),
-    *("control_guidance_start", "control_guidance_end", "guess_mode", "control_mode"),
-    "control_context",
+    *("control_guidance_start", "control_guidance_end", "control_mode"),
 )
-_KINDS = (
-    "0 pose, 1 depth, 2 soft edges or scribble, 3 canny or lines, 4 normals, 5 segments, 6 tile, "
-    "7 repaint"
-)
-_TEXT = "encoder_hidden_states"  # what the conditioning calls its tokens
-_IDENTITY_SCALE = 0.8  # of InstantID's published examples
-# What a ControlNet is told beside the text, if its config asks for it.
-_CONDITIONS = ("text_embeds", "time_ids")
 
 
 @dataclass(frozen=True)
-class _Net:
-    """One ControlNet in a run; `begin` and `end` are shares of the steps."""
+class Asked:
+    """What one ControlNet or T2I-Adapter is asked for in a run; `begin` and `end` are shares of the
+    steps."""
 
-    model: ControlNetModel
-    picture: Array  # [1, 3, height, width] in [0, 1]
+    image: Image.Image | Array
+    width: int  # pixels of what is drawn
+    height: int
     scale: float
     begin: float
     end: float
-    guess_mode: bool
-    mode: int | None  # of a ControlNet-Union: the kind of its picture
-    context: str  # the tokens that it reads, by their name in the conditioning
-
-    @cached_property
-    def features(self) -> Features:
-        return self.model.embed(self.picture, self.mode)
+    mode: Any = None  # control_mode, as given
 
     def works_at(self, index: int, steps: int) -> bool:
         """As diffusers counts."""
         inside = index / steps >= self.begin and (index + 1) / steps <= self.end
         return inside and self.scale != 0
 
-    def controls_negative(self) -> bool:
-        return controls_negative(self.model, self.guess_mode)
+
+class Controller(ABC):
+    """One ControlNet or T2I-Adapter in a run."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+
+    @property
+    def speaks_of_negative(self) -> bool:
+        """Whether it is asked about negative prompts too."""
+        return True
+
+    @abstractmethod
+    def add(
+        self, found: Additions | None, x: Array, timestep: float, conditioning: Conditioning
+    ) -> Additions:
+        """What it adds, and what others before it do (`found`)."""
 
 
 class Control:
-    """What ControlNets add in one run of a sampler. Outside its interval, one is not run.
-    `face_tokens` is what the conditioning calls those of InstantID, where it is at work."""
+    """What is added in one run. Outside its interval, a network is not run. Additions are where the
+    first one's network runs, unless the denoiser's `device` is another."""
 
-    def __init__(
-        self,
-        models: Sequence[ControlNetModel],
-        request: Request,
-        device: str,
-        face_tokens: str | None = None,
-    ) -> None:
-        extra, n = request.extra, len(models)
-        images = extra["control_image"]
-        if len(images) != n:
-            raise InvalidArgumentError(
-                "[controlnet] control_image must be one picture for each ControlNet, got "
-                f"{len(images)} for {n}"
-            )
-        read = contexts(extra, n, face_tokens)
-        columns = (
-            models,
-            [_fitted(image, request.width, request.height) for image in images],
-            _each("controlnet_conditioning_scale", extra, usual_scales(read)),
-            _each("control_guidance_start", extra, [0.0] * n),
-            _each("control_guidance_end", extra, [1.0] * n),
-            [bool(extra.get("guess_mode"))] * n,
-            [_mode(*pair) for pair in zip(models, _listed("control_mode", extra, n), strict=True)],
-            read,
-        )
-        self._nets = [_Net(*values) for values in zip(*columns, strict=True)]
-        for net in self._nets:
-            if not 0 <= net.begin < net.end <= 1:
-                raise InvalidArgumentError(
-                    "[controlnet] control_guidance_start must lie before control_guidance_end, "
-                    f"both from 0 to 1, got {net.begin:g} and {net.end:g}"
-                )
-        self._active: list[_Net] = []
-        self._device = device
+    def __init__(self, controllers: Sequence[Controller], from_device: str, device: str) -> None:
+        self._controllers = controllers
+        self._active: list[Controller] = []
+        self._moves = from_device != device
 
     def begin_step(self, index: int, steps: int) -> None:
-        self._active = [net for net in self._nets if net.works_at(index, steps)]
+        self._active = [one for one in self._controllers if one.asked.works_at(index, steps)]
 
     def residuals(
         self, x: Array, timestep: float, conditioning: Conditioning, negative: bool
-    ) -> Residuals | None:
+    ) -> Additions | None:
         """The sum of those at work at this step; None: there are none. `negative`: of a negative
         prompt."""
-        found: Residuals | None = None
-        for net in self._active:
-            if negative and not net.controls_negative():
-                continue
-            told = {name: conditioning[name] for name in _CONDITIONS if name in conditioning}
-            found = net.model.residuals(
-                x[:, : net.model.config.in_channels],
-                timestep,
-                conditioning[net.context],
-                net.features,
-                net.scale,
-                net.guess_mode,
-                found,
-                net.mode,
-                **told,
-            )
-        if found is None or self._nets[0].model.network.device == self._device:
+        found: Additions | None = None
+        for one in self._active:
+            if not negative or one.speaks_of_negative:
+                found = one.add(found, x, timestep, conditioning)
+        if found is None or not self._moves:
             return found
         return {name: np.asarray(array, np.float32) for name, array in found.items()}
 
 
-def _listed(name: str, extra: Mapping[str, Any], count: int) -> list[Any]:
-    """A value for each ControlNet, given as one for all or a list."""
-    given = extra.get(name)
-    listed = list(given) if isinstance(given, list | tuple) else [given] * count
-    if len(listed) != count:
-        kind = "word" if name == "control_context" else "number"
+def asked_for(request: Request, count: int, usual_scales: Sequence[float]) -> list[Asked]:
+    """What each of so many is asked for, by the arguments of a call."""
+    extra = request.extra
+    images = extra["control_image"]
+    if len(images) != count:
         raise InvalidArgumentError(
-            f"[controlnet] {name} must be one {kind} or {count}, one a ControlNet, got "
-            f"{len(listed)}"
+            "[controlnet] control_image must be one picture for each ControlNet, got "
+            f"{len(images)} for {count}"
         )
-    return listed
-
-
-def usual_scales(contexts: Sequence[str], usual: float = 1.0) -> list[float]:
-    """Of ControlNets that read these, where no scale is given."""
-    return [usual if context == _TEXT else _IDENTITY_SCALE for context in contexts]
-
-
-def contexts(extra: Mapping[str, Any], count: int, face_tokens: str | None) -> list[str]:
-    """What each ControlNet reads, by its name in the conditioning. Unless it is said, the first one
-    reads InstantID's tokens, as in its published pipelines: nothing in a ControlNet's file tells
-    that it was trained on them."""
-    given = _listed("control_context", extra, count)
-    found = []
-    for i, word in enumerate(given):
-        word = word or ("face" if face_tokens and i == 0 else "text")
-        if word not in ("face", "text"):
+    columns = (
+        images,
+        [request.width] * count,
+        [request.height] * count,
+        _each("controlnet_conditioning_scale", extra, usual_scales),
+        _each("control_guidance_start", extra, [0.0] * count),
+        _each("control_guidance_end", extra, [1.0] * count),
+        listed("control_mode", extra, count),
+    )
+    found = [Asked(*values) for values in zip(*columns, strict=True)]
+    for one in found:
+        if not 0 <= one.begin < one.end <= 1:
             raise InvalidArgumentError(
-                f"[controlnet] control_context must be 'face' or 'text', got {word!r}"
+                "[controlnet] control_guidance_start must lie before control_guidance_end, "
+                f"both from 0 to 1, got {one.begin:g} and {one.end:g}"
             )
-        context = _TEXT if word == "text" else face_tokens
-        if context is None:
-            raise InvalidArgumentError(
-                "[controlnet] control_context is 'face', and InstantID's adapter is not there: "
-                "load_ip_adapter first"
-            )
-        found.append(context)
     return found
 
 
-def _mode(model: ControlNetModel, given: Any) -> int | None:
-    """The kind of a picture; what is no ControlNet-Union passes it over."""
-    kinds = model.config.num_control_type
-    if kinds is None:
-        return None
-    if given is None or whole(given, "control_mode", 0) >= kinds:
+def listed(name: str, extra: Mapping[str, Any], count: int) -> list[Any]:
+    """A value for each ControlNet, given as one for all or a list."""
+    given = extra.get(name)
+    values = list(given) if isinstance(given, list | tuple) else [given] * count
+    if len(values) != count:
+        kind = "word" if name == "control_context" else "number"
         raise InvalidArgumentError(
-            f"[controlnet] give a ControlNet-Union the kind of its picture as control_mode, from 0 "
-            f"to {kinds - 1} ({_KINDS}), got {given!r}"
+            f"[controlnet] {name} must be one {kind} or {count}, one a ControlNet, got "
+            f"{len(values)}"
         )
-    return int(given)
+    return values
 
 
-def controls_negative(model: ControlNetModel, guess_mode: bool) -> bool:
-    """Whether it speaks of the negative prompt too. What guesses, and what was trained on means,
-    speaks of the prompt alone, so that guidance is toward it."""
-    return not (guess_mode or model.config.global_pool_conditions)
+def _each(name: str, extra: Mapping[str, Any], defaults: Sequence[float]) -> list[float]:
+    """A number for each ControlNet."""
+    if extra.get(name) is None:
+        return list(defaults)
+    return [finite(one, name) for one in listed(name, extra, len(defaults))]
 
 
 def control_images(given: Any) -> list[Any]:
     """Pictures, one a ControlNet: images, or arrays of numbers as they are."""
-    listed = given if isinstance(given, list | tuple) else [given]
-    return [_as_control(one) for one in listed]
+    images = given if isinstance(given, list | tuple) else [given]
+    return [_as_control(one) for one in images]
 
 
 def size_of(image: Image.Image | Array) -> tuple[int, int]:
@@ -223,7 +175,7 @@ def _as_control(image: Any) -> Image.Image | Array:
     return np.asarray(image, np.float32)
 
 
-def _fitted(image: Image.Image | Array, width: int, height: int) -> Array:
+def fitted_control(image: Image.Image | Array, width: int, height: int) -> Array:
     """[1, 3, height, width], resized as diffusers does. Pictures are in [0, 1]; numbers stay what
     they are, for ControlNets that know others: -1 is where one for inpainting is to paint."""
     size, filter = (width, height), Image.Resampling.LANCZOS
@@ -234,10 +186,3 @@ def _fitted(image: Image.Image | Array, width: int, height: int) -> Array:
     if image.shape[:2] != (height, width):
         planes = [np.asarray(Image.fromarray(plane).resize(size, filter)) for plane in planes]
     return np.stack(planes)[None]
-
-
-def _each(name: str, extra: Mapping[str, Any], defaults: Sequence[float]) -> list[float]:
-    """A number for each ControlNet."""
-    if extra.get(name) is None:
-        return list(defaults)
-    return [finite(one, name) for one in _listed(name, extra, len(defaults))]

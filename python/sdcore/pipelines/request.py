@@ -67,6 +67,8 @@ class Arguments(TypedDict, total=False):
     controlnet_conditioning_scale: float | Sequence[float]  # how strong, 1: for all, or one each
     control_guidance_start: float | Sequence[float]  # share of the steps before which they rest
     control_guidance_end: float | Sequence[float]  # and after which
+    adapter_conditioning_scale: float | Sequence[float]  # diffusers' names of the scale and the end
+    adapter_conditioning_factor: float | Sequence[float]  # for T2I-Adapters
     control_mode: int | Sequence[int | None] | None  # of a ControlNet-Union: its picture's kind
     # What they read: "text", or the "face" that InstantID's was trained on. None: the first reads
     # InstantID's, where its adapter is at work, and the others the text.

@@ -17,8 +17,7 @@ from sdcore.models.unet import (
     guidance_embedding,
 )
 from sdcore.pipelines.conditioning import Conditioning, encode_unique
-from sdcore.pipelines.control import CONTROL_ARGUMENTS
-from sdcore.pipelines.controlled import ControlledPipeline
+from sdcore.pipelines.controlled_unet import UNET_CONTROL_ARGUMENTS, ControlledUNetPipeline
 from sdcore.pipelines.guidance import Guidance, PerturbedGuidance
 from sdcore.pipelines.ip_adapter import IP_ADAPTER_ARGUMENTS, IPAdapterPipeline
 from sdcore.pipelines.loading import Parts
@@ -32,7 +31,7 @@ UNET_ARGUMENTS = (
     *("pag_scale", "pag_applied_layers"),
     *("cache_interval", "cache_branch_id", "token_merging_ratio"),
     *IP_ADAPTER_ARGUMENTS,
-    *CONTROL_ARGUMENTS,
+    *UNET_CONTROL_ARGUMENTS,
 )
 
 _GUIDED = 2  # images a step: classifier-free guidance asks about the negative prompt as well
@@ -41,8 +40,8 @@ _TURBO = (4, 1.0)
 _LCM = (4, 8.5)
 
 
-# In this order, for IPAdapterPipeline has the face_tokens that ControlledPipeline asks for.
-class UNetPipeline(IPAdapterPipeline, ControlledPipeline):
+# In this order, for IPAdapterPipeline has the face_tokens that ControlledUNetPipeline asks for.
+class UNetPipeline(IPAdapterPipeline, ControlledUNetPipeline):
     optional: ClassVar[Sequence[str]] = ("image_encoder",)
 
     unet: UNet2DConditionModel

@@ -7,7 +7,6 @@ from sdcore.checkpoint.family import Family, Rules
 
 RANK = -1
 _LATER = "which sdcore does not run yet"
-_BESIDE = "not a model by itself, and sdcore does not use it yet"
 _LOAD_LORA = "not a model by itself: open its model and load it with load_lora_weights"
 _LOAD_PHOTOMAKER = "not a model by itself: open its model and load it with load_photomaker_adapter"
 _LOAD_IP_ADAPTER = "not a model by itself: open its model and load it with load_ip_adapter"
@@ -22,7 +21,6 @@ FAMILIES = {
     "ip-adapter": Family("an IP-Adapter", hint=_LOAD_IP_ADAPTER),
     "photomaker": Family("PhotoMaker's identity encoder", hint=_LOAD_PHOTOMAKER),
     "instantid": Family("InstantID's IP-Adapter", hint=_LOAD_INSTANTID),
-    "t2i-adapter": Family("a T2I-Adapter", hint=_BESIDE),
 }
 
 _LORA = (
@@ -42,5 +40,4 @@ RULES: Rules = (
     ("ip-adapter", (Clue(r"^ip_adapter\.\d+\.to_[kv]_ip\."),)),
     ("ip-adapter", (Clue(r"^image_proj\.(proj|latents|norm|perceiver_resampler)\b"),)),
     ("lora", (Clue(_LORA),)),
-    ("t2i-adapter", (Clue(r"^(adapter\.)?body\.\d+\.(resnets\.\d+\.)?block1\.weight$"),)),
 )  # fmt: skip

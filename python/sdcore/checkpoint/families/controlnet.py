@@ -79,18 +79,18 @@ _PLACE = Place(
     ),
 )
 
-_OPEN = "not a model by itself: open its model and pass this as controlnet= (--control-net)"
+OPEN = "not a model by itself: open its model and pass this as controlnet= (--control-net)"
 
 FAMILIES = {
     "controlnet": Family(
         "a ControlNet",
         ("controlnet",),
-        hint=_OPEN,
+        hint=OPEN,
         infer={"controlnet": _config},
         places=(_PLACE,),
     ),
     # What lacks is the model's: it is no network until it is opened with one.
-    "control-lora": Family("a ControlNet", hint=_OPEN),
+    "control-lora": Family("a ControlNet", hint=OPEN),
     "controlnet-other": Family(
         "a ControlNet", hint="not a model by itself, and of a kind that sdcore does not run yet"
     ),
