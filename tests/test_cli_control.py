@@ -11,10 +11,12 @@ from PIL import Image
 
 import sdcore
 import tiny_models
+import tiny_transformers
 from command_line import one_error_line, save_models_and_photo
 from sdcore.cli import main
 from sdcore.image_io import Infotext, read_png_parameters
 from tiny_control import controlnet, picture
+from tiny_control_sd3 import control_sd3
 
 SMALL = ("--steps", "3", "-s", "7")
 
@@ -101,6 +103,22 @@ def test_a_t2i_adapter_is_asked_for_as_a_controlnet(files: Path) -> None:
     pipe = sdcore.DiffusionPipeline.open(files / "model", controlnet="adapter")
     options = {"adapter_conditioning_scale": 0.6, "adapter_conditioning_factor": 0.7}
     want = pipe("a cat", num_inference_steps=3, seed=7, control_image=image, **options).images[0]
+    assert np.array_equal(np.asarray(Image.open("x.png")), np.asarray(want))
+
+
+def test_where_stable_diffusion_3_is_to_paint(files: Path) -> None:
+    tiny_transformers.sd3_pipeline(Path("sd3"))
+    net = control_sd3(tiny_transformers.sd3(), extra_conditioning_channels=1)
+    net.save_pretrained("inpaint")
+    Image.new("L", (8, 8), "white").save("mask.png")
+    image = str(files / "edges.png")
+    words = ("-m", "sd3", "a cat", "--control-net", "inpaint", "--control-image", image)
+    words += ("--control-mask", "mask.png", *SMALL, "--quiet", "-o", "x.png")
+    assert main(["txt2img", *words]) == 0
+    pipe = sdcore.DiffusionPipeline.open("sd3", controlnet="inpaint")
+    options = {"control_image": image, "control_mask": "mask.png"}
+    options |= {"num_inference_steps": 3, "controlnet_conditioning_scale": 0.9}
+    want = pipe("a cat", seed=7, **options).images[0]
     assert np.array_equal(np.asarray(Image.open("x.png")), np.asarray(want))
 
 

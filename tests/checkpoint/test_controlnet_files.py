@@ -205,9 +205,13 @@ def test_quantized(pipe: Any, folder: Path, tmp_path: Path) -> None:
 
 
 OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
+    "FLUX": (
+        {"controlnet_blocks.0.weight": (8, 8), "controlnet_x_embedder.weight": (8, 8)},
+        r"a ControlNet for FLUX, .* a kind that sdcore does not run",
+    ),
     "SD 3": (
-        {"controlnet_blocks.0.weight": (8, 8), "transformer_blocks.0.norm1_context.x": (8,)},
-        r"a ControlNet for Stable Diffusion 3, .* a kind that sdcore does not run",
+        {"controlnet_blocks.0.weight": (8, 8), "pos_embed_input.proj.weight": (8, 16, 2, 2)},
+        r"a ControlNet for Stable Diffusion 3, which does not go with Stable Diffusion 1",
     ),
 }
 
@@ -264,10 +268,8 @@ def test_what_is_no_controlnet_or_a_damaged_one(
 def test_models_that_have_none(tmp_path: Path, folder: Path) -> None:
     import tiny_transformers
 
-    tiny_transformers.sd3_pipeline(tmp_path)
-    with pytest.raises(
-        sdcore.InvalidArgumentError, match=r"Stable Diffusion 3.* takes no controlnet="
-    ):
+    tiny_transformers.pixart_pipeline(tmp_path, False)
+    with pytest.raises(sdcore.InvalidArgumentError, match=r"PixArt.* takes no controlnet="):
         sdcore.DiffusionPipeline.open(tmp_path, controlnet=folder)
 
 

@@ -107,7 +107,7 @@ _CONTEXT = r"\.attn2\.to_k\.(weight|down)$"
 _SIZES = r"(^|\.)(label_emb\.0\.0|add_embedding\.linear_1)\.weight$"
 _CONTROLNET = Marks(
     targets=(
-        ("sd3", Clue(r"^(controlnet\.)?transformer_blocks\.0\.norm1_context\.")),
+        ("sd3", Clue(r"^(controlnet\.)?pos_embed_input\.proj\.weight$")),
         ("flux", Clue(r"(^|\.)(double_blocks|single_transformer_blocks|controlnet_x_embedder)\.")),
         ("sdxl", Clue(_CONTEXT, (None, 2048))),
         ("sdxl", Clue(_SIZES, (None, 2816))),
@@ -196,7 +196,9 @@ _SD3 = (
 MARKS: Mapping[str, Marks] = {
     "lora": _LORA,
     "lycoris": _LORA,
-    **dict.fromkeys(("controlnet", "control-lora", "controlnet-other"), _CONTROLNET),
+    **dict.fromkeys(
+        ("controlnet", "control-lora", "controlnet-sd3", "controlnet-other"), _CONTROLNET
+    ),
     "ip-adapter": _IP_ADAPTER,
     "t2i-adapter": _T2I_ADAPTER,
     "instantid": Marks(targets=(("sdxl", Clue(r"^image_proj\.latents$")),)),

@@ -33,6 +33,7 @@ ROLES = {
     "T5EncoderModel": "text_encoder",
     "ControlNetModel": "controlnet",
     "ControlNetUnionModel": "controlnet",
+    "SD3ControlNetModel": "controlnet",
     "T2IAdapter": "t2i_adapter",
     "SD3Transformer2DModel": "transformer",
     "PixArtTransformer2DModel": "transformer",

@@ -31,8 +31,11 @@ _TRANSFORMERS = {
     "CLIPVisionModelWithProjection": "clip_vision_model",
     "T5EncoderModel": "t5",
 }
-# What PixArt's makers have in their files and diffusers computes, or asks T5 for.
-_NOT_OF_PIXART = ("pos_embed.pos_embed", "caption_projection.y_embedding")
+# What makers have in their files, and diffusers computes, or asks T5 or a config for.
+_NOT_OF_CLASS = {
+    "PixArtTransformer2DModel": ("pos_embed.pos_embed", "caption_projection.y_embedding"),
+    "SD3ControlNetModel": ("control_type",),  # its config says it
+}
 _LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.")
 
 
@@ -79,8 +82,8 @@ def _folder(opened: Checkpoint) -> Folder:
 def _of_class(part: Component) -> dict[str, Tensor]:
     """Without what an original text encoder has more: layers after the last that is run, and a
     projection where nothing is pooled."""
-    if part.config.get("_class_name") == "PixArtTransformer2DModel":
-        return {name: t for name, t in part.tensors.items() if name not in _NOT_OF_PIXART}
+    if others := _NOT_OF_CLASS.get(str(part.config.get("_class_name"))):
+        return {name: t for name, t in part.tensors.items() if name not in others}
     layers = part.config.get("num_hidden_layers")
     if layers is None:
         return part.tensors

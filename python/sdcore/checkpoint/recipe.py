@@ -26,6 +26,7 @@ KEPT: Mapping[str, str] = {
     "UNet, first and last": r"\b(input_blocks\.0\.0|conv_in|out\.2|conv_out)\.",
     "MMDiT and PixArt, embeddings": r"_embedder\.|\bpos_embed|\btime_text_embed\.|\badaln_single\.",
     "MMDiT and PixArt, last": r"\b(final_layer|(?<!attn\.)proj_out|norm_out|caption_projection)\.",
+    "MMDiT's ControlNets, what they add": r"\bcontrolnet_blocks\.",
     "text encoders": r"embedding|embed_tokens|\bshared\.|text_projection|relative_attention_bias"
     r"|\btoken_embd\.|\battn_rel_b\.",
     "VAE": r"^(first_stage_model|vae)\.",

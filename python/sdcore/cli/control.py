@@ -23,6 +23,7 @@ _STRENGTH = 0.9  # stable-diffusion.cpp's
 _EACH = {
     "control_mode": "control_mode",
     "control_context": "control_context",
+    "control_mask": "control_mask",
     "control_strength": "controlnet_conditioning_scale",
     "control_start": "control_guidance_start",
     "control_end": "control_guidance_end",
@@ -60,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--control-image", metavar="PATH", help="the picture that it sees: edges, depth, a pose")
     add(
+        "--control-mask",
+        metavar="PATH",
+        help="of Stable Diffusion 3's for inpainting: white where to paint",
+    )
+    add(
         "--control-strength",
         "--controlnet-conditioning-scale",
         "--adapter-conditioning-scale",
@@ -87,7 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="KIND",
         help="of a ControlNet-Union: 0 pose, 1 depth, 2 soft edges or scribble, 3 canny or lines, "
-        "4 normals, 5 segments, 6 tile, 7 repaint",
+        "4 normals, 5 segments, 6 tile, 7 repaint; of Stability's for 3.5 large, where its file "
+        "does not say it: 0 blurred, 1 canny, 2 depth",
     )
     add(
         "--control-context",

@@ -3,7 +3,7 @@ diffusers' config."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,16 @@ from sdcore.models.base import Model, to_nchw, to_nhwc, tokens_of
 from sdcore.models.blocks import feed_forward, timestep_mlp
 from sdcore.models.config import from_json, require_value
 
-__all__ = ["SD3Config", "SD3Transformer2DModel", "build_mmdit"]
+__all__ = [
+    "NORM_EPS",
+    "BlockResiduals",
+    "MMDiTGraph",
+    "SD3Config",
+    "SD3Transformer2DModel",
+    "build_mmdit",
+]
 
-_EPS = 1e-6  # of every norm in this network
+NORM_EPS = 1e-6  # of every norm in this network
 _TIME_CHANNELS = 256
 
 
@@ -44,6 +51,20 @@ class SD3Config:
         return self.num_attention_heads * self.attention_head_dim
 
 
+# What ControlNets add, in the graph's layout, [n, tokens, channels] each: "6.0" to "6.5" is from
+# those of six blocks, of which each speaks to as many of the transformer's.
+BlockResiduals = Mapping[str, NDArray[np.float32] | _core.DeviceArray]
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """The same weights in another graph: without the blocks `skips`, and with what ControlNets of
+    so many blocks (`controls`) add."""
+
+    skips: tuple[int, ...] = ()
+    controls: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True)
 class _Projections:
     """Where the weights of a stream's queries, keys and values are."""
@@ -55,7 +76,7 @@ class _Projections:
     norm_k: Scope
 
 
-class _MMDiT:
+class MMDiTGraph:
     """The graph, written down as diffusers walks it."""
 
     def __init__(self, config: SD3Config) -> None:
@@ -63,34 +84,47 @@ class _MMDiT:
         self.c = config.channels
         self.b = Builder()
 
-    def build(self, skip_layers: Sequence[int]) -> _core.Graph:
+    def build(self, variant: _Variant) -> _core.Graph:
         config, b, w, c = self.config, self.b, self.b.weights, self.c
         p = config.patch_size
-        sample = b.input("sample")
-        patches = nn.conv2d(
-            w.pos_embed.proj, sample, config.in_channels, c, kernel=p, stride=p, padding=0
-        )
-        x = nn.flatten(
-            patches
-            + nn.crop_embedding(w.pos_embed.pos_embed, patches, config.pos_embed_max_size, c)
-        )
+        patches = self.placed(self.patches(w.pos_embed.proj, b.input("sample"), config.in_channels))
+        x = nn.flatten(patches)
         self.temb = nn.silu(self.time_text_embedding(w.time_text_embed))
-        context: Value | None = nn.linear(
-            w.context_embedder, b.input("encoder_hidden_states"), config.joint_attention_dim, c
-        )
+        context: Value | None = self.texts()
+        added = {k: [b.input(f"{k}.{i}") for i in range(k)] for k in variant.controls}
         for i in range(config.num_layers):
-            if i not in skip_layers:
+            last = i == config.num_layers - 1
+            if i not in variant.skips:
                 assert context is not None
-                x, context = self.block(i, w.transformer_blocks[i], x, context)
+                dual = i in config.dual_attention_layers
+                x, context = self.block(w.transformer_blocks[i], x, context, dual, last)
+            if not last:
+                # Also where a block is left out, as in diffusers.
+                for k, residuals in added.items():
+                    x = x + residuals[int(i / (config.num_layers / k))]
         scale, shift = self.modulation(w.norm_out.linear, 2)
         x = nn.linear(
             w.proj_out,
-            nn.ada_layer_norm(x, scale, shift, _EPS),
+            nn.ada_layer_norm(x, scale, shift, NORM_EPS),
             c,
             p * p * (config.out_channels or config.in_channels),
         )
         b.output("sample", nn.depth_to_space(nn.unflatten(x, patches), p))
         return b.graph
+
+    def patches(self, w: Scope, image: Value, c_in: int) -> Value:
+        p = self.config.patch_size
+        return nn.conv2d(w, image, c_in, self.c, kernel=p, stride=p, padding=0)
+
+    def placed(self, patches: Value) -> Value:
+        """With the positions of the patches."""
+        places, side = self.b.weights.pos_embed.pos_embed, self.config.pos_embed_max_size
+        return patches + nn.crop_embedding(places, patches, side, self.c)
+
+    def texts(self) -> Value:
+        states = self.b.input("encoder_hidden_states")
+        w = self.b.weights.context_embedder
+        return nn.linear(w, states, self.config.joint_attention_dim, self.c)
 
     def time_text_embedding(self, w: Scope) -> Value:
         t = nn.timestep_embedding(self.b.input("timestep"), _TIME_CHANNELS, True, 0)
@@ -104,10 +138,10 @@ class _MMDiT:
         both = nn.split_channels(nn.linear(w, self.temb, self.c, parts * self.c), parts)
         return [nn.token(both, i) for i in range(parts)]
 
-    def block(self, i: int, w: Scope, x: Value, context: Value) -> tuple[Value, Value | None]:
+    def block(
+        self, w: Scope, x: Value, context: Value, dual: bool, last: bool
+    ) -> tuple[Value, Value | None]:
         """JointTransformerBlock; the last one leaves no context behind."""
-        last = i == self.config.num_layers - 1
-        dual = i in self.config.dual_attention_layers
         shift, scale, gate, shift_ff, scale_ff, gate_ff, *second = self.modulation(
             w.norm1.linear, 9 if dual else 6
         )
@@ -117,29 +151,32 @@ class _MMDiT:
             shift_c, scale_c, *rest = self.modulation(w.norm1_context.linear, 6)
         out, out_c = self.joint_attention(
             w.attn,
-            nn.ada_layer_norm(x, scale, shift, _EPS),
-            nn.ada_layer_norm(context, scale_c, shift_c, _EPS),
+            nn.ada_layer_norm(x, scale, shift, NORM_EPS),
+            nn.ada_layer_norm(context, scale_c, shift_c, NORM_EPS),
         )
         before = x
         x = x + nn.linear(w.attn.to_out[0], out, self.c, self.c) * gate
         if dual:
             shift_2, scale_2, gate_2 = second
-            h = nn.ada_layer_norm(before, scale_2, shift_2, _EPS)
+            h = nn.ada_layer_norm(before, scale_2, shift_2, NORM_EPS)
             x = x + self.self_attention(w.attn2, h) * gate_2
-        h = nn.ada_layer_norm(x, scale_ff, shift_ff, _EPS)
+        h = nn.ada_layer_norm(x, scale_ff, shift_ff, NORM_EPS)
         x = x + feed_forward(w.ff, h, self.c, "gelu_tanh") * gate_ff
         if last:
             return x, None
         gate_c, shift_ff, scale_ff, gate_ff = rest
         context = context + nn.linear(w.attn.to_add_out, out_c, self.c, self.c) * gate_c
-        h = nn.ada_layer_norm(context, scale_ff, shift_ff, _EPS)
+        h = nn.ada_layer_norm(context, scale_ff, shift_ff, NORM_EPS)
         return x, context + feed_forward(w.ff_context, h, self.c, "gelu_tanh") * gate_ff
 
     def project(self, w: _Projections, x: Value) -> tuple[Value, Value, Value]:
         q, k, v = (nn.linear(part, x, self.c, self.c) for part in (w.q, w.k, w.v))
         if self.config.qk_norm is not None:
             size = self.config.attention_head_dim
-            q, k = nn.rms_norm(w.norm_q, q, size, _EPS), nn.rms_norm(w.norm_k, k, size, _EPS)
+            q, k = (
+                nn.rms_norm(w.norm_q, q, size, NORM_EPS),
+                nn.rms_norm(w.norm_k, k, size, NORM_EPS),
+            )
         return q, k, v
 
     def joint_attention(self, w: Scope, x: Value, context: Value) -> tuple[Value, Value]:
@@ -164,7 +201,7 @@ def build_mmdit(config: SD3Config, skip_layers: Sequence[int] = ()) -> _core.Gra
     `pooled_projections` [n, p] -> `sample` [n, h, w, out_channels].
 
     `skip_layers` are blocks to leave out, for skip-layer guidance."""
-    return _MMDiT(config).build(skip_layers)
+    return MMDiTGraph(config).build(_Variant(tuple(skip_layers)))
 
 
 class SD3Transformer2DModel(Model):
@@ -175,15 +212,15 @@ class SD3Transformer2DModel(Model):
 
     def __init__(self, config: SD3Config, network: _core.Network) -> None:
         super().__init__(config, network)
-        self._shorter: dict[tuple[int, ...], _core.Network] = {}
+        self._variants: dict[_Variant, _core.Network] = {}
 
-    @property
-    def networks(self) -> Sequence[_core.Network]:
-        return (self.network, *self._shorter.values())
+    def release(self) -> None:
+        super().release()
+        self._variants = {}
 
     def with_network(self, network: _core.Network) -> SD3Transformer2DModel:
         other = super().with_network(network)
-        other._shorter = {}
+        other._variants = {}
         return other
 
     @classmethod
@@ -209,30 +246,35 @@ class SD3Transformer2DModel(Model):
         encoder_hidden_states: ArrayLike,
         pooled_projections: ArrayLike,
         skip_layers: Sequence[int] = (),
+        residuals: Callable[[], BlockResiduals | None] | None = None,
     ) -> NDArray[np.float32]:
         """The velocity for `sample` [n, in_channels, h, w], float32.
 
         `timestep` is one number or one an image; `encoder_hidden_states` is [n, t, d] and
-        `pooled_projections` [n, p]. `skip_layers` are blocks to leave out.
+        `pooled_projections` [n, p]. `skip_layers` are blocks to leave out. `residuals` gives what
+        ControlNets add (`SD3ControlNetModel.residuals`).
         """
         x = to_nhwc(sample, "[mmdit] sample", self.config.in_channels)
         n = x.shape[0]
+        added = (None if residuals is None else residuals()) or {}
         inputs = {
             "sample": x,
             "timestep": np.broadcast_to(np.asarray(timestep, np.float32).reshape(-1), (n,)),
             "encoder_hidden_states": tokens_of(encoder_hidden_states, n, "mmdit"),
             "pooled_projections": np.asarray(pooled_projections, np.float32),
+            **added,
         }
-        return to_nchw(self._network(tuple(skip_layers)).run(inputs)["sample"])
+        depths = sorted({int(name.partition(".")[0]) for name in added})
+        variant = _Variant(tuple(skip_layers), tuple(depths))
+        return to_nchw(self._network(variant).run(inputs)["sample"])
 
-    def _network(self, skip_layers: tuple[int, ...]) -> _core.Network:
-        if not skip_layers:
+    def _network(self, variant: _Variant) -> _core.Network:
+        if variant == _Variant():
             return self.network
         last = self.config.num_layers - 1
-        if odd := [i for i in skip_layers if not 0 <= i <= last]:
+        if odd := [i for i in variant.skips if not 0 <= i <= last]:
             raise InvalidArgumentError(f"[mmdit] skip_layers must be 0 to {last}, got {odd[0]}")
-        # The same weights under a shorter graph.
-        if skip_layers not in self._shorter:
-            shorter = build_mmdit(self.config, skip_layers)
-            self._shorter[skip_layers] = self.in_graph(shorter)
-        return self._shorter[skip_layers]
+        # The same weights under another graph.
+        if variant not in self._variants:
+            self._variants[variant] = self.in_graph(MMDiTGraph(self.config).build(variant))
+        return self._variants[variant]

@@ -135,7 +135,7 @@ def listed(name: str, extra: Mapping[str, Any], count: int) -> list[Any]:
     given = extra.get(name)
     values = list(given) if isinstance(given, list | tuple) else [given] * count
     if len(values) != count:
-        kind = "word" if name == "control_context" else "number"
+        kind = {"control_context": "word", "control_mask": "picture"}.get(name, "number")
         raise InvalidArgumentError(
             f"[controlnet] {name} must be one {kind} or {count}, one a ControlNet, got "
             f"{len(values)}"

@@ -1,5 +1,5 @@
 """ControlNets on a pipeline: `load_controlnet` and its kin, and how the denoiser is asked with
-them. What they are and how they are asked is the family's: controlled_unet.py.
+them. What they are and how they are asked is the family's: controlled_unet.py, controlled_sd3.py.
 """
 
 from __future__ import annotations

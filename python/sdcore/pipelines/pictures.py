@@ -19,6 +19,7 @@ __all__ = [
     "cut_to",
     "decode",
     "encode",
+    "encoded_mean",
     "fitted",
     "fitted_mask",
     "opaque",
@@ -45,6 +46,18 @@ def encode(vae: AutoencoderKL, images: Array, noise: Noise) -> Array:
     mean, log_variance = np.split(moments, 2, axis=1)
     spread = np.exp(np.clip(log_variance, -30, 20) / 2)
     return vae.scale(mean + spread * noise.draw(mean.shape[1:]))
+
+
+def encoded_mean(vae: AutoencoderKL, images: Array, shifted: bool = True) -> Array:
+    """The means of what the encoder says, scaled as denoisers know latents; `shifted` unless they
+    are to stay where the encoder has them."""
+    tiled = _tiled(vae, vae.encoder, "sample", images)
+    mean, _ = np.split(vae.moments(images, tiled), 2, axis=1)
+    if shifted:
+        return vae.scale(mean)
+    _, factor = vae.normalization()
+    scaled: Array = mean * factor
+    return scaled
 
 
 def _tiled(vae: AutoencoderKL, network: _core.Network, name: str, images: Array) -> bool:

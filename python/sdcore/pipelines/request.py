@@ -69,7 +69,10 @@ class Arguments(TypedDict, total=False):
     control_guidance_end: float | Sequence[float]  # and after which
     adapter_conditioning_scale: float | Sequence[float]  # diffusers' names of the scale and the end
     adapter_conditioning_factor: float | Sequence[float]  # for T2I-Adapters
-    control_mode: int | Sequence[int | None] | None  # of a ControlNet-Union: its picture's kind
+    # Of a ControlNet-Union and of Stability's for 3.5 large: their picture's kind.
+    control_mode: int | Sequence[int | None] | None
+    # Of SD 3's for inpainting: white where to paint in control_image.
+    control_mask: ImageLike | Sequence[ImageLike | None] | None
     # What they read: "text", or the "face" that InstantID's was trained on. None: the first reads
     # InstantID's, where its adapter is at work, and the others the text.
     control_context: str | Sequence[str | None] | None

@@ -98,7 +98,7 @@ FAMILIES = {
 
 RULES: Rules = (
     ("control-lora", (Clue(r"^lora_controlnet$"),)),
-    # Those of transformers.
+    # FLUX's.
     ("controlnet-other", (Clue(r"(^|\.)controlnet_blocks\."),)),
     ("controlnet", (Clue(r"^(control_model\.)?(input_hint_block|zero_convs)\.0\."),)),
     ("controlnet", (Clue(r"^(controlnet\.)?controlnet_(cond_embedding|down_blocks)\."),)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from sdcore.checkpoint.names import unet
+from sdcore.checkpoint.names import controlnet_sd3, unet
 from sdcore.checkpoint.names.table import NameTable, Row
 
 _HINT = re.compile(r"input_hint_block\.(\d+)\.")
@@ -29,6 +29,8 @@ def original(names: Iterable[str]) -> NameTable:
 def to_original(names: Iterable[str]) -> NameTable:
     """The same table, found from diffusers' names, with the prefix that published files have."""
     names = list(names)
+    if "pos_embed_input.proj.weight" in names:
+        return controlnet_sd3.to_original(names)
     if "task_embedding" in names:
         return diffusers(names)
     convolutions = {found[0] for name in names if (found := _EMBEDDING.match(name))}

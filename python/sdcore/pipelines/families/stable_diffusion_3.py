@@ -18,10 +18,11 @@ from sdcore.models.t5 import T5EncoderModel, build_t5
 from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.clip_text import Encoder, beside, clip_skip, encode_texts
 from sdcore.pipelines.conditioning import Conditioning, encode_unique, stacked
+from sdcore.pipelines.controlled_sd3 import SD3_CONTROL_ARGUMENTS, ControlledSD3Pipeline
 from sdcore.pipelines.export import Captions, TextEncoding
 from sdcore.pipelines.guidance import Guidance, Model, rescaled
 from sdcore.pipelines.loading import Parts
-from sdcore.pipelines.pipeline import DiffusionPipeline, Shapes
+from sdcore.pipelines.pipeline import Shapes
 from sdcore.pipelines.request import Prompt, Request, whole
 from sdcore.pipelines.t5_text import encode_captions, sequence_length
 from sdcore.tokenizer import CLIPTokenizer, T5Tokenizer
@@ -34,7 +35,7 @@ _T5_TOKENS = 256  # unless asked for
 _CLIP_TOKENS = 77
 
 
-class StableDiffusion3Pipeline(DiffusionPipeline, families=("sd3",)):
+class StableDiffusion3Pipeline(ControlledSD3Pipeline, families=("sd3",)):
     """Two CLIP text encoders, T5 and a transformer of two streams (Esser et al. 2024). Each text
     encoder may be left out."""
 
@@ -56,6 +57,7 @@ class StableDiffusion3Pipeline(DiffusionPipeline, families=("sd3",)):
         "skip_layer_guidance_scale",  # 2.8
         "skip_layer_guidance_start",  # share of the steps after which it begins, 0.01
         "skip_layer_guidance_stop",  # and before which it ends, 0.2
+        *SD3_CONTROL_ARGUMENTS,
     )
     embeds: ClassVar[Mapping[str, str]] = {
         "prompt_embeds": "encoder_hidden_states",
