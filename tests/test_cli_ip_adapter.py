@@ -86,8 +86,16 @@ def test_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
     ):
         assert main([*base, *words]) == 1
         one_error_line(capsys, message)
+
+
+def test_models_that_take_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     tiny_transformers.pixart_pipeline(tmp_path / "pixart", False)
-    base[2] = str(tmp_path / "pixart")
+    base = ["txt2img", "-m", str(tmp_path / "pixart"), "a cat", "-o", "x.png", "--quiet"]
     capsys.readouterr()  # what transformers says while it saves
-    assert main([*base, *ADAPTER]) == 1
-    one_error_line(capsys, "--ip-adapter is for models with a UNet")
+    for words, message in (
+        (ADAPTER, "IP-Adapters are for Stable Diffusion 1.x, 2.x and XL, and this is PixArt"),
+        (("--control-net", "x", "--control-image", "photo.png"), "ControlNets are for Stable"),
+        (("--photo-maker", "x", "--pm-id-image", "photo.png"), "PhotoMaker is for Stable Diff"),
+    ):
+        assert main([*base, *words]) == 1
+        one_error_line(capsys, message, "and this is PixArt")

@@ -269,8 +269,13 @@ def test_models_that_have_none(tmp_path: Path, folder: Path) -> None:
     import tiny_transformers
 
     tiny_transformers.pixart_pipeline(tmp_path, False)
-    with pytest.raises(sdcore.InvalidArgumentError, match=r"PixArt.* takes no controlnet="):
+    message = r"ControlNets are for .*, and this is PixArt"
+    with pytest.raises(UnsupportedModelError, match=message):
         sdcore.DiffusionPipeline.open(tmp_path, controlnet=folder)
+    pipe = sdcore.DiffusionPipeline.open(tmp_path)
+    for load in (pipe.load_controlnet, pipe.load_ip_adapter, pipe.load_photomaker_adapter):
+        with pytest.raises(UnsupportedModelError, match=r"(is|are) for .*, and this is PixArt"):
+            load(folder)
 
 
 def test_a_file_in_half_precision_draws(pipe: Any, net: ControlNetModel, tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sdcore.cli.arrays import read_array
-from sdcore.errors import InvalidArgumentError, UnsupportedModelError
+from sdcore.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
+    from sdcore.pipelines.ip_adapter import IPAdapterPipeline
 
 # stable-diffusion.cpp's words, and ours.
 _MODES = {"auto": "auto", "immediately": "merge", "at_runtime": "side"}
@@ -94,15 +95,9 @@ def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
 def apply_ip_adapter(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
     if args.ip_adapter is None:
         return
-    from sdcore.pipelines.ip_adapter import IPAdapterPipeline  # late, for a quick --help
-
-    if not isinstance(pipe, IPAdapterPipeline):
-        raise UnsupportedModelError(
-            "[ip-adapter] --ip-adapter is for models with a UNet, Stable Diffusion 1.x, 2.x and XL"
-        )
     pipe.load_ip_adapter(args.ip_adapter, args.clip_vision)
     if args.ip_adapter_scale is not None:
-        pipe.set_ip_adapter_scale(args.ip_adapter_scale)
+        cast("IPAdapterPipeline", pipe).set_ip_adapter_scale(args.ip_adapter_scale)
 
 
 def arguments(args: argparse.Namespace) -> dict[str, Any]:

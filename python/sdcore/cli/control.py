@@ -153,14 +153,10 @@ def check(args: argparse.Namespace) -> None:
 def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
     if not args.control_net:
         return
-    from sdcore.checkpoint import FAMILIES
     from sdcore.pipelines.controlled import ControlledPipeline
 
-    if not isinstance(pipe, ControlledPipeline):
-        title = FAMILIES[pipe.family].title
-        raise InvalidArgumentError(f"[control] --control-net is not for {title}")
     pipe.load_controlnet(args.control_net)
-    if args.control_strength is None:
+    if args.control_strength is None and isinstance(pipe, ControlledPipeline):
         scales = pipe.usual_control_scales(_given(args), _STRENGTH)
         args.control_strength = scales if len(set(scales)) > 1 else scales[:1]
 

@@ -109,8 +109,6 @@ class ControlledPipeline(DiffusionPipeline):
         self, options: Mapping[str, RunOptions], quantize: str | None, **paths: Any
     ) -> None:
         self._control_options, self._control_type = options["controlnet"], quantize
-        if (path := paths.pop("controlnet")) is not None:
-            self.load_controlnet(path)
         super()._open_beside(options, quantize, **paths)
 
     # -- what the model asks for ----------------------------------------

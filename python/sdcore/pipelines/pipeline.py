@@ -59,6 +59,8 @@ P = TypeVar("P", bound="DiffusionPipeline")
 Shapes = Mapping[str, Sequence[int]]
 StepCallback = Callable[["DiffusionPipeline", int, float, dict[str, Any]], Any]
 
+_WITH_UNETS = "Stable Diffusion 1.x, 2.x and XL"
+
 
 class DiffusionPipeline(EmbeddingsMixin):
     """Text to image; `open` gives the subclass of the model's family (`pipelines/families`).
@@ -203,14 +205,15 @@ class DiffusionPipeline(EmbeddingsMixin):
         return pipe
 
     def _open_beside(
-        self, options: Mapping[str, RunOptions], quantize: str | None, **paths: Any
+        self,
+        options: Mapping[str, RunOptions],
+        quantize: str | None,
+        *,
+        controlnet: PathLike | Sequence[PathLike] | None,
     ) -> None:
-        """Opens what goes with the model and is no part of it, by the names of arguments."""
-        for name, path in paths.items():
-            if path is not None:
-                raise InvalidArgumentError(
-                    f"[pipeline] {FAMILIES[self.family].title} takes no {name}="
-                )
+        """Opens what goes with the model and is no part of it."""
+        if controlnet is not None:
+            self.load_controlnet(controlnet)
 
     @classmethod
     def _of(cls: type[P], source: checkpoint.Checkpoint) -> type[P]:
@@ -258,13 +261,26 @@ class DiffusionPipeline(EmbeddingsMixin):
             "Python, or 'sdcore convert' it"
         )
 
+    # -- adapters, where the family takes none ----------------------------------------
+
+    def load_controlnet(self, path: PathLike | Sequence[PathLike]) -> None:
+        """Has a picture say where things lie; see `ControlledPipeline`."""
+        raise self._no_adapter("controlnet", "ControlNets are for Stable Diffusion 1.x, 2.x, XL and 3")
+
+    def load_ip_adapter(
+        self, path: PathLike | Sequence[PathLike], image_encoder: PathLike | None = None
+    ) -> None:
+        """Has the model read pictures beside the text; see `IPAdapterPipeline`."""
+        raise self._no_adapter("ip-adapter", f"IP-Adapters are for {_WITH_UNETS}")
+
     def load_photomaker_adapter(self, path: PathLike) -> None:
         """Puts a person into prompts, where the family is told of them by SDXL's text encoders;
         see `PhotoMakerPipeline`."""
-        raise UnsupportedModelError(
-            "[photomaker] PhotoMaker is for Stable Diffusion XL, and this is "
-            f"{FAMILIES[self.family].title}"
-        )
+        raise self._no_adapter("photomaker", "PhotoMaker is for Stable Diffusion XL")
+
+    def _no_adapter(self, place: str, what_for: str) -> UnsupportedModelError:
+        title = FAMILIES[self.family].title
+        return UnsupportedModelError(f"[{place}] {what_for}, and this is {title}")
 
     def at_work_beside(self) -> dict[str, str]:
         """What is no part of the model and at work, by its name: what takes it away again."""
