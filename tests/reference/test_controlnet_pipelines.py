@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,6 +136,39 @@ def test_text_to_image_is_diffusers(made: Any, name: str) -> None:
     pipe.unload_controlnet()
     plain = {k: v for k, v in run.items() if not k.startswith("control") and k != "guess_mode"}
     assert error(pipe(**plain).images, ref) > 0.01
+
+
+def test_softly_it_speaks_of_both_prompts(made: Any) -> None:
+    """Guess mode's residuals, of the first of two, where diffusers' pipeline does not guess."""
+    theirs, folder, nets, folders = made("sd1")
+    first = copy.copy(nets[0])
+    first.forward = functools.partial(_softly, first.forward)
+    pictures: Any = [picture(3), picture(4)]
+    ref = _theirs(theirs, _kind("sd1"), [first, nets[1]], image=pictures, **SIZE)
+    pipe = sdcore.DiffusionPipeline.open(folder, dtype="f32", controlnet=folders[:2])
+    run = {**LATENTS, "control_image": pictures}
+    assert error(pipe(**run, control_soft=[True, False]).images, ref) <= SAMPLED_F32
+    for other in ({}, {"control_soft": True}, {"guess_mode": [True, False]}):
+        assert error(pipe(**run, **other).images, ref) > 5 * SAMPLED_F32
+
+
+def _softly(forward: Any, *args: Any, guess_mode: bool, **more: Any) -> Any:
+    return forward(*args, guess_mode=True, **more)
+
+
+def test_each_may_guess(made: Any) -> None:
+    _, folder, _, folders = made("sd1")
+    pipe = sdcore.DiffusionPipeline.open(folder, dtype="f32", controlnet=folders[:2])
+    run = {**LATENTS, "control_image": [picture(3), picture(4)]}
+    both = pipe(**run, guess_mode=True).images
+    assert np.array_equal(pipe(**run, guess_mode=[True, True]).images, both)
+    alone = {"controlnet_conditioning_scale": [1.0, 0.0], "guess_mode": [True, False]}
+    one = sdcore.DiffusionPipeline.open(folder, dtype="f32", controlnet=folders[0])
+    ref = one(**run | {"control_image": picture(3)}, guess_mode=True).images
+    assert np.array_equal(pipe(**run, **alone).images, ref)
+    assert error(pipe(**run, guess_mode=[True, False]).images, both) > 1e-3
+    with pytest.raises(sdcore.InvalidArgumentError, match="guess_mode must be one bool or 2"):
+        pipe(**run, guess_mode=[True])
 
 
 @pytest.mark.parametrize("options", [{}, {"control_guidance_end": 0.7}])

@@ -33,6 +33,12 @@ Array = NDArray[np.float32]
 # What a denoiser takes as `residuals`: names are its own.
 Additions = Mapping[str, Any]
 
+# What arguments are, where they are no numbers.
+_WHAT = {
+    **{"control_context": "word", "control_mask": "picture"},
+    **{"guess_mode": "bool", "control_soft": "bool"},
+}
+
 CONTROL_ARGUMENTS = (
     *("control_image", "controlnet_conditioning_scale"),
     *("control_guidance_start", "control_guidance_end", "control_mode"),
@@ -135,10 +141,9 @@ def listed(name: str, extra: Mapping[str, Any], count: int) -> list[Any]:
     given = extra.get(name)
     values = list(given) if isinstance(given, list | tuple) else [given] * count
     if len(values) != count:
-        kind = {"control_context": "word", "control_mask": "picture"}.get(name, "number")
         raise InvalidArgumentError(
-            f"[controlnet] {name} must be one {kind} or {count}, one a ControlNet, got "
-            f"{len(values)}"
+            f"[controlnet] {name} must be one {_WHAT.get(name, 'number')} or {count}, one a "
+            f"ControlNet, got {len(values)}"
         )
     return values
 

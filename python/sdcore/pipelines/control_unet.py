@@ -23,6 +23,7 @@ __all__ = [
     "UNetController",
     "contexts",
     "controls_negative",
+    "switches",
     "usual_scales",
 ]
 
@@ -40,14 +41,16 @@ _CONDITIONS = ("text_embeds", "time_ids")
 
 
 class UNetController(Controller):
-    """A ControlNet; `context` are the tokens that it reads, by their name in the conditioning."""
+    """A ControlNet; `context` are the tokens that it reads, by their name in the conditioning, and
+    `soft` whether its upper layers count less, as they do where it guesses."""
 
     def __init__(
-        self, asked: Asked, model: ControlNetModel, guess_mode: bool, context: str
+        self, asked: Asked, model: ControlNetModel, guess_mode: bool, soft: bool, context: str
     ) -> None:
         super().__init__(asked)
         self._model = model
         self._guess_mode = guess_mode
+        self._soft = soft
         self._context = context
         self._mode = _mode(model, asked.mode)
 
@@ -71,7 +74,7 @@ class UNetController(Controller):
             conditioning[self._context],
             self._features,
             self.asked.scale,
-            self._guess_mode,
+            self._guess_mode or self._soft,
             found,
             self._mode,
             **told,
@@ -116,6 +119,16 @@ def _seen(asked: Asked, channels: int, width: int, height: int) -> Array:
         return fitted_control(image.convert("L"), width, height)[:, :1]
     grey = image if image.ndim == 2 else image.mean(axis=2)
     return fitted_control(grey, width, height)[:, :1]
+
+
+def switches(name: str, extra: Mapping[str, Any], models: Sequence[Steering]) -> list[bool]:
+    """`guess_mode` or `control_soft` of each, which T2I-Adapters pass over where others are."""
+    found = [bool(one) for one in listed(name, extra, len(models))]
+    if any(found) and all(isinstance(model, T2IAdapter) for model in models):
+        raise InvalidArgumentError(
+            f"[controlnet] {name} is for ControlNets, and there are T2I-Adapters alone"
+        )
+    return found
 
 
 def usual_scales(contexts: Sequence[str], usual: float = 1.0) -> list[float]:

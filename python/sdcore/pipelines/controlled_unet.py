@@ -20,6 +20,7 @@ from sdcore.pipelines.control_unet import (
     UNetController,
     contexts,
     controls_negative,
+    switches,
     usual_scales,
 )
 from sdcore.pipelines.controlled import ControlledPipeline, Opener, misfit_of
@@ -29,7 +30,7 @@ from sdcore.pipelines.stream import Stream
 
 __all__ = ["UNET_CONTROL_ARGUMENTS", "ControlledUNetPipeline"]
 
-UNET_CONTROL_ARGUMENTS = (*CONTROL_ARGUMENTS, "guess_mode", "control_context")
+UNET_CONTROL_ARGUMENTS = (*CONTROL_ARGUMENTS, "guess_mode", "control_soft", "control_context")
 
 # What diffusers calls them of T2I-Adapters.
 _OTHER_NAMES = {
@@ -91,23 +92,22 @@ class ControlledUNetPipeline(ControlledPipeline):
         extra, models = request.extra, self.controlnet
         read = contexts(extra, models, self.face_tokens)
         asked = asked_for(request, len(models), usual_scales(read))
-        guesses = bool(extra.get("guess_mode"))
-        if guesses and all(isinstance(model, T2IAdapter) for model in models):
-            raise InvalidArgumentError(
-                "[controlnet] guess_mode is for ControlNets, and there are T2I-Adapters alone"
-            )
+        guess = switches("guess_mode", extra, models)
+        soft = switches("control_soft", extra, models)
         return [
             AdapterController(one, model)
             if isinstance(model, T2IAdapter)
-            else UNetController(one, model, guesses, context)
-            for one, model, context in zip(asked, models, read, strict=True)
+            else UNetController(one, model, guesses, softly, context)
+            for one, model, guesses, softly, context in zip(
+                asked, models, guess, soft, read, strict=True
+            )
         ]
 
     def guidance_options(self, request: Request) -> dict[str, Any]:
         """In turns where a ControlNet speaks of the prompt alone: its graph is another then."""
         options = super().guidance_options(request)
-        guesses = bool(request.extra.get("guess_mode"))
-        if not all(controls_negative(model, guesses) for model in self.controlnet):
+        guess = switches("guess_mode", request.extra, self.controlnet)
+        if not all(map(controls_negative, self.controlnet, guess)):
             options["in_turns"] = True
         return options
 

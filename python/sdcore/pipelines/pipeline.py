@@ -265,7 +265,9 @@ class DiffusionPipeline(EmbeddingsMixin):
 
     def load_controlnet(self, path: PathLike | Sequence[PathLike]) -> None:
         """Has a picture say where things lie; see `ControlledPipeline`."""
-        raise self._no_adapter("controlnet", "ControlNets are for Stable Diffusion 1.x, 2.x, XL and 3")
+        raise self._no_adapter(
+            "controlnet", "ControlNets are for Stable Diffusion 1.x, 2.x, XL and 3"
+        )
 
     def load_ip_adapter(
         self, path: PathLike | Sequence[PathLike], image_encoder: PathLike | None = None

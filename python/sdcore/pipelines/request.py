@@ -76,7 +76,8 @@ class Arguments(TypedDict, total=False):
     # What they read: "text", or the "face" that InstantID's was trained on. None: the first reads
     # InstantID's, where its adapter is at work, and the others the text.
     control_context: str | Sequence[str | None] | None
-    guess_mode: bool  # ControlNets without a prompt: they guess what is in their picture
+    guess_mode: bool | Sequence[bool]  # ControlNets without a prompt: they guess what they see
+    control_soft: bool | Sequence[bool]  # whether their upper layers count less, as in guess mode
     token_merging_ratio: float  # share of tokens that a UNet's attention merges, 0 to 0.75
     # What IP-Adapters look at: one picture or several, with several adapters a list with what is
     # for each; or what an image encoder made of them, an array for each adapter.
