@@ -175,6 +175,35 @@ def test_several_adapters(files: Path) -> None:
         pipe.set_ip_adapter_scale([1, 2, 3])
 
 
+def test_adapters_work_at_a_part_of_the_steps(files: Path) -> None:
+    """In diffusers by a callback that sets their scales."""
+    names, options = ("classic0", "plus1"), {"num_inference_steps": 4}
+    options |= {"ip_adapter_image": [RED, BLUE]}
+
+    def after_step(pipe: Any, index: int, timestep: Any, more: Any) -> Any:
+        if index == 1:
+            pipe.set_ip_adapter_scale([0.0, 0.4])
+        return more
+
+    ref = theirs(files, "sd1", *names, scale=[0.7, 0.0], callback_on_step_end=after_step, **options)
+    pipe = ours(files, "sd1", None)
+    pipe.load_ip_adapter([adapter(files, "sd1", name) for name in names])
+    pipe.set_ip_adapter_scale([0.7, 0.4])
+    interval = {"ip_adapter_start": [0.0, 0.3], "ip_adapter_end": [0.5, 1.0]}
+    assert error(draw(pipe, **options, **interval), ref) <= SAMPLED_F32
+    assert error(draw(pipe, **options), ref) > 5 * SAMPLED_F32
+    for wrong, message in (
+        ({"ip_adapter_start": [0.1]}, "ip_adapter_start must be one number or 2, one an IP-"),
+        ({"ip_adapter_end": 0.0}, "must lie before ip_adapter_end, both from 0 to 1, got 0 and 0"),
+        ({"ip_adapter_end": "late"}, "ip_adapter_end must be a finite number"),
+    ):
+        with pytest.raises(sdcore.InvalidArgumentError, match=message):
+            pipe.stream(**ARGS, ip_adapter_image=[RED, BLUE], **wrong)
+    pipe.unload_ip_adapter()
+    with pytest.raises(sdcore.InvalidArgumentError, match="ip_adapter_end without an IP-Adapter"):
+        pipe.stream(**ARGS, ip_adapter_end=0.5)
+
+
 SCALES = {
     "sd1": {"down": {"block_0": 0.5}, "up": {"block_1": [0.0, 1.0]}},
     "sdxl": {"up": {"block_0": [0.3, 1.0]}, "mid": 0.2},

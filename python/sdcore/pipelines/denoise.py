@@ -81,6 +81,7 @@ def denoise(
             deep.begin_step(index, anew=changed)
         if control is not None:
             control.begin_step(index, len(rows))
+        options |= pipe.step_options(request, index, len(rows))
         model = partial(_predict, pipe, row.timestep, conditioning, start, deep, **options)
         negative = None
         if scheduler.renoises_negative:

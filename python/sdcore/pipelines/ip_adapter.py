@@ -38,7 +38,9 @@ Array = NDArray[np.float32]
 Scale = float | Mapping[str, Any]
 
 _TOKENS = "ip_hidden_states_{}"  # of an adapter, among what the UNet is told
-IP_ADAPTER_ARGUMENTS = ("ip_adapter_image", "ip_adapter_image_embeds")
+_PICTURES = ("ip_adapter_image", "ip_adapter_image_embeds")
+_INTERVAL = ("ip_adapter_start", "ip_adapter_end")
+IP_ADAPTER_ARGUMENTS = (*_PICTURES, *_INTERVAL)
 
 
 @dataclass(frozen=True)
@@ -176,11 +178,43 @@ class IPAdapterPipeline(FacesPipeline):
         found = (i for i, kind in kinds if isinstance(kind, InstantIDImageProjection))
         return next((_TOKENS.format(i) for i in found), None)
 
-    def ip_adapter_options(self, request: Request) -> dict[str, Any]:
-        """What the UNet is told at every step; raises where a call's pictures do not fit."""
+    def denoiser_options(self, request: Request) -> dict[str, Any]:
+        """Raises where what a call says of IP-Adapters does not fit."""
         self._check_pictures(request)
-        scales = self._images.scales
+        self._intervals(request)
+        return super().denoiser_options(request)
+
+    def step_options(self, request: Request, index: int, steps: int) -> dict[str, Any]:
+        """The scales, 0 of an adapter that rests: as diffusers counts for ControlNets."""
+        scales = [
+            scale if index / steps >= begin and (index + 1) / steps <= end else (0.0,) * len(scale)
+            for scale, (begin, end) in zip(
+                self._images.scales, self._intervals(request), strict=True
+            )
+        ]
         return {"ip_scales": np.array(scales, np.float32)} if scales else {}
+
+    def _intervals(self, request: Request) -> list[tuple[float, float]]:
+        """The shares of the steps between which each adapter is at work."""
+        count, bounds = len(self._images.projections), []
+        for name, usual in zip(_INTERVAL, (0.0, 1.0), strict=True):
+            given = request.extra.get(name)
+            given = usual if given is None else given
+            listed = list(given) if isinstance(given, list | tuple) else [given] * count
+            if len(listed) != count:
+                raise InvalidArgumentError(
+                    f"[ip-adapter] {name} must be one number or {count}, one an IP-Adapter, got "
+                    f"{len(listed)}"
+                )
+            bounds.append([finite(one, name) for one in listed])
+        intervals = list(zip(*bounds, strict=True))
+        for begin, end in intervals:
+            if not 0 <= begin < end <= 1:
+                raise InvalidArgumentError(
+                    "[ip-adapter] ip_adapter_start must lie before ip_adapter_end, both from 0 to "
+                    f"1, got {begin:g} and {end:g}"
+                )
+        return intervals
 
     def image_tokens(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         """The tokens of each IP-Adapter, a row a prompt: those of the pictures, and for negative
@@ -250,14 +284,15 @@ class IPAdapterPipeline(FacesPipeline):
         return [list(_flat([group])) for group in groups]
 
     def _check_pictures(self, request: Request) -> None:
-        images, given = (request.extra.get(name) for name in IP_ADAPTER_ARGUMENTS)
-        projections = self._images.projections
+        extra, projections = request.extra, self._images.projections
+        images, given = (extra.get(name) for name in _PICTURES)
         if not projections:
-            if given is not None or images is not None:
-                raise InvalidArgumentError(
-                    "[ip-adapter] ip_adapter_image without an IP-Adapter: load one with "
-                    "load_ip_adapter (--ip-adapter on the command line)"
-                )
+            for name in IP_ADAPTER_ARGUMENTS:
+                if extra.get(name) is not None:
+                    raise InvalidArgumentError(
+                        f"[ip-adapter] {name} without an IP-Adapter: load one with "
+                        "load_ip_adapter (--ip-adapter on the command line)"
+                    )
             return
         faces = [projection for projection in projections if projection.reads == "face"]
         if given is None and faces:
@@ -278,8 +313,9 @@ class IPAdapterPipeline(FacesPipeline):
             return
         if self.image_encoder is None:
             raise InvalidArgumentError(
-                "[ip-adapter] there is no image encoder for this IP-Adapter: give load_ip_adapter "
-                "image_encoder= (--clip_vision on the command line), or ip_adapter_image_embeds"
+                "[ip-adapter] there is no image encoder for this IP-Adapter: put it into "
+                "image_encoder/ beside it, give load_ip_adapter image_encoder= (--clip_vision on "
+                "the command line), or ip_adapter_image_embeds"
             )
         if not all(self._pictures(request)):
             raise InvalidArgumentError("[ip-adapter] ip_adapter_image is an empty list")

@@ -433,6 +433,10 @@ class DiffusionPipeline(EmbeddingsMixin):
         """What the denoiser is told at every step alike, beside the conditioning."""
         return {}
 
+    def step_options(self, request: Request, index: int, steps: int) -> dict[str, Any]:
+        """What it is told at one of the steps."""
+        return {}
+
     def first_step(self, request: Request) -> int:
         """How many steps a picture to begin from makes needless."""
         if request.images is None:

@@ -83,6 +83,8 @@ class Arguments(TypedDict, total=False):
     # for each; or what an image encoder made of them, an array for each adapter.
     ip_adapter_image: ImageLike | Sequence[ImageLike | Sequence[ImageLike]] | None
     ip_adapter_image_embeds: Sequence[ArrayLike] | None
+    ip_adapter_start: float | Sequence[float]  # share of the steps before which they rest
+    ip_adapter_end: float | Sequence[float]  # and after which: for all, or one each
     # PhotoMaker: pictures of a person, one or several; of version 2 insightface's embeddings of the
     # faces, [pictures, 512], None: those that the face model finds; and the last step that knows
     # the text alone, None a fifth of them.

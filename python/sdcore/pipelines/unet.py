@@ -99,7 +99,7 @@ class UNetPipeline(IPAdapterPipeline, ControlledUNetPipeline):
                 f"[pipeline] {name} must be from 0, which is off, to {MOST_MERGED}, got {ratio:g}"
             )
         merges = {"merges": ratio} if ratio else {}
-        return {**merges, **self.ip_adapter_options(request)}
+        return {**merges, **super().denoiser_options(request)}
 
     def _spreads_steps(self, request: Request) -> bool:
         """Latent consistency models make all their steps from a picture too, over a part of the
