@@ -14,13 +14,14 @@ from adapters.test_lora import as_kohya
 from sdcore.server.app import create_app
 from sdcore.server.models import Model, Models
 from server.serving import Running, opened
+from tiny_control import controlnet
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """models/ with plain/, which is open first, more/odd/ and broken.safetensors; loras/ with
-    kohya.safetensors; words/ with mine.pt and bad.pt; secret.safetensors, which no client may
-    open."""
+    kohya.safetensors; words/ with mine.pt and bad.pt; nets/ with canny/, a ControlNet;
+    secret.safetensors, which no client may open."""
     path = tmp_path_factory.mktemp("server")
     tiny_models.save_folder(tiny_models.PLAIN, path / "models" / "plain")
     tiny_models.save_folder(tiny_models.SINGLE, path / "models" / "more" / "single")
@@ -28,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "secret.safetensors").write_bytes(b"no client may open this")
     (path / "loras").mkdir()
     as_kohya(path / "loras")
+    controlnet(tiny_models.unet(tiny_models.PLAIN), 900).save_pretrained(path / "nets" / "canny")
     (path / "words").mkdir()
     torch.save({"string_to_param": {"*": torch.ones(2, 64) / 9}}, path / "words" / "mine.pt")
     (path / "words" / "bad.pt").write_bytes(b"no word")

@@ -30,7 +30,18 @@ TXT2IMG = "/sdapi/v1/txt2img"
 @pytest.fixture
 def process(folder: Path) -> Iterator[subprocess.Popen[str]]:
     words = ["-m", str(folder / "models" / "plain"), "--models-dir", str(folder / "models")]
-    words += ["--dtype", "f32", "-t", "1", "--port", "0", "--api-key", "sesame"]
+    words += [
+        "--controlnet-dir",
+        str(folder / "nets"),
+        "--dtype",
+        "f32",
+        "-t",
+        "1",
+        "--port",
+        "0",
+        "--api-key",
+        "sesame",
+    ]
     paths = os.pathsep.join(filter(None, sys.path))
     process = subprocess.Popen(
         [sys.executable, "-m", "sdcore", "serve", *words],
@@ -63,6 +74,8 @@ def test_it_listens_draws_and_ends(process, folder) -> None:
         Running.wait_until(lambda: is_up(client))
         body = client.post(TXT2IMG, json={"prompt": "a cat", **SMALL}).json()
         titles = [model["title"] for model in client.get("/sdapi/v1/sd-models").json()]
+        nets = client.get("/controlnet/model_list").json()["model_list"]
+    assert nets == ["canny"]
     assert titles == ["plain", "broken.safetensors", "more/single"]
     (image,) = body["images"]
     pipe = sdcore.DiffusionPipeline.open(folder / "models" / "plain", dtype="f32")
@@ -105,6 +118,7 @@ def test_bad_flags(folder, capsys, tmp_path) -> None:
         (("--api-key-file", str(tmp_path / "none")), "No such file"),
         (("--models-dir", str(tmp_path / "none")), "no such folder of models"),
         (("--lora-dir", str(tmp_path / "none")), "no such folder"),
+        (("--controlnet-dir", str(tmp_path / "none")), "no such folder of ControlNets"),
         (("--port", "70000"), "cannot listen on 127.0.0.1, port 70000"),
         (("--host", "256.0.0.1"), "cannot listen on 256.0.0.1"),
     ):

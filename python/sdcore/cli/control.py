@@ -121,6 +121,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=True,
         help="without a prompt: let it guess what its picture shows",
     )
+    add_place(group)
+
+
+def add_place(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--control-net-cpu", action="store_true", help="keep ControlNets on the CPU")
 
 

@@ -12,11 +12,12 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdcore.cli import adapters, model, txt2img
+from sdcore.cli import adapters, control, model, txt2img
 from sdcore.errors import FileError, InvalidArgumentError, SDCoreError
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
+    from sdcore.server.control_models import ControlModels
     from sdcore.server.models import Models
 
 NAME = "serve"
@@ -24,7 +25,7 @@ HELP = "answer the HTTP APIs of A1111's web UI and OpenAI"
 EXAMPLES = """\
 examples:
   sdcore serve -m model.safetensors
-  sdcore serve --models-dir models/ --lora-dir loras/
+  sdcore serve --models-dir models/ --lora-dir loras/ --controlnet-dir controlnets/
   sdcore serve -m model.gguf --host 0.0.0.0 --api-key-file key.txt
 
 docs/server.md says which endpoints there are, and what to tell the programs that call them.
@@ -56,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--models-dir", metavar="FOLDER", help="models that clients may choose from besides -m")
     model.add_arguments(parser)
     adapters.add_arguments(parser)
+    group = parser.add_argument_group("ControlNet")
+    group.add_argument(
+        "--controlnet-dir",
+        metavar="FOLDER",
+        help="ControlNets and IP-Adapters that clients may choose from",
+    )
+    control.add_place(group)
     machine = parser.add_argument_group("machine")
     add = machine.add_argument
     add("--dtype", choices=model.DTYPES, default="auto", help="default: the fastest")
@@ -73,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     for folder in filter(None, (args.lora_dir, args.embd_dir)):
         if not Path(folder).is_dir():  # each request would find it missing
             raise FileError(f"[serve] no such folder: '{folder}'")
-    models = _models(args)
+    models, controls = _models(args), _controls(args)
     models.pipeline(models.all[0])  # what is wrong with it is said at once
     flags = {
         "api": True,
@@ -81,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
         "port": args.port,
         "cors_allow_origins": ",".join(args.cors) or None,
     }
-    app = create_app(models, keys=keys, origins=args.cors, flags=flags)
+    app = create_app(models, controls, keys=keys, origins=args.cors, flags=flags)
     with _listener(args.host, args.port) as listener:
         host, port = listener.getsockname()[:2]
         if not keys and not _is_loopback(args.host):
@@ -123,6 +131,12 @@ def _models(args: argparse.Namespace) -> Models:
         first = Model(path.name, path, lambda: _ready(model.open_pipeline(args), args))
     folder = None if args.models_dir is None else Path(args.models_dir)
     return Models(first, folder, lambda path: _ready(model.open_as(os.fspath(path), args), args))
+
+
+def _controls(args: argparse.Namespace) -> ControlModels:
+    from sdcore.server.control_models import ControlModels
+
+    return ControlModels(None if args.controlnet_dir is None else Path(args.controlnet_dir))
 
 
 def _ready(pipe: DiffusionPipeline, args: argparse.Namespace) -> DiffusionPipeline:

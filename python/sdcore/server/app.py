@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from sdcore.server import openai, sdapi, sdapi_state
+from sdcore.server import control_api, openai, sdapi, sdapi_state
 from sdcore.server.answer import Answer
+from sdcore.server.control_models import ControlModels
 from sdcore.server.errors import HANDLERS
 from sdcore.server.guard import Guard
 from sdcore.server.models import Models
@@ -40,9 +41,10 @@ _GET = {
     "memory": sdapi_state.memory,
     "cmd-flags": sdapi_state.cmd_flags,
     "scripts": sdapi_state.scripts,
+    "script-info": sdapi_state.script_info,
     **dict.fromkeys(("latent-upscale-modes", "sd-vae", "hypernetworks"), sdapi_state.nothing),
     **dict.fromkeys(("face-restorers", "realesrgan-models"), sdapi_state.nothing),
-    **dict.fromkeys(("prompt-styles", "script-info", "extensions"), sdapi_state.nothing),
+    **dict.fromkeys(("prompt-styles", "extensions"), sdapi_state.nothing),
 }
 _POST = {
     "txt2img": sdapi.txt2img,
@@ -56,18 +58,29 @@ _POST = {
     "reload-checkpoint": sdapi_state.reload_checkpoint,
 }
 
+_CONTROL = {
+    "version": control_api.version,
+    "settings": control_api.settings,
+    "model_list": control_api.model_list,
+    "module_list": control_api.module_list,
+    "control_types": control_api.control_types,
+}
+
 
 def create_app(
     models: Models,
+    controls: ControlModels | None = None,
     *,
     keys: Sequence[str] = (),
     origins: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     most_bytes: int = _MOST_BYTES,
 ) -> Starlette:
-    """The application; the first of `models` is the chosen one. `origins` are those of pages that
-    may call it from a browser; `flags` is what `cmd-flags` tells."""
-    state = State(models, Options(models.all[0].title), flags or {})
+    """The application; the first of `models` is the chosen one, and `controls` are ControlNets and
+    IP-Adapters. `origins` are those of pages that may call it from a browser; `flags` is what
+    `cmd-flags` tells."""
+    controls = controls or ControlModels()
+    state = State(models, controls, Options(models.all[0].title), flags or {})
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -99,6 +112,8 @@ def _routes() -> list[Route]:
         Route("/v1/models", openai.models),
         Route("/v1/images/generations", openai.generations, methods=["POST"]),
         Route("/v1/images/edits", openai.edits, methods=["POST"]),
+        *(Route(f"/controlnet/{name}", end) for name, end in _CONTROL.items()),
+        Route("/controlnet/detect", control_api.detect, methods=["POST"]),
         *(Route(f"/sdapi/v1/{name}", end) for name, end in _GET.items()),
         *(Route(f"/sdapi/v1/{name}", end, methods=["POST"]) for name, end in _POST.items()),
     ]

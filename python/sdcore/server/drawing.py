@@ -6,7 +6,7 @@ import contextlib
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from sdcore.errors import CancelledError, InvalidArgumentError
 from sdcore.image_io import Infotext
 from sdcore.server.jobs import Job
 from sdcore.server.models import Model
+from sdcore.server.units import Unit, settings_of
 from sdcore.webui import samplers
 from sdcore.webui.settings import clip_skip, described
 
@@ -46,6 +47,8 @@ class Wanted:
     layer: int | None = None  # of CLIP, in the web UI's counting
     arguments: Mapping[str, Any] = field(default_factory=dict)
     finish: Callable[[Image.Image], Image.Image] | None = None  # what becomes of each picture
+    units: Sequence[Unit] = ()  # ControlNets and IP-Adapters, which `arguments` are for too
+    seen: Sequence[Image.Image] = ()  # what these are shown, for the answer
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Picture:
 class Drawn:
     """`first` and `subseed` are those that the first picture has, or would have had; `used` are the
     pipeline's parameters, and `sampler` the web UI's name of it. `comments` say what was not as
-    asked for."""
+    asked for, and `seen` are the pictures that ControlNets and IP-Adapters saw."""
 
     model: Model
     first: int
@@ -70,6 +73,7 @@ class Drawn:
     pictures: list[Picture]
     used: Mapping[str, Any]
     comments: list[str]
+    seen: Sequence[Image.Image]
 
 
 def draw(job: Job, pipe: DiffusionPipeline, model: Model, wanted: Wanted) -> Drawn:
@@ -94,7 +98,7 @@ def draw(job: Job, pipe: DiffusionPipeline, model: Model, wanted: Wanted) -> Dra
                 ready = image if wanted.finish is None else wanted.finish(image)
                 pictures.append(Picture(ready, out.seeds[index], text))
         sampler = samplers.title(pipe.scheduler)
-    return Drawn(model, first, subseed, sampler, pictures, used, comments)
+    return Drawn(model, first, subseed, sampler, pictures, used, comments, wanted.seen)
 
 
 def _run(job: Job, pipe: DiffusionPipeline, wanted: Wanted, **seeds: int) -> PipelineOutput | None:
@@ -158,7 +162,7 @@ def _text(
 ) -> str:
     layer = wanted.layer if wanted.layer != 1 else None
     settings = described(out, pipe, model.name, index=index, schedule=schedule, layer=layer)
-    settings["Version"] = f"sdcore {__version__}"
+    settings |= {**settings_of(wanted.units), "Version": f"sdcore {__version__}"}
     used = out.parameters
     return str(Infotext(used["prompt"], used["negative_prompt"], settings))
 

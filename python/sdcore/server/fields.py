@@ -18,7 +18,11 @@ class FieldError(InvalidArgumentError):
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field} {message}")
-        self.field = field
+        self.field, self._message = field, message
+
+    def within(self, place: str) -> FieldError:
+        """The same of a field of what is at this place."""
+        return FieldError(f"{place}.{self.field}", self._message)
 
 
 class Fields:
@@ -36,6 +40,15 @@ class Fields:
     def ignore(self, *names: str) -> None:
         """Takes no notice of these, whatever they say."""
         self._asked.update(names)
+
+    def refuse(self, table: Mapping[str, tuple[Any, ...]]) -> None:
+        """Raises FieldError for what is not built, unless it has a value that asks for none of
+        it."""
+        for name, off in table.items():
+            value = self.any(name)
+            if value is not None and value not in off:
+                instead = f"leave it out, or send {off[0]!r}" if off else "leave it out"
+                raise FieldError(name, f"cannot be {value!r:.80} here: {instead}")
 
     def unasked(self) -> list[str]:
         """The names of what nobody asked for."""

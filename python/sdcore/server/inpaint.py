@@ -21,11 +21,13 @@ _BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
 
 @dataclass(frozen=True)
 class Masked:
-    """What the pipeline begins from, and what puts its picture back into the client's."""
+    """What the pipeline begins from, what puts its picture back into the client's, and what cuts
+    from another picture of the client's size what is drawn of it."""
 
     image: Image.Image
     mask: Image.Image
     restore: Callable[[Image.Image], Image.Image]
+    cut: Callable[[Image.Image], Image.Image]
 
 
 def flat(image: Image.Image) -> Image.Image:
@@ -88,6 +90,7 @@ def masked(
         start.crop(box).resize(size, Image.Resampling.LANCZOS),
         soft.crop(box).resize(size, Image.Resampling.LANCZOS),
         restore,
+        lambda other: other.resize(image.size, Image.Resampling.LANCZOS).crop(box),
     )
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdcore.errors import FileError, InvalidArgumentError
+from sdcore.server.beside import Beside
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
 
-__all__ = ["Model", "Models", "UnknownModelError"]
+__all__ = ["Model", "Models", "UnknownModelError", "models_in"]
 
 Open = Callable[[], "DiffusionPipeline"]
 
@@ -57,14 +58,14 @@ class Models:
         self.refresh()
         if not self.all:
             raise FileError(f"[server] there is no model in '{folder}': put one there, or give -m")
-        self._open: tuple[Model, DiffusionPipeline] | None = None
+        self._open: tuple[Model, DiffusionPipeline, Beside] | None = None
 
     def refresh(self) -> None:
         """Looks into the folder again."""
         first = [] if self._first is None else [self._first]
         taken = {model.path.resolve() for model in first}
         folder = self._folder
-        found = [] if folder is None else sorted(_models_in(folder))
+        found = [] if folder is None else sorted(models_in(folder, "model_index.json"))
         self.all = first + [
             Model(path.relative_to(folder).as_posix(), path, partial(self._opener, path))
             for path in found
@@ -97,18 +98,25 @@ class Models:
         """The model's, opened if another one is; the drawing thread alone calls this. Where it
         cannot be opened, the other one stays."""
         if self._open is None or self._open[0] != model:
-            self._open = model, model.open()
+            pipe = model.open()
+            self._open = model, pipe, Beside(pipe)
         return self._open[1]
+
+    @property
+    def beside(self) -> Beside:
+        """What is open beside the model that `pipeline` opened."""
+        assert self._open is not None
+        return self._open[2]
 
     def close(self) -> None:
         """Gives back the memory of the open one."""
         self._open = None
 
 
-def _models_in(folder: Path) -> Iterator[Path]:
-    """Files by their endings, and diffusers folders; what lies in those is theirs."""
+def models_in(folder: Path, mark: str) -> Iterator[Path]:
+    """Files by their endings, and folders with the file `mark`; what lies in those is theirs."""
     for here, folders, files in os.walk(folder):
-        if "model_index.json" in files:
+        if mark in files:
             yield Path(here)
             folders.clear()
             continue

@@ -12,9 +12,9 @@ from PIL import Image, UnidentifiedImageError
 from sdcore.image_io import encoded
 from sdcore.server.fields import FieldError
 
-__all__ = ["in_base64", "picture", "picture_from_text"]
+__all__ = ["MOST_SIDE", "in_base64", "picture", "picture_from_text"]
 
-_MOST_SIDE = 8192  # pixels of a picture that is sent
+MOST_SIDE = 8192  # pixels of a picture that is sent or drawn
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 
 
@@ -42,8 +42,8 @@ def picture(data: bytes, name: str) -> Image.Image:
     """The picture of a file."""
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        if max(image.size) > _MOST_SIDE:
-            raise FieldError(name, f"has more than {_MOST_SIDE} pixels a side: {image.size}")
+        if max(image.size) > MOST_SIDE:
+            raise FieldError(name, f"has more than {MOST_SIDE} pixels a side: {image.size}")
         image.load()
         return image
     except FieldError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,11 @@ from sdcore.server import options
 from sdcore.server.answer import Answer
 from sdcore.server.drawing import Drawn, Wanted
 from sdcore.server.fields import FieldError, Fields
-from sdcore.server.inpaint import binary, flat, masked, resized
+from sdcore.server.inpaint import Size, binary, flat, masked, resized
 from sdcore.server.models import Model
-from sdcore.server.pictures import in_base64, picture_from_text
+from sdcore.server.pictures import MOST_SIDE, in_base64, picture_from_text
 from sdcore.server.state import Options, Plan, finished, json_fields, start_drawing, state_of
+from sdcore.server.units import Given, Scene, Unit, control_arguments, read_units
 from sdcore.webui import samplers
 from sdcore.webui.settings import RNG_NAMES, hires_steps
 
@@ -45,7 +46,6 @@ _NOT_BUILT: Mapping[str, tuple[Any, ...]] = {
     "s_noise": (1,),
     "s_min_uncond": (0,),
     "script_name": ("", "None"),
-    "alwayson_scripts": ({},),
     "infotext": ("",),
 }
 _NOT_BUILT_HIRES: Mapping[str, tuple[Any, ...]] = {
@@ -104,9 +104,11 @@ def _read(request: Request, kind: str, values: dict[str, Any]) -> _Asked:
     state, fields = state_of(request), Fields(values)
     chosen, unknown = options.changed(state, fields.mapping("override_settings"))
     restore = fields.flag("override_settings_restore_afterwards", True)
-    _refuse(fields, _NOT_BUILT)
-    plan = _text_plan(fields, chosen) if kind == "txt2img" else _picture_plan(fields, chosen)
-    comments = [f"override_settings.{name}: there is no such option here" for name in unknown]
+    fields.refuse(_NOT_BUILT)
+    units, comments = read_units(fields, state.controls)
+    plan_of = _text_plan if kind == "txt2img" else _picture_plan
+    plan = plan_of(fields, chosen, units)
+    comments += [f"override_settings.{name}: there is no such option here" for name in unknown]
     if fields.flag("save_images"):
         comments.append("save_images: pictures are sent, and never saved here")
     if fields.any("styles"):
@@ -114,18 +116,10 @@ def _read(request: Request, kind: str, values: dict[str, Any]) -> _Asked:
     send, keep = fields.flag("send_images", True), fields.flag("include_init_images")
     fields.ignore(*_HARMLESS, *_HIRES, "denoising_strength")
     comments += [f"{name}: there is no such field here" for name in fields.unasked()]
-    large = () if keep else ("init_images", "mask")
+    large = () if keep else ("init_images", "mask", "alwayson_scripts")
     echo = {name: None if name in large else value for name, value in values.items()}
     model = state.models.find(chosen.sd_model_checkpoint)
     return _Asked(model, plan, chosen, restore, send, echo, comments)
-
-
-def _refuse(fields: Fields, table: Mapping[str, tuple[Any, ...]]) -> None:
-    for name, off in table.items():
-        value = fields.any(name)
-        if value is not None and value not in off:
-            instead = f"leave it out, or send {off[0]!r}" if off else "leave it out"
-            raise FieldError(name, f"cannot be {value!r:.80} here: {instead}")
 
 
 def _common(fields: Fields, chosen: Options) -> Wanted:
@@ -142,8 +136,8 @@ def _common(fields: Fields, chosen: Options) -> Wanted:
     if layer is None or layer < 1:
         layer = chosen.CLIP_stop_at_last_layers
     arguments = {
-        "width": fields.whole("width", 1),
-        "height": fields.whole("height", 1),
+        "width": fields.whole("width", 1, MOST_SIDE),
+        "height": fields.whole("height", 1, MOST_SIDE),
         "num_inference_steps": fields.whole("steps", 1),
         "guidance_scale": fields.number("cfg_scale"),
         "eta": fields.number("eta"),
@@ -164,11 +158,11 @@ def _common(fields: Fields, chosen: Options) -> Wanted:
     )
 
 
-def _text_plan(fields: Fields, chosen: Options) -> Plan:
+def _text_plan(fields: Fields, chosen: Options, units: Sequence[Unit]) -> Plan:
     wanted = _common(fields, chosen)
     if not fields.flag("enable_hr"):
-        return lambda pipe: wanted
-    _refuse(fields, _NOT_BUILT_HIRES)
+        return lambda pipe: _controlled(pipe, wanted, units, Scene())
+    fields.refuse(_NOT_BUILT_HIRES)
     strength = fields.number("denoising_strength")
     strength = _STRENGTH if strength is None else strength
     steps = fields.whole("hr_second_pass_steps", 0) or wanted.arguments["num_inference_steps"]
@@ -177,8 +171,7 @@ def _text_plan(fields: Fields, chosen: Options) -> Plan:
     def plan(pipe: DiffusionPipeline) -> Wanted:
         times = scale
         if any(larger):
-            given = (wanted.arguments["width"], wanted.arguments["height"])
-            first = [side or usual for side, usual in zip(given, pipe.default_size, strict=True)]
+            first = _first_size(pipe, wanted)
             ratios = {new / old for new, old in zip(larger, first, strict=True) if new}
             if len(ratios) > 1:
                 raise FieldError("hr_resize_x", "and hr_resize_y must keep the proportions")
@@ -186,9 +179,29 @@ def _text_plan(fields: Fields, chosen: Options) -> Plan:
         hires: dict[str, Any] = {"hires_scale": times, "hires_strength": strength}
         if strength > 0:  # the pipeline says what else is wrong with it
             hires["hires_steps"] = hires_steps(steps or pipe.default_steps, strength)
-        return replace(wanted, arguments={**wanted.arguments, **hires})
+        twice = replace(wanted, arguments={**wanted.arguments, **hires})
+        return _controlled(pipe, twice, units, Scene())
 
     return plan
+
+
+def _first_size(pipe: DiffusionPipeline, wanted: Wanted) -> Size:
+    """As asked, else the model's own."""
+    (width, height), given = pipe.default_size, wanted.arguments
+    return given["width"] or width, given["height"] or height
+
+
+def _controlled(
+    pipe: DiffusionPipeline, wanted: Wanted, units: Sequence[Unit], scene: Scene
+) -> Wanted:
+    """The same with ControlNets and IP-Adapters."""
+    if not units:
+        return wanted
+    width, height = _first_size(pipe, wanted)  # else a ControlNet's picture would say it
+    takes = getattr(pipe, "control_arguments", ())  # of a family that has ControlNets
+    more, seen = control_arguments(units, (width, height), scene, takes)
+    arguments = {**wanted.arguments, "width": width, "height": height, **more}
+    return replace(wanted, arguments=arguments, units=units, seen=seen)
 
 
 def _larger(fields: Fields) -> tuple[int, int]:
@@ -196,8 +209,8 @@ def _larger(fields: Fields) -> tuple[int, int]:
     return fields.whole("hr_resize_x", 0) or 0, fields.whole("hr_resize_y", 0) or 0
 
 
-def _picture_plan(fields: Fields, chosen: Options) -> Plan:
-    _refuse(fields, _NOT_BUILT_IMG2IMG)
+def _picture_plan(fields: Fields, chosen: Options, units: Sequence[Unit]) -> Plan:
+    fields.refuse(_NOT_BUILT_IMG2IMG)
     wanted = _common(fields, chosen)
     images = fields.any("init_images")
     if not isinstance(images, list) or len(images) != 1:
@@ -214,14 +227,16 @@ def _picture_plan(fields: Fields, chosen: Options) -> Plan:
         begin: dict[str, Any] = {"width": size[0], "height": size[1], "strength": strength}
         if edit_scale and "image_guidance_scale" in pipe.extra_arguments:
             begin["image_guidance_scale"] = edit_scale
-        finish = None
+        finish = cut = None
         if mask is None:
             begin["image"] = resized(image, size, resize_mode)
         else:
             parts = masked(image, mask, size, resize_mode=resize_mode, **around)
             begin |= {"image": parts.image, "mask_image": parts.mask}
             finish = parts.restore
-        return replace(wanted, arguments={**wanted.arguments, **begin}, finish=finish)
+            cut = None if around["padding"] is None else parts.cut
+        begun = replace(wanted, arguments={**wanted.arguments, **begin}, finish=finish)
+        return _controlled(pipe, begun, units, Scene(Given(image, mask), resize_mode, cut))
 
     return plan
 
@@ -259,6 +274,8 @@ def _body(asked: _Asked, drawn: Drawn) -> dict[str, Any]:
             in_base64(one.image, one.text, file_format, chosen.jpeg_quality)
             for one in drawn.pictures
         ]
+        if images:  # clients take the first for a picture that was drawn
+            images += [in_base64(one, "", file_format, chosen.jpeg_quality) for one in drawn.seen]
     info = json.dumps(_info(asked, drawn))
     return {"images": images, "parameters": asked.echo, "info": info}
 

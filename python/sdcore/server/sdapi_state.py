@@ -22,6 +22,7 @@ from sdcore.server.fields import Fields
 from sdcore.server.jobs import Job
 from sdcore.server.pictures import in_base64, picture_from_text
 from sdcore.server.state import finished, json_fields, state_of
+from sdcore.server.units import SCRIPT
 from sdcore.webui import samplers
 
 if TYPE_CHECKING:
@@ -148,7 +149,24 @@ async def nothing(request: Request) -> Response:
 
 
 async def scripts(request: Request) -> Response:
-    return Answer({"txt2img": [], "img2img": []})
+    """ControlNets are one, where there are any."""
+    names = _scripts(request)
+    return Answer({"txt2img": names, "img2img": names})
+
+
+async def script_info(request: Request) -> Response:
+    kinds = {"is_alwayson": True, "args": []}
+    return Answer(
+        [
+            {"name": name, "is_img2img": is_img2img, **kinds}
+            for name in _scripts(request)
+            for is_img2img in (False, True)
+        ]
+    )
+
+
+def _scripts(request: Request) -> list[str]:
+    return [] if state_of(request).controls.folder is None else [SCRIPT]
 
 
 async def sampler_list(request: Request) -> Response:

@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from sdcore.server.control_models import ControlModels
 from sdcore.server.drawing import Drawn, Wanted, draw
 from sdcore.server.jobs import BusyError, Job, Jobs
 from sdcore.server.models import Model, Models
@@ -51,6 +52,7 @@ class Options:
 @dataclass
 class State:
     models: Models
+    controls: ControlModels
     options: Options
     flags: Mapping[str, Any]  # how the server was started, in the web UI's words
     jobs: Jobs = field(default_factory=Jobs)
@@ -95,8 +97,9 @@ def start_drawing(state: State, kind: str, model: Model, plan: Plan) -> Job:
     """Queues what `plan` makes of the model's pipeline."""
 
     def work(job: Job) -> Drawn:
-        pipe = state.models.pipeline(model)
-        return draw(job, pipe, model, plan(pipe))
+        wanted = plan(state.models.pipeline(model))
+        with state.models.beside.at_work(wanted.units) as pipe:
+            return draw(job, pipe, model, wanted)
 
     return state.jobs.submit(kind, work)
 
