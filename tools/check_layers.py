@@ -26,8 +26,8 @@ CPP = (
 )
 PYTHON = (
     ("errors",),
-    ("_core", "given_pictures", "image_io"),
-    ("gguf", "graph", "quantization", "tokenizer"),
+    ("_core", "image_io"),
+    ("gguf", "graph", "pictures", "quantization", "tokenizer"),
     ("ops",),
     ("checkpoint",),
     ("adapters", "models", "prompts", "schedulers"),

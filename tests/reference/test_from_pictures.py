@@ -209,7 +209,7 @@ def test_a_variation_lies_between_two_seeds(pipe: Any) -> None:
         ({"hires_scale": 2, "hires_strength": 0}, "hires_strength"),
         ({"hires_scale": 2, "hires_steps": 0}, "hires_steps"),
         ({"image": None, "mask_image": Image.new("L", (32, 32))}, "mask_image without an image"),
-        ({"image": np.zeros((3, 8, 8))}, r"image must be \[h, w\] or \[h, w, 3\]"),
+        ({"image": np.zeros((3, 8, 8))}, r"image must be \[h, w\], \[h, w, c\]"),
         ({"image": [_picture()] * 3}, "there are 1 prompts and 3 images"),
         ({"image": Path("nowhere.png")}, "cannot read image 'nowhere.png'"),
     ],

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdcore.server.inpaint import binary, flat, masked, resized
+from sdcore.pictures.masks import binary
+from sdcore.server.inpaint import masked, resized
 from server.serving import photo
 
 
@@ -65,10 +66,5 @@ def test_masks_are_white_or_opaque_where_to_paint() -> None:
     assert np.array_equal(np.asarray(binary(white, invert=True)), 255 - np.asarray(white))
 
 
-def test_pictures_lie_on_white_and_upright() -> None:
-    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    assert flat(clear).getpixel((0, 0)) == (255, 255, 255)
-    turned = photo(4, 8)
-    turned.getexif()[0x0112] = 6  # to be turned by a quarter
-    assert flat(turned).size == (8, 4)
+def test_a_picture_is_cropped_about_its_middle() -> None:
     assert resized(photo(32, 16), (16, 16), 1).size == (16, 16)

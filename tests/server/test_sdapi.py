@@ -16,6 +16,7 @@ from PIL import Image
 import sdcore
 from sdcore.image_io import Infotext, parameters_of
 from sdcore.server.drawing import Wanted, _scheduled
+from sdcore.server.pictures import picture_from_text
 from sdcore.webui import samplers
 from server.serving import SMALL, opened, photo, pixels, read, sent
 
@@ -197,6 +198,12 @@ def test_a_picture_from_a_picture(client, pipe) -> None:
     (image,), _ = drawn(client, IMG2IMG, init_images=[sent(photo(32, 24))], resize_mode=1)
     cut = photo(32, 24).crop((8, 0, 24, 24))
     assert np.array_equal(pixels(image), called(pipe, image=cut, strength=0.75))
+
+
+def test_a_picture_of_16_bits_keeps_its_levels() -> None:
+    grey = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    seen = picture_from_text(sent(Image.fromarray(grey * 257)), "mask")
+    assert np.array_equal(np.asarray(seen), grey)
 
 
 def test_a_mask_keeps_what_is_black(client, pipe) -> None:

@@ -39,7 +39,7 @@ def keypoints(path: str, size: tuple[int, int], pipe: DiffusionPipeline) -> Any:
     with black at its sides where it is of another shape."""
     from PIL import ImageOps
 
-    from sdcore.given_pictures import as_picture, opaque
+    from sdcore.pictures.given import as_picture, opaque
     from sdcore.pipelines.faces import largest
 
     model = getattr(pipe, "face_model", None)

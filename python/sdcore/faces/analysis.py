@@ -15,9 +15,9 @@ from sdcore.errors import FileError, InvalidArgumentError, UnsupportedModelError
 from sdcore.faces.alignment import SIDE
 from sdcore.faces.detection import Detector
 from sdcore.faces.recognition import Recognizer
-from sdcore.given_pictures import ImageLike, as_picture, opaque
 from sdcore.models.base import RunOptions
 from sdcore.onnx import OnnxModel, read
+from sdcore.pictures.given import ImageLike, as_picture, opaque
 
 __all__ = ["Face", "FaceAnalysis"]
 

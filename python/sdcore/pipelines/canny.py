@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.pipelines.pictures import ImageLike, as_picture
+from sdcore.pictures.given import ImageLike, as_picture
 from sdcore.pipelines.request import finite
 
 __all__ = ["canny"]

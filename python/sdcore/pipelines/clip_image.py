@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sdcore.pipelines.pictures import opaque
+from sdcore.pictures.given import opaque
 
 __all__ = ["clip_pixels"]
 

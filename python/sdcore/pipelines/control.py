@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdcore.errors import InvalidArgumentError
+from sdcore.pictures.given import as_numbers, as_picture
 from sdcore.pipelines.conditioning import Conditioning
-from sdcore.pipelines.pictures import as_picture
 from sdcore.pipelines.request import Request, finite
 
 __all__ = [
@@ -171,13 +171,13 @@ def size_of(image: Image.Image | Array) -> tuple[int, int]:
 def _as_control(image: Any) -> Image.Image | Array:
     if not isinstance(image, np.ndarray) or image.dtype.kind != "f":
         return as_picture(image, "control_image")
-    fits = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
-    if not fits or 0 in image.shape or not np.isfinite(image).all():
+    array = as_numbers(image, "control_image")
+    if not np.isfinite(array).all() or np.abs(array).max() * 255 >= 255.5:
         raise InvalidArgumentError(
-            "[controlnet] control_image must be [h, w] or [h, w, 3] finite numbers, "
-            f"got {list(image.shape)}"
+            "[controlnet] control_image of floats must hold finite numbers from 0 to 1, or from "
+            f"-1, got {array.min():g} to {array.max():g}: divide by 255 what has 8 bits"
         )
-    return np.asarray(image, np.float32)
+    return np.asarray(array if array.ndim == 2 else array[..., :3], np.float32)
 
 
 def fitted_control(image: Image.Image | Array, width: int, height: int) -> Array:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from sdcore.checkpoint import Checkpoint, Component
 from sdcore.models.controlnet_sd3 import SD3ControlNetConfig, SD3ControlNetModel
 from sdcore.models.mmdit import SD3Config, SD3Transformer2DModel
+from sdcore.pictures.given import as_picture
 from sdcore.pipelines.control import CONTROL_ARGUMENTS, Controller, asked_for, listed
 from sdcore.pipelines.control_sd3 import SD3Controller
 from sdcore.pipelines.controlled import ControlledPipeline, Opener, misfit_of
-from sdcore.pipelines.pictures import as_picture, encoded_mean
+from sdcore.pipelines.pictures import encoded_mean
 from sdcore.pipelines.request import Request
 
 __all__ = ["SD3_CONTROL_ARGUMENTS", "ControlledSD3Pipeline"]

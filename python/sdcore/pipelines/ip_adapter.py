@@ -19,13 +19,13 @@ from sdcore.errors import CheckpointError, InvalidArgumentError
 from sdcore.models.clip_vision import CLIPVisionConfig, CLIPVisionModelWithProjection
 from sdcore.models.image_projection import PROJECTIONS, InstantIDImageProjection, Projection
 from sdcore.models.unet import UNet2DConditionModel, text_attentions
+from sdcore.pictures.given import as_picture
 from sdcore.pipelines.adapters import Adapters
 from sdcore.pipelines.clip_image import clip_pixels
 from sdcore.pipelines.conditioning import Conditioning
 from sdcore.pipelines.faces import FacesPipeline, largest, surest
 from sdcore.pipelines.loading import Parts, PathLike
 from sdcore.pipelines.memory import is_tight
-from sdcore.pipelines.pictures import as_picture
 from sdcore.pipelines.prompt import Texts
 from sdcore.pipelines.request import Prompt, Request, finite
 from sdcore.pipelines.stream import Stream

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.pipelines.pictures import ImageLike, as_picture
+from sdcore.pictures.given import ImageLike, as_picture, opaque
 from sdcore.pipelines.request import whole
 
 __all__ = ["outpaint"]
@@ -30,7 +30,7 @@ def outpaint(
     new sides hold the picture's nearest pixels, which a strength below 1 begins from. Raises
     InvalidArgumentError where no side grows.
     """
-    picture = as_picture(image, "image").convert("RGB")
+    picture = opaque(as_picture(image, "image"))
     more = [
         whole(pixels, f"outpaint: {side}", 0)
         for side, pixels in zip(_SIDES, (left, top, right, bottom), strict=True)

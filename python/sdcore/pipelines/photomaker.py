@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from sdcore.adapters import photomaker
 from sdcore.errors import InvalidArgumentError
 from sdcore.models.photomaker import PhotoMakerIDEncoder
+from sdcore.pictures.given import as_picture
 from sdcore.pipelines.clip_image import clip_pixels
 from sdcore.pipelines.clip_text import Encoder, beside, clip_skip, encode_rows
 from sdcore.pipelines.conditioning import Conditioning, stacked
 from sdcore.pipelines.faces import surest
 from sdcore.pipelines.loading import Parts, PathLike
 from sdcore.pipelines.memory import is_tight
-from sdcore.pipelines.pictures import as_picture
 from sdcore.pipelines.prompt import Texts
 from sdcore.pipelines.request import Prompt, Request, whole
 from sdcore.pipelines.stream import Stream

@@ -7,22 +7,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdcore import _core
-from sdcore.given_pictures import ImageLike, as_picture, opaque
 from sdcore.models.vae import AutoencoderKL
+from sdcore.pictures.given import opaque
+from sdcore.pictures.masks import coverage
 from sdcore.pipelines.finite import require_finite
 from sdcore.pipelines.memory import fits
 from sdcore.pipelines.noise import Noise
 
 __all__ = [
-    "ImageLike",
-    "as_picture",
     "cut_to",
     "decode",
     "encode",
     "encoded_mean",
     "fitted",
     "fitted_mask",
-    "opaque",
     "to_pil",
 ]
 
@@ -96,6 +94,6 @@ def fitted(picture: Image.Image, width: int, height: int) -> Array:
 
 
 def fitted_mask(picture: Image.Image, width: int, height: int) -> Array:
-    """[1, height, width]: 1 where the mask is white, 0 where it is black."""
-    gray = picture.convert("L").resize((width, height), Image.Resampling.LANCZOS)
+    """[1, height, width]: 1 where to paint, 0 elsewhere."""
+    gray = coverage(picture).resize((width, height), Image.Resampling.LANCZOS)
     return (np.asarray(gray, np.float32)[None] / 255 >= 0.5).astype(np.float32)

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.pipelines.pictures import ImageLike, as_picture, fitted, fitted_mask
+from sdcore.pictures.given import ImageLike, as_picture
+from sdcore.pipelines.pictures import fitted, fitted_mask
 from sdcore.pipelines.prompt import Prompt, Texts, make_prompts
 from sdcore.prompts.lora_tags import LoraTag
 

@@ -9,9 +9,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sdcore.pictures.given import opaque
 from sdcore.server.answer import Answer
 from sdcore.server.fields import FieldError, Fields
-from sdcore.server.inpaint import flat
 from sdcore.server.pictures import in_base64, picture_from_text
 from sdcore.server.preprocessors import MODULES, Module, find_module
 from sdcore.server.state import json_fields, state_of
@@ -104,6 +104,6 @@ def _detect(values: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(sent, list) or not 1 <= len(sent) <= _MOST_PICTURES:
         raise FieldError(field, f"must be a list of 1 to {_MOST_PICTURES} pictures")
     set_to = module.values(own)
-    pictures = (flat(picture_from_text(one, field)) for one in sent)
+    pictures = (opaque(picture_from_text(one, field)) for one in sent)
     made = [in_base64(module.make(one, set_to)) for one in pictures]
     return {"images": made, "info": "Success"}

@@ -10,7 +10,7 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from sdcore.errors import InvalidArgumentError
 
-__all__ = ["Masked", "binary", "flat", "masked", "resized"]
+__all__ = ["Masked", "masked", "resized"]
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
@@ -30,31 +30,11 @@ class Masked:
     cut: Callable[[Image.Image], Image.Image]
 
 
-def flat(image: Image.Image) -> Image.Image:
-    """Upright, and on white where it is transparent, as pipelines do."""
-    image = ImageOps.exif_transpose(image)
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-
-
 def resized(image: Image.Image, size: Size, mode: int) -> Image.Image:
     """The web UI's resize modes 0, stretched, and 1, cropped about the middle."""
     if mode == 0:
         return image.resize(size, Image.Resampling.LANCZOS)
     return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-
-
-def binary(mask: Image.Image, *, invert: bool = False) -> Image.Image:
-    """White where to paint: what is white, or opaque in a mask that is transparent elsewhere."""
-    shape = mask.convert("L")
-    if mask.has_transparency_data:
-        alpha = mask.convert("RGBA").getchannel("A")
-        if alpha.getextrema()[0] != 255:
-            shape = alpha
-    shape = shape.point(lambda value: 255 if value > 127 else 0)
-    return ImageOps.invert(shape) if invert else shape
 
 
 def masked(

@@ -17,11 +17,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from sdcore.errors import SDCoreError
+from sdcore.pictures.given import opaque
+from sdcore.pictures.masks import binary
 from sdcore.server.answer import Answer
 from sdcore.server.drawing import Drawn, Picture, Wanted
 from sdcore.server.errors import error_body
 from sdcore.server.fields import FieldError, Fields
-from sdcore.server.inpaint import binary, flat, masked
+from sdcore.server.inpaint import masked
 from sdcore.server.jobs import BusyError, Job
 from sdcore.server.models import Model
 from sdcore.server.pictures import in_base64, picture
@@ -153,7 +155,7 @@ def _plan(fields: Fields, image: bytes | None, mask: bytes | None) -> Plan:
     if image is None:
         return lambda pipe: replace(wanted, arguments=arguments)
     strength = fields.number("strength")
-    begin = flat(picture(image, "image"))
+    begin = opaque(picture(image, "image"))
     arguments |= {"image": begin} if strength is None else {"image": begin, "strength": strength}
     if mask is None:
         return lambda pipe: replace(wanted, arguments=arguments)

@@ -9,10 +9,12 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from sdcore.errors import SDCoreError
 from sdcore.image_io import encoded
+from sdcore.pictures.given import as_picture
 from sdcore.server.fields import FieldError
 
-__all__ = ["MOST_SIDE", "in_base64", "picture", "picture_from_text"]
+__all__ = ["MOST_SIDE", "in_base64", "picture", "picture_from_text", "stored_picture"]
 
 MOST_SIDE = 8192  # pixels of a picture that is sent or drawn
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
@@ -26,7 +28,18 @@ def in_base64(
 
 
 def picture_from_text(text: Any, name: str) -> Image.Image:
-    """A picture in base64, or in a data URL. Addresses and paths are never followed."""
+    """A picture in base64 as pipelines see it: upright, and of 8 bits."""
+    return _seen(stored_picture(text, name), name)
+
+
+def picture(data: bytes, name: str) -> Image.Image:
+    """The same of a file."""
+    return _seen(_stored(data, name), name)
+
+
+def stored_picture(text: Any, name: str) -> Image.Image:
+    """A picture in base64, or in a data URL, as it is stored. Addresses and paths are never
+    followed."""
     if not isinstance(text, str):
         raise FieldError(name, "must be a picture in base64")
     if text.startswith("data:"):
@@ -35,11 +48,17 @@ def picture_from_text(text: Any, name: str) -> Image.Image:
         data = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
         raise FieldError(name, "must be a picture in base64 or a data URL") from None
-    return picture(data, name)
+    return _stored(data, name)
 
 
-def picture(data: bytes, name: str) -> Image.Image:
-    """The picture of a file."""
+def _seen(image: Image.Image, name: str) -> Image.Image:
+    try:
+        return as_picture(image, name)
+    except SDCoreError as error:
+        raise FieldError(name, f"is not a picture that can be used: {error}") from None
+
+
+def _stored(data: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         if max(image.size) > MOST_SIDE:

@@ -15,11 +15,13 @@ from starlette.responses import Response
 
 from sdcore import __version__
 from sdcore.image_io import Infotext
+from sdcore.pictures.given import opaque
+from sdcore.pictures.masks import binary
 from sdcore.server import options
 from sdcore.server.answer import Answer
 from sdcore.server.drawing import Drawn, Wanted
 from sdcore.server.fields import FieldError, Fields
-from sdcore.server.inpaint import Size, binary, flat, masked, resized
+from sdcore.server.inpaint import Size, masked, resized
 from sdcore.server.models import Model
 from sdcore.server.pictures import MOST_SIDE, in_base64, picture_from_text
 from sdcore.server.state import Options, Plan, finished, json_fields, start_drawing, state_of
@@ -215,7 +217,7 @@ def _picture_plan(fields: Fields, chosen: Options, units: Sequence[Unit]) -> Pla
     images = fields.any("init_images")
     if not isinstance(images, list) or len(images) != 1:
         raise FieldError("init_images", "must be a list of one picture")
-    image = flat(picture_from_text(images[0], "init_images"))
+    image = opaque(picture_from_text(images[0], "init_images"))
     strength = fields.number("denoising_strength")
     strength = _STRENGTH if strength is None else strength
     edit_scale = fields.number("image_cfg_scale")

@@ -20,7 +20,7 @@ from sdcore.server.answer import Answer
 from sdcore.server.drawing import preview
 from sdcore.server.fields import Fields
 from sdcore.server.jobs import Job
-from sdcore.server.pictures import in_base64, picture_from_text
+from sdcore.server.pictures import in_base64, stored_picture
 from sdcore.server.state import finished, json_fields, state_of
 from sdcore.server.units import SCRIPT
 from sdcore.webui import samplers
@@ -273,7 +273,7 @@ async def png_info(request: Request) -> Response:
 
 
 def _png_info(values: dict[str, Any]) -> dict[str, Any]:
-    image = picture_from_text(Fields(values).any("image"), "image")
+    image = stored_picture(Fields(values).any("image"), "image")
     text = parameters_of(image) or ""
     info = Infotext.parse(text)
     parameters: dict[str, Any] = {}

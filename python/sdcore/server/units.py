@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sdcore.pictures.given import opaque
+from sdcore.pictures.masks import binary
 from sdcore.pipelines.pictures import to_pil
 from sdcore.server.control_models import ControlModel, ControlModels
 from sdcore.server.fields import FieldError, Fields
-from sdcore.server.inpaint import Size, binary, flat
+from sdcore.server.inpaint import Size
 from sdcore.server.pictures import picture_from_text
 from sdcore.server.preprocessors import (
     SIDE,
@@ -256,7 +258,7 @@ def _pair(sent: Any) -> Mapping[str, Any]:
 
 
 def _given(sent: Mapping[str, Any], module: Module) -> Given:
-    image = flat(picture_from_text(sent["image"], "image"))
+    image = opaque(picture_from_text(sent["image"], "image"))
     if sent.get("mask") is None:
         return Given(image)
     mask = picture_from_text(sent["mask"], "mask")

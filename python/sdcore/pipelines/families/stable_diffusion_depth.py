@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdcore.errors import InvalidArgumentError
+from sdcore.pictures.given import as_levels
 from sdcore.pipelines.families.stable_diffusion_2 import StableDiffusion2Pipeline
 from sdcore.pipelines.noise import Noise
-from sdcore.pipelines.pictures import as_picture
 from sdcore.pipelines.request import Request
 from sdcore.pipelines.start import Start
 from sdcore.schedulers import Scheduler
@@ -43,13 +43,9 @@ class StableDiffusionDepth2ImgPipeline(StableDiffusion2Pipeline, families=("sd2-
 
 
 def _depth(given: Any, width: int, height: int) -> Array:
-    """[height, width] from -1, farthest, to 1; an array may have depth in any unit."""
-    if not isinstance(given, np.ndarray) or given.ndim != 2:
-        given = as_picture(given, "depth_map").convert("L")
-    values = np.asarray(given, np.float32)
-    if not values.size or not np.isfinite(values).all():
-        raise InvalidArgumentError("[pipeline] depth_map must hold finite numbers")
-    picture = Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC)
+    """[height, width] from -1, farthest, to 1, of a picture or of depth in any unit."""
+    levels = Image.fromarray(as_levels(given, "depth_map"))
+    picture = levels.resize((width, height), Image.Resampling.BICUBIC)
     resized: Array = np.asarray(picture)
     low, high = float(resized.min()), float(resized.max())
     if low == high:
