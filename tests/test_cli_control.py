@@ -75,6 +75,19 @@ def test_the_edges_of_a_picture(files: Path) -> None:
     assert not np.array_equal(np.asarray(Image.open("x.png")), want)
 
 
+def test_what_it_sees_is_cropped_as_the_picture_is(files: Path) -> None:
+    photo, edges, sides = files / "photo.png", files / "edges.png", ("-W", "16", "-H", "16")
+    for path in (photo, edges):
+        with Image.open(path) as image:
+            image.crop((0, 4, 16, 20)).save(path.name)
+    nets = ("--control-net", str(files / "a"), "--control-image")
+    drawn(files, "img2img", "a cat", "-i", "photo.png", *nets, "edges.png")
+    want = np.asarray(Image.open("x.png"))
+    flags = (*nets, str(edges), *sides, "--resize-mode", "crop")
+    drawn(files, "img2img", "a cat", "-i", str(photo), *flags)
+    assert np.array_equal(np.asarray(Image.open("x.png")), want)
+
+
 @pytest.mark.parametrize("command", ["txt2img", "img2img"])
 def test_a_picture_says_how_it_was_steered(files: Path, command: str) -> None:
     """And is drawn again from that, given the same ControlNets and what they saw."""

@@ -11,6 +11,7 @@ from PIL import Image
 import sdcore
 from command_line import save_models_and_photo
 from sdcore.cli import main
+from sdcore.image_io import read_png_parameters
 
 SMALL = ("--steps", "4", "-s", "3", "--dtype", "f32", "--quiet", "-f", "-o", "x.png")
 
@@ -48,6 +49,38 @@ def test_new_sides(files: Path, words: tuple[str, ...], strength: float) -> None
     picture, mask = sdcore.outpaint(files / "photo.png", right=16, bottom=8)
     ref = called(files, "model", image=picture, mask_image=mask, strength=strength)
     assert np.array_equal(out, ref)
+
+
+def test_a_picture_of_another_shape_is_cropped(files: Path) -> None:
+    """And its mask; and the picture says so."""
+    mask = Image.new("L", (16, 24))
+    mask.paste(255, (0, 0, 9, 24))
+    mask.save("mask.png")
+    out = drawn(
+        files, "model", "--mask", "mask.png", *("-W", "16", "-H", "16"), "--resize-mode", "crop"
+    )
+    middle = (0, 4, 16, 20)
+    with Image.open(files / "photo.png") as photo:
+        ref = called(files, "model", image=photo.crop(middle), mask_image=mask.crop(middle))
+    assert np.array_equal(out, ref)
+    assert "Resize mode: crop" in (read_png_parameters(Path("x.png")) or "")
+
+
+def test_a_large_picture_is_drawn_at_the_model_s_own_area(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loud = [word for word in SMALL if word != "--quiet"]
+    for size, own, says in (
+        ((403, 302), (36, 28), "size: 36x28, of a picture of 403x302; -W and -H say another"),
+        ((33, 31), (32, 30), "size: 32x30, of a picture of 33x31"),
+        ((32, 24), (32, 24), ""),
+    ):
+        Image.new("RGB", size).save("large.png")
+        model = ("-m", str(files / "model"), "-i", "large.png")
+        assert main(["img2img", *model, "a cat", *loud]) == 0
+        assert Image.open("x.png").size == own
+        said = capsys.readouterr().err
+        assert says in said and ("size:" in said) == bool(says) and "warning" not in said
 
 
 def test_a_model_for_editing_keeps_to_its_picture_as_told(files: Path) -> None:

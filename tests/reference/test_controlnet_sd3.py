@@ -14,7 +14,7 @@ from diffusers import SD3ControlNetModel as TorchControlNet
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.controlnets.controlnet_sd3 import SD3MultiControlNetModel
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
 import sdcore
@@ -248,7 +248,10 @@ def test_inpainting_is_diffusers(sd3: tuple[Any, Path], tmp_path: Path) -> None:
     (path / "config.json").write_text(json.dumps(config))
     pipe = sdcore.DiffusionPipeline.open(folder, dtype="f32", controlnet=path)
     run = {**ARGS, "seed": 5, "output_type": "latent"}
-    assert error(pipe(**run, **given).images, ref) <= SAMPLED_F32
+    out = pipe(**run, **given).images
+    assert error(out, ref) <= SAMPLED_F32
+    wide = {name: ImageOps.expand(one, (4, 0), "white") for name, one in given.items()}
+    assert np.array_equal(pipe(**run, **wide, resize_mode="crop").images, out)
     with pytest.raises(sdcore.InvalidArgumentError, match="give control_mask, white where"):
         pipe(**run, control_image=given["control_image"])
 

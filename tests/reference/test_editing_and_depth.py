@@ -115,6 +115,9 @@ def test_sd2_draws_by_depth(tmp_path: Path, strength: float) -> None:
     ):
         with pytest.raises(sdcore.InvalidArgumentError, match=message):
             mine(PROMPT, **options, **wrong)
+    levels = np.arange(24, dtype=np.float32).reshape(4, 6) / 100
+    cut = mine.resized({"depth_map": levels}, (4, 4), "crop")["depth_map"]
+    assert np.abs(cut - levels[:, 1:5]).max() < 1e-6
     grey = Image.linear_gradient("L")  # a picture of any size, and no image to begin from
     drawn = mine(PROMPT, depth_map=grey, width=24, height=32, num_inference_steps=2, seed=1)
     assert drawn.images[0].size == (24, 32)

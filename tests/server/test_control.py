@@ -327,6 +327,7 @@ def test_an_ip_adapter_is_a_unit(client, pipe, nets) -> None:
 def test_a_picture_says_how_it_was_steered(client) -> None:
     answer = ask(client, unit(module="canny", mystery=1), batch_size=2).json()
     text = parameters_of(read(answer["images"][1]))
+    assert "Resize mode" not in Infotext.parse(text).settings  # each unit's own is in its line
     assert Infotext.parse(text).settings["ControlNet 0"] == (
         "Module: canny, Model: canny, Weight: 1.0, Resize Mode: Crop and Resize, "
         "Processor Res: 512, Threshold A: 100.0, Threshold B: 200.0, Guidance Start: 0.0, "

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sdcore.pictures.masks import binary
-from sdcore.server.inpaint import masked, resized
+from sdcore.server.inpaint import masked
 from server.serving import photo
 
 
@@ -64,7 +64,3 @@ def test_masks_are_white_or_opaque_where_to_paint() -> None:
     for mask in (white, opaque, white.convert("RGB"), white.convert("RGBA")):
         assert np.array_equal(np.asarray(binary(mask)), np.asarray(white))
     assert np.array_equal(np.asarray(binary(white, invert=True)), 255 - np.asarray(white))
-
-
-def test_a_picture_is_cropped_about_its_middle() -> None:
-    assert resized(photo(32, 16), (16, 16), 1).size == (16, 16)

@@ -198,6 +198,9 @@ def test_a_picture_from_a_picture(client, pipe) -> None:
     (image,), _ = drawn(client, IMG2IMG, init_images=[sent(photo(32, 24))], resize_mode=1)
     cut = photo(32, 24).crop((8, 0, 24, 24))
     assert np.array_equal(pixels(image), called(pipe, image=cut, strength=0.75))
+    (image,), _ = drawn(client, IMG2IMG, init_images=[sent(photo(16, 12))], resize_mode=2)
+    filled = np.pad(np.asarray(photo(16, 12)), ((6, 6), (0, 0), (0, 0)), mode="edge")
+    assert np.array_equal(pixels(image), called(pipe, image=filled, strength=0.75))
 
 
 def test_a_picture_of_16_bits_keeps_its_levels() -> None:
@@ -276,7 +279,7 @@ def test_what_is_wrong_is_named(client, fields, parts) -> None:
         ({"init_images": ["/etc/passwd"]}, ("init_images must be a picture in base64",)),
         ({"init_images": ["http://localhost/x.png"]}, ("init_images must be a picture",)),
         ({"init_images": ["aGVsbG8="]}, ("init_images is not a picture that can be read",)),
-        ({"init_images": [sent(photo())], "resize_mode": 2}, ("resize_mode",)),
+        ({"init_images": [sent(photo())], "resize_mode": 3}, ("resize_mode",)),
         ({"init_images": [sent(photo())], "denoising_strength": 0}, ("strength must be above",)),
         (
             {"init_images": [sent(photo())], "mask": sent(Image.new("L", (8, 8), 255))},

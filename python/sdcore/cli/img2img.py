@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import math
+import sys
+from typing import TYPE_CHECKING, Any
 
 from sdcore.cli import settings, txt2img
 from sdcore.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from sdcore.pipelines import DiffusionPipeline
 
 NAME = "img2img"
 HELP = "redraw a picture, or a part of it, from a prompt"
@@ -16,6 +23,8 @@ examples:
   sdcore img2img -m model.safetensors -i photo.png --mask mask.png "a red hat"
   sdcore img2img -m model.safetensors -i photo.png --outpaint left=128,right=128 "a wide beach"
 """
+_RESIZE_MODES = ("stretch", "crop", "fill")  # of sdcore.pictures.fit, without waiting for NumPy
+_TOO_LARGE = 2.25  # times the area that a model was trained at: 1.5 a side it still draws well
 _SIDES = ("left", "top", "right", "bottom")
 
 
@@ -37,30 +46,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="paint on past the picture, so many pixels at each side: left=64,right=128 "
         "(strength 1 unless given)",
     )
+    add(
+        "--resize-mode",
+        choices=_RESIZE_MODES,
+        help="what becomes of a picture of another shape than -W and -H: stretch it, crop it, or "
+        "fill up the rest with its outermost pixels (default: stretch)",
+    )
     add("--depth-map", metavar="PATH", help="white where near, for models that draw by depth")
     txt2img.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     settings.take(args)
-    arguments: dict[str, Any] = {"image": args.init_img}
+    from sdcore.pictures.given import as_picture  # late, for a quick --help
+
+    picture = as_picture(args.init_img, "image")
+    arguments: dict[str, Any] = {"image": picture}
     if args.outpaint is not None:
-        arguments |= _outpainted(args)
+        arguments |= _outpainted(args, picture)
     if args.mask is not None:
         arguments["mask_image"] = args.mask
-    for name in ("strength", "depth_map"):
+    for name in ("strength", "resize_mode", "depth_map"):
         if vars(args)[name] is not None:
             arguments[name] = vars(args)[name]
-    txt2img.draw(args, **arguments)
+    txt2img.draw(args, lambda pipe: _take_size(args, picture.size, pipe), **arguments)
 
 
-def _outpainted(args: argparse.Namespace) -> dict[str, Any]:
+def _take_size(args: argparse.Namespace, size: tuple[int, int], pipe: DiffusionPipeline) -> None:
+    """The picture's own, or in its shape what the model draws well, where no size is asked for;
+    sides that are painted on have theirs."""
+    if args.outpaint is not None or (args.width, args.height) != (None, None):
+        return
+    from sdcore.pictures.fit import usual_size
+
+    m, usual = pipe.size_multiple, pipe.default_size
+    drawn = max(size[0] // m * m, m), max(size[1] // m * m, m)
+    if math.prod(size) > _TOO_LARGE * math.prod(usual):
+        drawn = usual_size(size, usual, m)
+    args.width, args.height = drawn
+    if drawn != size and not args.quiet:
+        was, now = (f"{width}x{height}" for width, height in (size, drawn))
+        print(f"size: {now}, of a picture of {was}; -W and -H say another", file=sys.stderr)
+
+
+def _outpainted(args: argparse.Namespace, picture: Image.Image) -> dict[str, Any]:
     if args.mask is not None:
         raise InvalidArgumentError("[img2img] --outpaint makes a mask of its own: leave out --mask")
-    from sdcore.pipelines import outpaint  # late, for a quick --help
+    from sdcore.pipelines import outpaint
 
-    picture, mask = outpaint(args.init_img, **_sides(args.outpaint))
-    return {"image": picture, "mask_image": mask, "strength": 1.0}
+    larger, mask = outpaint(picture, **_sides(args.outpaint))
+    return {"image": larger, "mask_image": mask, "strength": 1.0}
 
 
 def _sides(text: str) -> dict[str, int]:

@@ -31,6 +31,7 @@ _FLAGS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "Seed": ("seed", int),
     "Variation seed": ("subseed", int),
     "Variation seed strength": ("subseed_strength", float),
+    "Resize mode": ("resize_mode", str),
     "Hires upscale": ("hires_scale", float),
     "Hires denoising strength": ("hires_strength", float),
     "Hires steps": ("hires_steps", int),

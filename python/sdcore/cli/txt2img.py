@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import secrets
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,8 +187,13 @@ def run(args: argparse.Namespace) -> None:
     draw(args)
 
 
-def draw(args: argparse.Namespace, **arguments: Any) -> None:
-    """`arguments` are what else the pipeline is called with."""
+def draw(
+    args: argparse.Namespace,
+    ready: Callable[[DiffusionPipeline], None] = lambda pipe: None,
+    **arguments: Any,
+) -> None:
+    """`arguments` are what else the pipeline is called with; `ready` fills in flags that depend on
+    it, once it is open."""
     prompt = _prompt(args)
     if not model.is_given(args):
         take_pocket(args)
@@ -202,6 +207,7 @@ def draw(args: argparse.Namespace, **arguments: Any) -> None:
     check_outputs(paths, overwrite=args.overwrite, bytes_each=3 * abs(pixels))
 
     pipe = _open(args)
+    ready(pipe)
     arguments |= adapters.arguments(args)
     way = _draw_each if args.refiner is None else _draw_in_stages
     for out, path in zip(way(pipe, prompt, seeds, args, arguments), paths, strict=True):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdcore.errors import InvalidArgumentError
+from sdcore.pictures.fit import resized, resized_numbers
 from sdcore.pictures.given import as_numbers, as_picture
 from sdcore.pipelines.conditioning import Conditioning
 from sdcore.pipelines.request import Request, finite
@@ -26,6 +27,7 @@ __all__ = [
     "control_images",
     "fitted_control",
     "listed",
+    "resized_control",
     "size_of",
 ]
 
@@ -166,6 +168,15 @@ def size_of(image: Image.Image | Array) -> tuple[int, int]:
     if isinstance(image, Image.Image):
         return image.size
     return image.shape[1], image.shape[0]
+
+
+def resized_control(
+    image: Image.Image | Array, size: tuple[int, int], mode: str
+) -> Image.Image | Array:
+    """As the picture that it goes with is; `mode` is one of RESIZE_MODES."""
+    if isinstance(image, Image.Image):
+        return resized(image, size, mode)
+    return resized_numbers(image, size, mode)
 
 
 def _as_control(image: Any) -> Image.Image | Array:

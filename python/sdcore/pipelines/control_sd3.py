@@ -12,9 +12,9 @@ from PIL import Image
 from sdcore.errors import InvalidArgumentError
 from sdcore.models.controlnet_sd3 import SD3ControlNetModel
 from sdcore.models.unet import Features
+from sdcore.pictures.fit import fitted_mask
 from sdcore.pipelines.conditioning import Conditioning
 from sdcore.pipelines.control import Additions, Asked, Controller, fitted_control
-from sdcore.pipelines.pictures import fitted_mask
 from sdcore.pipelines.request import whole
 
 __all__ = ["LatentsOf", "SD3Controller"]

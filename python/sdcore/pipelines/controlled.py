@@ -18,7 +18,13 @@ from sdcore.checkpoint.quantized import quantized
 from sdcore.errors import CheckpointError, InvalidArgumentError, UnsupportedModelError
 from sdcore.models.base import Loadable, RunOptions
 from sdcore.pipelines.conditioning import Conditioning
-from sdcore.pipelines.control import Control, Controller, control_images, size_of
+from sdcore.pipelines.control import (
+    Control,
+    Controller,
+    control_images,
+    resized_control,
+    size_of,
+)
 from sdcore.pipelines.loading import PathLike
 from sdcore.pipelines.memory import is_tight
 from sdcore.pipelines.pipeline import DiffusionPipeline
@@ -148,6 +154,13 @@ class ControlledPipeline(DiffusionPipeline):
         """That of the first picture for a ControlNet."""
         images = extra.get("control_image")
         return size_of(images[0]) if images else None
+
+    def resized(
+        self, extra: Mapping[str, Any], size: tuple[int, int], mode: str
+    ) -> Mapping[str, Any]:
+        images = extra.get("control_image")
+        more = {"control_image": [resized_control(one, size, mode) for one in images or ()]}
+        return {**super().resized(extra, size, mode), **(more if images else {})}
 
     def stream(
         self, prompt: Texts | None = None, negative_prompt: Texts | None = None, **arguments: Any

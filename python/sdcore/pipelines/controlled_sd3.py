@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sdcore.checkpoint import Checkpoint, Component
 from sdcore.models.controlnet_sd3 import SD3ControlNetConfig, SD3ControlNetModel
 from sdcore.models.mmdit import SD3Config, SD3Transformer2DModel
+from sdcore.pictures.fit import resized
 from sdcore.pictures.given import as_picture
 from sdcore.pipelines.control import CONTROL_ARGUMENTS, Controller, asked_for, listed
 from sdcore.pipelines.control_sd3 import SD3Controller
@@ -51,6 +52,20 @@ class ControlledSD3Pipeline(ControlledPipeline):
             return _misfit(config, base.config)
 
         return {"controlnet-sd3": Opener(SD3ControlNetModel, part, misfit)}
+
+    def resized(
+        self, extra: Mapping[str, Any], size: tuple[int, int], mode: str
+    ) -> Mapping[str, Any]:
+        found, given = super().resized(extra, size, mode), extra.get("control_mask")
+        if given is None:
+            return found
+
+        def fitted(mask: Any) -> Any:
+            return None if mask is None else resized(as_picture(mask, "control_mask"), size, mode)
+
+        is_list = isinstance(given, list | tuple)  # else it is for all
+        masks = [fitted(one) for one in given] if is_list else fitted(given)
+        return {**found, "control_mask": masks}
 
     def controllers(self, request: Request) -> Sequence[Controller]:
         models = self.controlnet

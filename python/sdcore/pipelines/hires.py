@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sdcore.pictures.fit import fitted
 from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.noise import Noise
-from sdcore.pipelines.pictures import fitted
 from sdcore.pipelines.request import Hires, Request
 from sdcore.pipelines.stream import Step
 

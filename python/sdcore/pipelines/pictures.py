@@ -1,4 +1,4 @@
-"""Between latents and pictures, and from what users have to pictures of a size."""
+"""Between latents and pictures."""
 
 from __future__ import annotations
 
@@ -8,21 +8,11 @@ from PIL import Image
 
 from sdcore import _core
 from sdcore.models.vae import AutoencoderKL
-from sdcore.pictures.given import opaque
-from sdcore.pictures.masks import coverage
 from sdcore.pipelines.finite import require_finite
 from sdcore.pipelines.memory import fits
 from sdcore.pipelines.noise import Noise
 
-__all__ = [
-    "cut_to",
-    "decode",
-    "encode",
-    "encoded_mean",
-    "fitted",
-    "fitted_mask",
-    "to_pil",
-]
+__all__ = ["cut_to", "decode", "encode", "encoded_mean", "to_pil"]
 
 Array = NDArray[np.float32]
 
@@ -84,16 +74,3 @@ def cut_to(pixels: Array, width: int, height: int) -> Array:
     whole = np.stack(resized).reshape(len(pixels), 3, size[1], size[0]).transpose(0, 2, 3, 1)
     cut: Array = np.clip(whole[:, top : top + height, left : left + width], 0.0, 1.0)
     return cut
-
-
-def fitted(picture: Image.Image, width: int, height: int) -> Array:
-    """[3, height, width] in [-1, 1], resized as diffusers does. What is transparent is white."""
-    picture = opaque(picture).resize((width, height), Image.Resampling.LANCZOS)
-    pixels: Array = np.asarray(picture, np.float32).transpose(2, 0, 1) / 255 * 2 - 1
-    return pixels
-
-
-def fitted_mask(picture: Image.Image, width: int, height: int) -> Array:
-    """[1, height, width]: 1 where to paint, 0 elsewhere."""
-    gray = coverage(picture).resize((width, height), Image.Resampling.LANCZOS)
-    return (np.asarray(gray, np.float32)[None] / 255 >= 0.5).astype(np.float32)

@@ -373,6 +373,13 @@ class DiffusionPipeline(EmbeddingsMixin):
         """Width and height of what the family's own arguments bring, where they bring a picture."""
         return None
 
+    def resized(
+        self, extra: Mapping[str, Any], size: tuple[int, int], mode: str
+    ) -> Mapping[str, Any]:
+        """Those of the family's own arguments that are pictures of what is drawn, at this size;
+        `mode` is one of RESIZE_MODES."""
+        return {}
+
     @property
     def default_size(self) -> tuple[int, int]:
         """Width and height that the model was trained at."""
@@ -545,6 +552,7 @@ class DiffusionPipeline(EmbeddingsMixin):
             "hires_steps": request.hires and request.hires.steps,
             "hires_strength": request.hires and request.hires.strength,
             "strength": None if request.images is None else request.strength,
+            "resize_mode": request.resize_mode,
             "cache_threshold": request.cache_threshold or None,
             **{name: x for name, x in request.extra.items() if isinstance(x, int | float)},
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import secrets
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from sdcore.errors import InvalidArgumentError
+from sdcore.pictures.fit import RESIZE_MODES, fitted, fitted_mask
 from sdcore.pictures.given import ImageLike, as_picture
-from sdcore.pipelines.pictures import fitted, fitted_mask
 from sdcore.pipelines.prompt import Prompt, Texts, make_prompts
 from sdcore.prompts.lora_tags import LoraTag
 
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Arguments", "Prompt", "Request", "make_request"]
 
+log = logging.getLogger("sdcore")
+
 Array = NDArray[np.float32]
 
 _OUTPUT_TYPES = ("pil", "np", "latent")
 _MOST_ENLARGED = 8  # times a side, in a second pass
+_TOO_LARGE = 4  # times the trained area, for a size that nobody asked for
+_STRETCHED = 1.05  # times that one side grows more than the other: more than a side is rounded
 
 
 class Arguments(TypedDict, total=False):
@@ -58,6 +63,9 @@ class Arguments(TypedDict, total=False):
     hires_steps: int | None  # of the second pass, before that share; None: as the first
     image_guidance_scale: float  # of models for editing: how closely to keep to `image`
     mask_image: ImageLike | None  # white where `image` is to be painted over, black where kept
+    # What becomes of pictures of another shape than width and height: "stretch", "crop", or "fill",
+    # which goes on with their outermost pixels. None stretches them too, with a warning.
+    resize_mode: str | None
 
     # What only some families have; `extra_arguments` of a pipeline names them.
     pag_scale: float  # away from what perturbed self-attention gives, 0 (off)
@@ -139,6 +147,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "image": None,
     "strength": 0.75,
     "mask_image": None,
+    "resize_mode": None,
     "hires_scale": 1.0,
     "hires_strength": 0.7,
     "hires_steps": None,
@@ -180,6 +189,7 @@ class Request:
     images: Array | None  # [n, 3, height, width] in [-1, 1]
     mask: Array | None  # [1, height, width], 1 where to paint
     strength: float
+    resize_mode: str | None
     hires: Hires | None
     extra: Mapping[str, Any]  # arguments that only some families have, as given
     cut: tuple[int, int] | None = None  # what pictures are shrunk and cut to: width and height
@@ -221,13 +231,20 @@ def make_request(
     if latents is not None and np.ndim(latents) == 4:
         h, w = np.shape(latents)[2:]
         sizes = [(w * pipe.vae.scale_factor, h * pipe.vae.scale_factor)]
+    mode = _resize_mode(given["resize_mode"])
     asked = width, height = _size(pipe, given["width"], given["height"], sizes)
+    if latents is None and sizes:
+        _tell_of_size(pipe, sizes[0], asked, given)
     if latents is None and given["hires_scale"] == 1:
         width, height = pipe.drawn_size(width, height, extra)
     steps = given["num_inference_steps"]
     steps = whole(pipe.default_steps if steps is None else steps, "num_inference_steps", 1)
     scale = given["guidance_scale"]
     begin, end = _interval(given)
+    hires = _hires(pipe, given, width, height, steps)
+    if mode != RESIZE_MODES[0]:
+        largest = (width, height) if hires is None else (hires.width, hires.height)
+        extra |= pipe.resized(extra, largest, mode)
     return Request(
         prompts=prompts,
         negative_prompts=negatives,
@@ -246,10 +263,13 @@ def make_request(
         eta=None if given["eta"] is None else finite(given["eta"], "eta"),
         latents=None if latents is None else np.asarray(latents, dtype=np.float32),
         output_type=_output_type(given["output_type"]),
-        images=np.stack([fitted(one, width, height) for one in pictures]) if pictures else None,
-        mask=_mask(given["mask_image"], pictures, width, height),
+        images=np.stack([fitted(one, width, height, mode) for one in pictures])
+        if pictures
+        else None,
+        mask=_mask(given["mask_image"], pictures, width, height, mode),
         strength=_share(given["strength"], "strength"),
-        hires=_hires(pipe, given, width, height, steps),
+        resize_mode=given["resize_mode"],
+        hires=hires,
         extra=extra,
         cut=None if asked == (width, height) else asked,
     )
@@ -308,7 +328,44 @@ def _size(
     return _side(pipe, width, "width"), _side(pipe, height, "height")
 
 
-def _mask(mask: Any, pictures: list[Image.Image], width: int, height: int) -> Array | None:
+def _resize_mode(given: str | None) -> str:
+    mode = RESIZE_MODES[0] if given is None else given
+    if mode not in RESIZE_MODES:
+        raise InvalidArgumentError(
+            f"[pipeline] resize_mode must be one of {', '.join(RESIZE_MODES)}, got {given!r}"
+        )
+    return mode
+
+
+def _tell_of_size(
+    pipe: DiffusionPipeline,
+    size: tuple[int, int],
+    drawn: tuple[int, int],
+    given: Mapping[str, Any],
+) -> None:
+    """Warns of a picture that is likely not to become what its owner wants."""
+    (width, height), (trained_width, trained_height) = drawn, pipe.default_size
+    times = width * height / (trained_width * trained_height)
+    if given["width"] is None and given["height"] is None:
+        if times > _TOO_LARGE:
+            log.warning(
+                "[pipeline] the picture is drawn at its own size, %dx%d: %.1f times the area that "
+                "the model was trained at, %dx%d; give width and height",
+                *(width, height, times, trained_width, trained_height),
+            )
+        return
+    grown = width / size[0], height / size[1]
+    if given["resize_mode"] is None and max(grown) > _STRETCHED * min(grown):
+        log.warning(
+            "[pipeline] the picture is stretched from %dx%d to %dx%d: resize_mode crop or fill "
+            "(--resize-mode on the command line) keeps its shape",
+            *(*size, width, height),
+        )
+
+
+def _mask(
+    mask: Any, pictures: list[Image.Image], width: int, height: int, mode: str
+) -> Array | None:
     if mask is None:
         return None
     if not pictures:
@@ -319,7 +376,7 @@ def _mask(mask: Any, pictures: list[Image.Image], width: int, height: int) -> Ar
             f"[pipeline] mask_image must have the size of image, {pictures[0].size}, "
             f"got {picture.size}"
         )
-    return fitted_mask(picture, width, height)
+    return fitted_mask(picture, width, height, mode)
 
 
 def _hires(

@@ -162,6 +162,7 @@ def _text(
 ) -> str:
     layer = wanted.layer if wanted.layer != 1 else None
     settings = described(out, pipe, model.name, index=index, schedule=schedule, layer=layer)
+    settings.pop("Resize mode", None)  # each unit says its own
     settings |= {**settings_of(wanted.units), "Version": f"sdcore {__version__}"}
     used = out.parameters
     return str(Infotext(used["prompt"], used["negative_prompt"], settings))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from sdcore.errors import InvalidArgumentError
+from sdcore.pictures.fit import resized
 
-__all__ = ["Masked", "masked", "resized"]
+__all__ = ["Masked", "masked"]
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
@@ -30,13 +31,6 @@ class Masked:
     cut: Callable[[Image.Image], Image.Image]
 
 
-def resized(image: Image.Image, size: Size, mode: int) -> Image.Image:
-    """The web UI's resize modes 0, stretched, and 1, cropped about the middle."""
-    if mode == 0:
-        return image.resize(size, Image.Resampling.LANCZOS)
-    return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-
-
 def masked(
     image: Image.Image,
     mask: Image.Image,
@@ -45,7 +39,7 @@ def masked(
     blur: float = 0,
     fill: bool = False,
     padding: int | None = None,
-    resize_mode: int = 0,
+    resize_mode: str = "stretch",
 ) -> Masked:
     """`image` and the binary `mask` to paint at `size`. With `padding`, only what is masked and so
     many pixels around it is drawn, at the whole size; without, all of the picture."""

@@ -15,13 +15,14 @@ from starlette.responses import Response
 
 from sdcore import __version__
 from sdcore.image_io import Infotext
+from sdcore.pictures.fit import RESIZE_MODES, resized
 from sdcore.pictures.given import opaque
 from sdcore.pictures.masks import binary
 from sdcore.server import options
 from sdcore.server.answer import Answer
 from sdcore.server.drawing import Drawn, Wanted
 from sdcore.server.fields import FieldError, Fields
-from sdcore.server.inpaint import Size, masked, resized
+from sdcore.server.inpaint import Size, masked
 from sdcore.server.models import Model
 from sdcore.server.pictures import MOST_SIDE, in_base64, picture_from_text
 from sdcore.server.state import Options, Plan, finished, json_fields, start_drawing, state_of
@@ -221,7 +222,8 @@ def _picture_plan(fields: Fields, chosen: Options, units: Sequence[Unit]) -> Pla
     strength = fields.number("denoising_strength")
     strength = _STRENGTH if strength is None else strength
     edit_scale = fields.number("image_cfg_scale")
-    resize_mode = fields.whole("resize_mode", 0, 1) or 0
+    mode = fields.whole("resize_mode", 0, len(RESIZE_MODES) - 1) or 0
+    resize_mode = RESIZE_MODES[mode]
     mask, around = _mask(fields)
 
     def plan(pipe: DiffusionPipeline) -> Wanted:
@@ -238,7 +240,7 @@ def _picture_plan(fields: Fields, chosen: Options, units: Sequence[Unit]) -> Pla
             finish = parts.restore
             cut = None if around["padding"] is None else parts.cut
         begun = replace(wanted, arguments={**wanted.arguments, **begin}, finish=finish)
-        return _controlled(pipe, begun, units, Scene(Given(image, mask), resize_mode, cut))
+        return _controlled(pipe, begun, units, Scene(Given(image, mask), mode, cut))
 
     return plan
 

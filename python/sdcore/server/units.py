@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sdcore.pictures.fit import RESIZE_MODES
 from sdcore.pictures.given import opaque
 from sdcore.pictures.masks import binary
 from sdcore.pipelines.pictures import to_pil
@@ -291,6 +292,7 @@ def control_arguments(
         }
     if nets:
         arguments |= {
+            "resize_mode": RESIZE_MODES[0],  # of units, whose pictures are shaped already
             "controlnet_conditioning_scale": [unit.weight for unit, _ in nets],
             "control_guidance_start": [unit.begin for unit, _ in nets],
             "control_guidance_end": [unit.end for unit, _ in nets],

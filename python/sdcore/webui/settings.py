@@ -46,6 +46,7 @@ def described(
         "Variation seed": None if subseed is None else subseed + index,
         "Variation seed strength": used.get("subseed_strength"),
         "Denoising strength": first,
+        "Resize mode": used.get("resize_mode"),
         "Hires denoising strength": second,
         "Hires upscale": used.get("hires_scale"),
         "Hires steps": used.get("hires_steps"),

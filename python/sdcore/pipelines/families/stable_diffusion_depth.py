@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdcore.errors import InvalidArgumentError
+from sdcore.pictures.fit import resized_numbers
 from sdcore.pictures.given import as_levels
 from sdcore.pipelines.families.stable_diffusion_2 import StableDiffusion2Pipeline
 from sdcore.pipelines.noise import Noise
@@ -27,6 +29,15 @@ class StableDiffusionDepth2ImgPipeline(StableDiffusion2Pipeline, families=("sd2-
     needs as `depth_map`."""
 
     extra_arguments = (*StableDiffusion2Pipeline.extra_arguments, "depth_map")
+
+    def resized(
+        self, extra: Mapping[str, Any], size: tuple[int, int], mode: str
+    ) -> Mapping[str, Any]:
+        given = extra.get("depth_map")
+        if given is None:
+            return super().resized(extra, size, mode)
+        levels = resized_numbers(as_levels(given, "depth_map"), size, mode)
+        return {**super().resized(extra, size, mode), "depth_map": levels}
 
     def start(self, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
         given = request.extra.get("depth_map")
