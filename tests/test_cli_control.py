@@ -135,11 +135,32 @@ def test_where_stable_diffusion_3_is_to_paint(files: Path) -> None:
     assert np.array_equal(np.asarray(Image.open("x.png")), np.asarray(want))
 
 
+@pytest.mark.parametrize("flags", [(), ("-W", "16", "-H", "16", "--resize-mode", "crop")])
+def test_one_for_inpainting_sees_where_to_paint(files: Path, flags: tuple[str, ...]) -> None:
+    mask = np.zeros((24, 16), np.uint8)
+    mask[3:13, :7] = 255
+    Image.fromarray(mask).save("mask.png")
+    condition = np.asarray(Image.open(files / "photo.png"), np.float32) / 255
+    condition[mask > 0] = -1
+    photo = ("-i", str(files / "photo.png"), "--mask", "mask.png")
+    nets = ("--control-net", str(files / "a"), "--control-inpaint")
+    drawn(files, "img2img", "a cat", *photo, *nets, *flags)
+    pipe = sdcore.DiffusionPipeline.open(files / "model", controlnet=files / "a")
+    given = {"image": files / "photo.png", "mask_image": "mask.png"}
+    options = {"controlnet_conditioning_scale": 0.9, "num_inference_steps": 3, "seed": 7}
+    if flags:
+        options |= {"width": 16, "height": 16, "resize_mode": "crop"}
+    want = pipe("a cat", **given, control_image=condition, **options).images[0]
+    assert np.array_equal(np.asarray(Image.open("x.png")), np.asarray(want))
+    assert "Control inpaint: True" in (read_png_parameters(Path("x.png")) or "")
+
+
 WRONG = {
     ("--control-image", "edges.png"): "each --control-net takes one --control-image, got 0 and 1",
     ("--control-net", "a"): "each --control-net takes one --control-image, got 1 and 0",
     ("--control-strength", "0.5"): "--control-strength needs a --control-net",
     ("--canny",): "--canny needs a --control-net",
+    ("--control-net", "a", "--control-inpaint"): "goes with img2img and --mask, or --outpaint",
     ("--guess-mode",): "--guess-mode needs a --control-net",
     ("--control-net", "nowhere", "--control-image", "edges.png"): "no such file or folder",
     ("--control-net", "a", "--control-image", "nowhere.png"): "cannot read control_image",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sdcore.checkpoint.conversion import convert
     from sdcore.checkpoint.quantization import quantize_model
     from sdcore.faces import Face, FaceAnalysis
+    from sdcore.pictures.inpaint_condition import inpaint_condition
     from sdcore.pipelines import DiffusionPipeline, PipelineOutput
     from sdcore.pipelines.canny import canny
     from sdcore.pipelines.face_keypoints import face_keypoints
@@ -108,6 +109,7 @@ __all__ = [
     "dequantize",
     "face_keypoints",
     "gguf",
+    "inpaint_condition",
     "ops",
     "outpaint",
     "quantize",
@@ -128,6 +130,7 @@ _HOMES = {
     **dict.fromkeys(("Face", "FaceAnalysis"), "faces"),
     "canny": "pipelines.canny",
     "face_keypoints": "pipelines.face_keypoints",
+    "inpaint_condition": "pictures.inpaint_condition",
     "outpaint": "pipelines.outpaint",
     **dict.fromkeys(("dequantize", "quantize"), "quantization"),
 }

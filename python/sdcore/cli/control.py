@@ -43,6 +43,7 @@ KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "Control mode": ("control_mode", lambda text: [int(part) for part in text.split()]),
     "Control context": ("control_context", str.split),
     "Canny": ("canny", lambda text: text == str(True)),
+    "Control inpaint": ("control_inpaint", lambda text: text == str(True)),
     "Guess mode": ("guess_mode", lambda text: text == str(True)),
 }
 
@@ -116,6 +117,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let ControlNets see the edges of their pictures, as those for Canny's edges want",
     )
     group.add_argument(
+        "--control-inpaint",
+        action="store_const",
+        const=True,
+        help="in place of a --control-image, before the others: the picture of img2img, and -1 "
+        "where its mask is white, as ControlNets for inpainting want",
+    )
+    group.add_argument(
         "--guess-mode",
         action="store_const",
         const=True,
@@ -132,8 +140,10 @@ def check(args: argparse.Namespace) -> None:
     """Raises InvalidArgumentError where what is given is not enough."""
     nets, images = args.control_net or [], args.control_image or []
     keypoints = args.face_keypoints is not None
-    if len(images) + (keypoints and bool(nets)) != len(nets):
+    inpaint = args.control_inpaint is not None
+    if len(images) + (keypoints + inpaint) * bool(nets) != len(nets):
         what = "but for that of --face-keypoints " * keypoints
+        what += "but for that of --control-inpaint " * inpaint
         raise InvalidArgumentError(
             f"[control] {what}each --control-net takes one --control-image, got {len(nets)} and "
             f"{len(images)}"
@@ -142,7 +152,12 @@ def check(args: argparse.Namespace) -> None:
         raise InvalidArgumentError(
             "[control] --face-keypoints are pixels of the picture: say its size, -W and -H"
         )
-    for flag in (*_EACH, "face_keypoints", "canny", "guess_mode"):
+    if inpaint and not (vars(args).get("mask") or vars(args).get("outpaint")):
+        raise InvalidArgumentError(
+            "[control] --control-inpaint is of a picture and its mask: it goes with img2img and "
+            "--mask, or --outpaint"
+        )
+    for flag in (*_EACH, "face_keypoints", "canny", "control_inpaint", "guess_mode"):
         given = vars(args)[flag]
         name = flag.replace("_", "-")
         if given is not None and not nets:
@@ -181,6 +196,8 @@ def _seen(args: argparse.Namespace, pipe: DiffusionPipeline) -> list[Any]:
         from sdcore.pipelines.canny import canny
 
         seen = [canny(image) for image in seen]
+    if args.control_inpaint is not None:
+        seen.insert(0, args.control_inpaint)
     if args.face_keypoints is not None:
         from sdcore.pipelines.face_keypoints import face_keypoints
 
@@ -225,6 +242,7 @@ def settings(args: argparse.Namespace) -> dict[str, str | None]:
         "Control mode": text(args.control_mode),
         "Control context": text(args.control_context),
         "Canny": str(True) if args.canny else None,
+        "Control inpaint": None if args.control_inpaint is None else str(True),
         "Guess mode": str(True) if args.guess_mode else None,
     }
 

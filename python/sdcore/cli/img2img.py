@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sdcore.cli import settings, txt2img
@@ -21,6 +22,7 @@ EXAMPLES = """\
 examples:
   sdcore img2img -m model.safetensors -i photo.png "an oil painting" --strength 0.6
   sdcore img2img -m model.safetensors -i photo.png --mask mask.png "a red hat"
+  sdcore img2img -m model.gguf -i a.png --mask b.png "a hat" --control-net c.pth --control-inpaint
   sdcore img2img -m model.safetensors -i photo.png --outpaint left=128,right=128 "a wide beach"
 """
 _RESIZE_MODES = ("stretch", "crop", "fill")  # of sdcore.pictures.fit, without waiting for NumPy
@@ -69,7 +71,13 @@ def run(args: argparse.Namespace) -> None:
     for name in ("strength", "resize_mode", "depth_map"):
         if vars(args)[name] is not None:
             arguments[name] = vars(args)[name]
-    txt2img.draw(args, lambda pipe: _take_size(args, picture.size, pipe), **arguments)
+
+    def ready(pipe: DiffusionPipeline) -> None:
+        _take_size(args, picture.size, pipe)
+        if args.control_inpaint is not None:
+            args.control_inpaint = _condition(args, arguments, pipe)
+
+    txt2img.draw(args, ready, **arguments)
 
 
 def _take_size(args: argparse.Namespace, size: tuple[int, int], pipe: DiffusionPipeline) -> None:
@@ -77,16 +85,30 @@ def _take_size(args: argparse.Namespace, size: tuple[int, int], pipe: DiffusionP
     sides that are painted on have theirs."""
     if args.outpaint is not None or (args.width, args.height) != (None, None):
         return
-    from sdcore.pictures.fit import usual_size
+    from sdcore.pictures.fit import in_multiples, usual_size
 
-    m, usual = pipe.size_multiple, pipe.default_size
-    drawn = max(size[0] // m * m, m), max(size[1] // m * m, m)
+    multiple, usual = pipe.size_multiple, pipe.default_size
+    drawn = in_multiples(size, multiple)
     if math.prod(size) > _TOO_LARGE * math.prod(usual):
-        drawn = usual_size(size, usual, m)
+        drawn = usual_size(size, usual, multiple)
     args.width, args.height = drawn
     if drawn != size and not args.quiet:
         was, now = (f"{width}x{height}" for width, height in (size, drawn))
         print(f"size: {now}, of a picture of {was}; -W and -H say another", file=sys.stderr)
+
+
+def _condition(
+    args: argparse.Namespace, arguments: Mapping[str, Any], pipe: DiffusionPipeline
+) -> Any:
+    """What a ControlNet for inpainting sees, of the size that is drawn."""
+    from sdcore.pictures.fit import in_multiples
+    from sdcore.pictures.inpaint_condition import inpaint_condition
+
+    image, sides = arguments["image"], (args.width, args.height)
+    own = pipe.default_size if any(sides) else in_multiples(image.size, pipe.size_multiple)
+    width, height = (asked or usual for asked, usual in zip(sides, own, strict=True))
+    mode = args.resize_mode or "stretch"
+    return inpaint_condition(image, arguments["mask_image"], width, height, mode)
 
 
 def _outpainted(args: argparse.Namespace, picture: Image.Image) -> dict[str, Any]:

@@ -11,7 +11,15 @@ from PIL import Image, ImageOps
 from sdcore.pictures.given import opaque
 from sdcore.pictures.masks import coverage
 
-__all__ = ["RESIZE_MODES", "fitted", "fitted_mask", "resized", "resized_numbers", "usual_size"]
+__all__ = [
+    "RESIZE_MODES",
+    "fitted",
+    "fitted_mask",
+    "in_multiples",
+    "resized",
+    "resized_numbers",
+    "usual_size",
+]
 
 Array = NDArray[np.float32]
 Size = tuple[int, int]  # width and height
@@ -40,6 +48,12 @@ def resized_numbers(numbers: Array, size: Size, mode: str) -> Array:
     planes = np.atleast_3d(numbers).transpose(2, 0, 1)
     made = [np.asarray(resized(Image.fromarray(plane), size, mode)) for plane in planes]
     return made[0] if numbers.ndim == 2 else np.stack(made, axis=-1)
+
+
+def in_multiples(size: Size, multiple: int) -> Size:
+    """A size cut to sides that are multiples, as diffusers cuts a picture's."""
+    width, height = (max(side // multiple, 1) * multiple for side in size)
+    return width, height
 
 
 def usual_size(size: Size, usual: Size, multiple: int) -> Size:

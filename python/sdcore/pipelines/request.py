@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.pictures.fit import RESIZE_MODES, fitted, fitted_mask
+from sdcore.pictures.fit import RESIZE_MODES, fitted, fitted_mask, in_multiples
 from sdcore.pictures.given import ImageLike, as_picture
 from sdcore.pipelines.prompt import Prompt, Texts, make_prompts
 from sdcore.prompts.lora_tags import LoraTag
@@ -323,8 +323,7 @@ def _size(
 ) -> tuple[int, int]:
     """As asked; else those of what is given, cut to what the model can draw; else the model's."""
     if sizes and width is None and height is None:
-        m = pipe.size_multiple
-        width, height = (max(side // m * m, m) for side in sizes[0])
+        width, height = in_multiples(sizes[0], pipe.size_multiple)
     return _side(pipe, width, "width"), _side(pipe, height, "height")
 
 
