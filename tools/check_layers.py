@@ -26,7 +26,7 @@ CPP = (
 )
 PYTHON = (
     ("errors",),
-    ("_core", "image_io"),
+    ("_core", "arguments", "image_io"),
     ("gguf", "graph", "pictures", "quantization", "tokenizer"),
     ("ops",),
     ("checkpoint",),

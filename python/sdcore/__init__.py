@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from sdcore.checkpoint.conversion import convert
     from sdcore.checkpoint.quantization import quantize_model
     from sdcore.faces import Face, FaceAnalysis
+    from sdcore.pictures.canny import canny
+    from sdcore.pictures.face_keypoints import face_keypoints
     from sdcore.pictures.inpaint_condition import inpaint_condition
+    from sdcore.pictures.outpaint import outpaint
     from sdcore.pipelines import DiffusionPipeline, PipelineOutput
-    from sdcore.pipelines.canny import canny
-    from sdcore.pipelines.face_keypoints import face_keypoints
-    from sdcore.pipelines.outpaint import outpaint
     from sdcore.quantization import dequantize, quantize
     from sdcore.schedulers.cfg_plus_plus import (
         DDIMCFGPPScheduler,
@@ -128,10 +128,10 @@ _HOMES = {
     "quantize_model": "checkpoint.quantization",
     **dict.fromkeys(("DiffusionPipeline", "PipelineOutput"), "pipelines"),
     **dict.fromkeys(("Face", "FaceAnalysis"), "faces"),
-    "canny": "pipelines.canny",
-    "face_keypoints": "pipelines.face_keypoints",
+    "canny": "pictures.canny",
+    "face_keypoints": "pictures.face_keypoints",
     "inpaint_condition": "pictures.inpaint_condition",
-    "outpaint": "pipelines.outpaint",
+    "outpaint": "pictures.outpaint",
     **dict.fromkeys(("dequantize", "quantize"), "quantization"),
 }
 

@@ -193,13 +193,13 @@ def arguments(args: argparse.Namespace, pipe: DiffusionPipeline) -> dict[str, An
 def _seen(args: argparse.Namespace, pipe: DiffusionPipeline) -> list[Any]:
     seen: list[Any] = list(args.control_image or [])
     if args.canny:
-        from sdcore.pipelines.canny import canny
+        from sdcore.pictures.canny import canny
 
         seen = [canny(image) for image in seen]
     if args.control_inpaint is not None:
         seen.insert(0, args.control_inpaint)
     if args.face_keypoints is not None:
-        from sdcore.pipelines.face_keypoints import face_keypoints
+        from sdcore.pictures.face_keypoints import face_keypoints
 
         size = args.width, args.height
         seen.insert(0, face_keypoints(_keypoints(args.face_keypoints, size, pipe), size))

@@ -114,7 +114,7 @@ def _condition(
 def _outpainted(args: argparse.Namespace, picture: Image.Image) -> dict[str, Any]:
     if args.mask is not None:
         raise InvalidArgumentError("[img2img] --outpaint makes a mask of its own: leave out --mask")
-    from sdcore.pipelines import outpaint
+    from sdcore.pictures.outpaint import outpaint
 
     larger, mask = outpaint(picture, **_sides(args.outpaint))
     return {"image": larger, "mask_image": mask, "strength": 1.0}

@@ -13,6 +13,7 @@ from sdcore.pictures.masks import coverage
 
 __all__ = [
     "RESIZE_MODES",
+    "Size",
     "fitted",
     "fitted_mask",
     "in_multiples",

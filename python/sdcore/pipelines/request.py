@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from sdcore.arguments import finite, whole
 from sdcore.errors import InvalidArgumentError
 from sdcore.pictures.fit import RESIZE_MODES, fitted, fitted_mask, in_multiples
 from sdcore.pictures.given import ImageLike, as_picture
@@ -23,7 +23,7 @@ from sdcore.prompts.lora_tags import LoraTag
 if TYPE_CHECKING:
     from sdcore.pipelines.pipeline import DiffusionPipeline
 
-__all__ = ["Arguments", "Prompt", "Request", "make_request"]
+__all__ = ["Arguments", "Prompt", "Request", "finite", "make_request", "whole"]
 
 log = logging.getLogger("sdcore")
 
@@ -452,20 +452,3 @@ def _output_type(value: str) -> str:
             f"[pipeline] output_type must be pil, np or latent, got {value!r}"
         )
     return value
-
-
-def finite(value: Any, name: str) -> float:
-    """A number that is neither infinite nor none at all."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise InvalidArgumentError(f"[pipeline] {name} must be a finite number, got {value!r}")
-    return float(value)
-
-
-def whole(value: Any, name: str, low: int) -> int:
-    """A whole number of at least `low`."""
-    fits = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not fits or value < low:
-        raise InvalidArgumentError(
-            f"[pipeline] {name} must be a whole number >= {low}, got {value!r}"
-        )
-    return int(value)

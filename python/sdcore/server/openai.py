@@ -18,12 +18,12 @@ from starlette.responses import Response, StreamingResponse
 
 from sdcore.errors import SDCoreError
 from sdcore.pictures.given import opaque
+from sdcore.pictures.inpaint import masked
 from sdcore.pictures.masks import binary
 from sdcore.server.answer import Answer
 from sdcore.server.drawing import Drawn, Picture, Wanted
 from sdcore.server.errors import error_body
 from sdcore.server.fields import FieldError, Fields
-from sdcore.server.inpaint import masked
 from sdcore.server.jobs import BusyError, Job
 from sdcore.server.models import Model
 from sdcore.server.pictures import in_base64, picture

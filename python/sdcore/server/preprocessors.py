@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from sdcore.pipelines.canny import canny
+from sdcore.pictures.canny import canny
+from sdcore.pictures.fit import Size
 from sdcore.server.fields import FieldError, Fields
-from sdcore.server.inpaint import Size
 from sdcore.server.pictures import MOST_SIDE
 
 __all__ = [

@@ -15,14 +15,14 @@ from starlette.responses import Response
 
 from sdcore import __version__
 from sdcore.image_io import Infotext
-from sdcore.pictures.fit import RESIZE_MODES, resized
+from sdcore.pictures.fit import RESIZE_MODES, Size, resized
 from sdcore.pictures.given import opaque
+from sdcore.pictures.inpaint import masked
 from sdcore.pictures.masks import binary
 from sdcore.server import options
 from sdcore.server.answer import Answer
 from sdcore.server.drawing import Drawn, Wanted
 from sdcore.server.fields import FieldError, Fields
-from sdcore.server.inpaint import Size, masked
 from sdcore.server.models import Model
 from sdcore.server.pictures import MOST_SIDE, in_base64, picture_from_text
 from sdcore.server.state import Options, Plan, finished, json_fields, start_drawing, state_of

@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sdcore.pictures.fit import RESIZE_MODES
+from sdcore.pictures.fit import RESIZE_MODES, Size
 from sdcore.pictures.given import opaque
 from sdcore.pictures.masks import binary
 from sdcore.pipelines.pictures import to_pil
 from sdcore.server.control_models import ControlModel, ControlModels
 from sdcore.server.fields import FieldError, Fields
-from sdcore.server.inpaint import Size
 from sdcore.server.pictures import picture_from_text
 from sdcore.server.preprocessors import (
     SIDE,

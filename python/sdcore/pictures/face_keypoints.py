@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from sdcore.arguments import whole
 from sdcore.errors import InvalidArgumentError
-from sdcore.pipelines.request import whole
 
 __all__ = ["face_keypoints"]
 
@@ -45,13 +45,13 @@ def face_keypoints(kps: ArrayLike, size: tuple[int, int]) -> Image.Image:
         points = points.astype(np.float64)
     if points.shape != (len(_COLOURS), 2) or not np.isfinite(points).all():
         raise InvalidArgumentError(
-            "[pipeline] face_keypoints: kps must be [5, 2] finite numbers, x and y of the eyes, "
+            "[picture] face_keypoints: kps must be [5, 2] finite numbers, x and y of the eyes, "
             f"the nose and the corners of the mouth, got {list(points.shape)}"
         )
     sides = np.array([width, height])
     if (points < -sides).any() or (points > 2 * sides).any():
         raise InvalidArgumentError(
-            f"[pipeline] face_keypoints: kps must be pixels of the picture, {width}x{height}, got "
+            f"[picture] face_keypoints: kps must be pixels of the picture, {width}x{height}, got "
             f"points from {points.min(0).tolist()} to {points.max(0).tolist()}"
         )
     pixels = np.zeros((height, width, 3), np.uint8)

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sdcore.arguments import finite
 from sdcore.errors import InvalidArgumentError
 from sdcore.pictures.given import ImageLike, as_picture
-from sdcore.pipelines.request import finite
 
 __all__ = ["canny"]
 
@@ -28,7 +28,7 @@ def canny(image: ImageLike, low_threshold: float = 100, high_threshold: float = 
     low, high = finite(low_threshold, "low_threshold"), finite(high_threshold, "high_threshold")
     if not 0 <= low <= high:
         raise InvalidArgumentError(
-            f"[pipeline] canny: low_threshold must be from 0 to high_threshold, got {low:g} and "
+            f"[picture] canny: low_threshold must be from 0 to high_threshold, got {low:g} and "
             f"{high:g}"
         )
     pixels = np.asarray(as_picture(image, "image").convert("RGB"), np.int16)

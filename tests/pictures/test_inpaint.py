@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdcore.pictures.inpaint import masked
 from sdcore.pictures.masks import binary
-from sdcore.server.inpaint import masked
-from server.serving import photo
+
+
+def photo(width: int, height: int) -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(noise)
 
 
 def hole(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:

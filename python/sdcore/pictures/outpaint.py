@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from sdcore.arguments import whole
 from sdcore.errors import InvalidArgumentError
 from sdcore.pictures.given import ImageLike, as_picture, opaque
-from sdcore.pipelines.request import whole
 
 __all__ = ["outpaint"]
 
@@ -36,12 +36,12 @@ def outpaint(
         for side, pixels in zip(_SIDES, (left, top, right, bottom), strict=True)
     ]
     if not any(more):
-        raise InvalidArgumentError("[pipeline] outpaint: give left, top, right or bottom pixels")
+        raise InvalidArgumentError("[picture] outpaint: give left, top, right or bottom pixels")
     kept = [whole(overlap, "outpaint: overlap", 0) if grows else 0 for grows in more]
     width, height = picture.size
     if kept[0] + kept[2] >= width or kept[1] + kept[3] >= height:
         raise InvalidArgumentError(
-            f"[pipeline] outpaint: an overlap of {overlap} leaves nothing of {width}x{height}"
+            f"[picture] outpaint: an overlap of {overlap} leaves nothing of {width}x{height}"
         )
     rows, columns = (more[1], more[3]), (more[0], more[2])
     larger = np.pad(np.asarray(picture), (rows, columns, (0, 0)), mode="edge")

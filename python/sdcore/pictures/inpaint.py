@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.pictures.fit import resized
+from sdcore.pictures.fit import Size, resized
 
 __all__ = ["Masked", "masked"]
 
-Size = tuple[int, int]
 Box = tuple[int, int, int, int]
 
 # Radii of the blurs that fill what a mask covers, from far to near, and how often each is laid on.
