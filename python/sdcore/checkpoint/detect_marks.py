@@ -171,7 +171,7 @@ _LATENTS = tuple(
     for channels in (4, 16, 32)
     for clue in (
         Clue(r"(^|\.)decoder\.conv_in\.weight$", (None, channels)),
-        Clue(r"^((taesd_)?decoder\.)?(layers\.)?[01]\.weight$", (64, channels, 3, 3)),
+        Clue(r"^((taesd_|vae\.)?decoder\.)?(layers\.)?[01]\.weight$", (64, channels, 3, 3)),
         Clue(r"(^|\.)encoder\.conv_out\.weight$", (2 * channels,)),
     )
 )

@@ -27,6 +27,7 @@ ROLES = {
     "UNet2DConditionModel": "unet",
     "UNet2DModel": "unet",
     "AutoencoderKL": "vae",
+    "AutoencoderTiny": "vae",
     "CLIPTextModel": "text_encoder",
     "CLIPTextModelWithProjection": "text_encoder",
     "CLIPVisionModelWithProjection": "image_encoder",

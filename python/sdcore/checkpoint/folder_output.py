@@ -138,7 +138,9 @@ def _index(opened: Checkpoint, layout: Folder, there: set[str]) -> dict[str, Any
     if source:
         return dict(source)
     index: dict[str, Any] = {"_class_name": layout.pipeline, "_diffusers_version": _VERSION}
-    for name, cls in layout.components.items():
+    for name, usual in layout.components.items():
+        part = opened.components.get(name)
+        cls = usual if part is None else part.config.get("_class_name", usual)
         library = "transformers" if cls in _TRANSFORMERS else "diffusers"
         index[name] = [library, cls] if name in there else [None, None]
     for name, pad in layout.tokenizers.items():

@@ -12,6 +12,7 @@ from typing import Any
 
 from sdcore.checkpoint.families import FAMILIES
 from sdcore.checkpoint.family import Config, Family, Tensors
+from sdcore.checkpoint.names.taesd import is_tiny
 from sdcore.checkpoint.sizes import count, size
 from sdcore.checkpoint.unet_families import PNDM
 from sdcore.errors import CheckpointError
@@ -33,6 +34,8 @@ _EDM_V: Config = {
 
 def infer_config(component: str, tensors: Tensors, family: str, naming: str) -> Config:
     """`family` is that of the model which the part is for."""
+    if component == "vae" and is_tiny(tensors):
+        family = "taesd"
     about = FAMILIES.get(family, _UNKNOWN)
     if own := about.infer.get(component):
         config = own(tensors)

@@ -22,6 +22,21 @@ _ALL = ("vae", "text_encoder", "text_encoder_2", _T5)
 DTYPES = ("auto", "f32", "bf16", "f16")
 
 
+class _OneVAE(argparse.Action):
+    """The VAE, which has two flags and is given by one of them."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string}: a VAE is given already, and one decodes")
+        setattr(namespace, self.dest, values)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     add = group.add_argument
@@ -36,7 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the UNet or transformer alone; its other parts come from -m or the flags below",
     )
-    add("--vae", metavar="PATH", help="a VAE to use in place of the model's own")
+    add("--vae", metavar="PATH", action=_OneVAE, help="a VAE to use in place of the model's own")
+    add(
+        *("--taesd", "--tae"),
+        dest="vae",
+        metavar="PATH",
+        action=_OneVAE,
+        help="the same: a tiny autoencoder, which is many times as fast and draws less finely",
+    )
     add("--clip_l", "--clip-l", metavar="PATH", help="the same for the first CLIP text encoder")
     add("--clip_g", "--clip-g", metavar="PATH", help="the second CLIP text encoder")
     add("--t5xxl", metavar="PATH", help="the T5 text encoder")

@@ -88,7 +88,7 @@ class AutoencoderKL:
     @property
     def scale_factor(self) -> int:
         """Pixels a latent, along each side."""
-        return int(2 ** (len(self.config.block_out_channels) - 1))
+        return self.config.scale_factor
 
     def config_json(self) -> dict[str, Any]:
         """The config as it would stand in a config.json."""

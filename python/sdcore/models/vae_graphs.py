@@ -37,6 +37,11 @@ class VAEConfig:
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True
 
+    @property
+    def scale_factor(self) -> int:
+        """Pixels a latent, along each side."""
+        return int(2 ** (len(self.block_out_channels) - 1))
+
 
 def _resnet(config: VAEConfig, w: Scope, x: Value, c_in: int, c_out: int) -> Value:
     return resnet(w, x, c_in, c_out, groups=config.norm_num_groups, eps=EPS)

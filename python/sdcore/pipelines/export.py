@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sdcore import _core, gguf
 from sdcore.checkpoint.sidecars import VOCABULARY_TYPES
 from sdcore.errors import InvalidArgumentError, UnsupportedModelError
+from sdcore.models.autoencoder_tiny import AutoencoderTiny
 from sdcore.models.clip import CLIPTextConfig
 from sdcore.models.t5 import T5EncoderModel
 from sdcore.models.vae import AutoencoderKL
@@ -72,6 +73,11 @@ def export(
         raise UnsupportedModelError(
             "[export] the model sees more than latents, such as a picture or a mask, which the C "
             "API cannot give"
+        )
+    if isinstance(pipe.vae, AutoencoderTiny):
+        raise UnsupportedModelError(
+            "[export] the C API does not decode with a tiny autoencoder: open the model with its "
+            "full VAE"
         )
     for what, unload in pipe.at_work_beside().items():
         raise UnsupportedModelError(f"[export] the C API does not know {what}: {unload} first")

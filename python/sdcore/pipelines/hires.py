@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sdcore.models.autoencoder_tiny import AutoencoderTiny
 from sdcore.pictures.fit import fitted
 from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.noise import Noise
@@ -40,6 +41,8 @@ def drawn_twice(
         latents=None,
         hires=None,
     )
+    if isinstance(pipe.vae, AutoencoderTiny):
+        pipe.vae.require_encoder()
     scheduler = new_scheduler(pipe, second)
     more = len(scheduler.table.rows)
 

@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdcore import _core
-from sdcore.models.vae import AutoencoderKL
+from sdcore.errors import UnsupportedModelError
+from sdcore.models.autoencoder_tiny import AutoencoderTiny
+from sdcore.models.autoencoders import Autoencoder
 from sdcore.pipelines.finite import require_finite
 from sdcore.pipelines.memory import fits
 from sdcore.pipelines.noise import Noise
@@ -17,7 +19,7 @@ __all__ = ["cut_to", "decode", "encode", "encoded_mean", "to_pil"]
 Array = NDArray[np.float32]
 
 
-def decode(vae: AutoencoderKL, latents: Array) -> Array:
+def decode(vae: Autoencoder, latents: Array) -> Array:
     """Latents [n, c, h, w] to pictures [n, H, W, 3] in [0, 1], one at a time to keep memory low."""
     tiled = _tiled(vae, vae.decoder, "latents", latents)
     images = np.concatenate([vae.decode(one[None], tiled) for one in vae.unscale(latents)])
@@ -26,9 +28,11 @@ def decode(vae: AutoencoderKL, latents: Array) -> Array:
     return pixels.astype(np.float32)
 
 
-def encode(vae: AutoencoderKL, images: Array, noise: Noise) -> Array:
+def encode(vae: Autoencoder, images: Array, noise: Noise) -> Array:
     """Latents [n, c, h, w] of pictures [n, 3, H, W] in [-1, 1]: drawn from what the encoder says,
-    as diffusers draws them, with each image's next numbers."""
+    as diffusers draws them, with each image's next numbers. A tiny VAE leaves nothing to draw."""
+    if isinstance(vae, AutoencoderTiny):
+        return vae.scale(np.concatenate([vae.encode(one[None]) for one in images]))
     tiled = _tiled(vae, vae.encoder, "sample", images)
     moments = np.concatenate([vae.moments(one[None], tiled) for one in images])
     mean, log_variance = np.split(moments, 2, axis=1)
@@ -36,9 +40,16 @@ def encode(vae: AutoencoderKL, images: Array, noise: Noise) -> Array:
     return vae.scale(mean + spread * noise.draw(mean.shape[1:]))
 
 
-def encoded_mean(vae: AutoencoderKL, images: Array, shifted: bool = True) -> Array:
+def encoded_mean(vae: Autoencoder, images: Array, shifted: bool = True) -> Array:
     """The means of what the encoder says, scaled as denoisers know latents; `shifted` unless they
-    are to stay where the encoder has them."""
+    are to stay where the encoder has them, of which a tiny VAE knows nothing."""
+    if isinstance(vae, AutoencoderTiny):
+        if not shifted:
+            raise UnsupportedModelError(
+                "[controlnet] this ControlNet sees what the model's own VAE makes of its picture; "
+                "open the model without a tiny one"
+            )
+        return vae.scale(vae.encode(images))
     tiled = _tiled(vae, vae.encoder, "sample", images)
     mean, _ = np.split(vae.moments(images, tiled), 2, axis=1)
     if shifted:
@@ -48,7 +59,7 @@ def encoded_mean(vae: AutoencoderKL, images: Array, shifted: bool = True) -> Arr
     return scaled
 
 
-def _tiled(vae: AutoencoderKL, network: _core.Network, name: str, images: Array) -> bool:
+def _tiled(vae: Autoencoder, network: _core.Network, name: str, images: Array) -> bool:
     """As the user wants it; else where a whole image does not fit into memory."""
     if vae.tiling is not None:
         return vae.tiling

@@ -20,8 +20,9 @@ from sdcore.errors import (
     InvalidArgumentError,
     UnsupportedModelError,
 )
+from sdcore.models.autoencoder_tiny import AutoencoderTiny
+from sdcore.models.autoencoders import Autoencoder
 from sdcore.models.base import Loadable, RunOptions
-from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.conditioning import Conditioning, by_length
 from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.embeddings import EmbeddingsMixin
@@ -82,7 +83,7 @@ class DiffusionPipeline(EmbeddingsMixin):
     # Arguments that take the place of a prompt, and what the denoiser calls them.
     embeds: ClassVar[Mapping[str, str]] = {}
 
-    vae: AutoencoderKL
+    vae: Autoencoder
     scheduler: Scheduler
 
     default_steps = 20
@@ -124,6 +125,12 @@ class DiffusionPipeline(EmbeddingsMixin):
                 f"[pipeline] vae has latents of {channels} channels, and the denoiser gives {out}: "
                 "it is another model's"
             )
+        full = FAMILIES[self.family].configs.get("vae", {})
+        if isinstance(self.vae, AutoencoderTiny) and "latents_mean" in full:
+            raise UnsupportedModelError(
+                f"[pipeline] {FAMILIES[self.family].title} scales its latents otherwise than a "
+                "tiny autoencoder does: leave out vae=, which takes the model's own"
+            )
 
     # -- opening ----------------------------------------
 
@@ -153,11 +160,12 @@ class DiffusionPipeline(EmbeddingsMixin):
         `device` is "cpu", "cuda" or "cuda:1", or one for each part, as {"unet": "cuda"}; what that
         does not name runs on the CPU (docs/cuda.md).
         `dtype` is "f32", "bf16", on a GPU "f16", or "auto" for the fastest good one of this
-        machine, or one for each part, as {"unet": "f16"}; what that does not name is "auto". `vae`
-        and the text encoders are checkpoints that replace a part (False leaves out a text encoder
-        that the family can do without), `tokenizer` and those after it folders with a vocabulary,
-        `controlnet` what `load_controlnet` takes (docs/controlnet.md), `config` a diffusers folder
-        whose configs are used in place of what the file implies.
+        machine, or one for each part, as {"unet": "f16"}; what that does not name is "auto". `vae`,
+        which may be a tiny one (TAESD), and the text encoders are checkpoints that replace a part
+        (False leaves out a text encoder that the family can do without), `tokenizer` and those
+        after it folders with a vocabulary, `controlnet` what `load_controlnet` takes
+        (docs/controlnet.md), `config` a diffusers folder whose configs are used in place of what
+        the file implies.
         `quantize` is a storage type, such as "q8_0" or "q4_K", that the matrices of linear layers
         get on the way (docs/quantization.md): less memory, and less to read at every step.
         `stream_weights` sends weights through a GPU layer by layer; None: those that find no room.

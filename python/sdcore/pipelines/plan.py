@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sdcore.errors import InvalidArgumentError
+from sdcore.models.autoencoders import decoder_graph
 from sdcore.models.base import RunOptions
-from sdcore.models.vae import build_decoder
 
 if TYPE_CHECKING:
     from sdcore import _core
@@ -65,7 +65,7 @@ def planned_graphs(
 ) -> dict[str, tuple[_core.Graph, Shapes]]:
     """By component, in the order they run in, with the sizes of their inputs."""
     vae = configs["vae"]
-    factor = 2 ** (len(vae.block_out_channels) - 1)
+    factor = vae.scale_factor
     multiple = factor * getattr(configs.get("transformer"), "patch_size", 1)
     if width % multiple or height % multiple or min(width, height) < multiple:
         raise InvalidArgumentError(
@@ -73,7 +73,7 @@ def planned_graphs(
         )
     w, h = width // factor, height // factor
     latents = {"latents": [1, h, w, vae.latent_channels]}
-    return {**family.graphs(configs, w, h), "vae": (build_decoder(vae), latents)}
+    return {**family.graphs(configs, w, h), "vae": (decoder_graph(vae), latents)}
 
 
 def _planned(graph: _core.Graph, shapes: Shapes, dtype: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
+from sdcore.models.autoencoder_tiny import AutoencoderTiny
 from sdcore.pipelines.noise import Noise, mixed
 from sdcore.pipelines.pictures import encode
 from sdcore.pipelines.request import Request
@@ -64,7 +65,8 @@ def begin(pipe: DiffusionPipeline, request: Request, scheduler: Scheduler, noise
     fresh = first_noise(pipe, request, noise)
     if request.mask is None:
         return Start(from_picture(picture, fresh, scheduler))
-    noise.draw(picture.shape[1:])  # diffusers encodes the masked picture too, used or not
+    if not isinstance(pipe.vae, AutoencoderTiny):
+        noise.draw(picture.shape[1:])  # diffusers encodes the masked picture too, used or not
     whole = request.strength == 1
     latents = from_noise(fresh, scheduler) if whole else from_picture(picture, fresh, scheduler)
     return Start(latents, Kept(picture, fresh, shrunk_mask(pipe, request.mask)))

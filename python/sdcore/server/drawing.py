@@ -17,6 +17,7 @@ from PIL import Image
 from sdcore import __version__
 from sdcore.errors import CancelledError, InvalidArgumentError
 from sdcore.image_io import Infotext
+from sdcore.models.autoencoder_tiny import AutoencoderTiny
 from sdcore.server.jobs import Job
 from sdcore.server.models import Model
 from sdcore.server.units import Unit, settings_of
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Drawn", "Picture", "Wanted", "draw", "preview"]
 
-_PREVIEW_LATENTS = 32  # a side: what a preview decodes, whatever the picture's size
+# Latents a side that a preview decodes, whatever the picture's size: fewer with a full VAE.
+_PREVIEW_LATENTS, _PREVIEW_LATENTS_TINY = 32, 64
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,8 @@ def preview(job: Job) -> Image.Image | None:
 
 def _small(pipe: DiffusionPipeline, latents: NDArray[np.float32]) -> Image.Image:
     """Latents are shrunk before they are decoded, so that looking costs little."""
-    times = -(-max(latents.shape[2:]) // _PREVIEW_LATENTS)
+    tiny = isinstance(pipe.vae, AutoencoderTiny)
+    times = -(-max(latents.shape[2:]) // (_PREVIEW_LATENTS_TINY if tiny else _PREVIEW_LATENTS))
     if times > 1:
         n, c, h, w = (*latents.shape[:2], *(side // times for side in latents.shape[2:]))
         cut = latents[:, :, : h * times, : w * times].reshape(n, c, h, times, w, times)

@@ -10,7 +10,6 @@ _BESIDE = "not a model by itself, and sdcore does not use it yet"
 
 FAMILIES = {
     "embedding": Family("a textual-inversion embedding", hint=_BESIDE),
-    "taesd": Family("a tiny autoencoder (TAESD)", hint=_BESIDE),
     "vae": Family(
         "a VAE alone", ("vae",), hint="not a whole model: open its model and pass this as vae="
     ),
@@ -34,8 +33,6 @@ FAMILIES = {
 }
 
 RULES: Rules = (
-    ("taesd", (Clue(r"^((taesd_)?(de|en)coder\.)?(layers\.)?[01]\.weight$", (64, None, 3, 3)),
-               Clue(r"^((taesd_)?(de|en)coder\.)?(layers\.)?\d+\.conv\.0\.weight$"))),
     ("vae", (Clue(r"(^|\.)decoder\.mid(\.block_1|_block\.resnets\.0)\.norm1\.weight$"),)),
     ("vae", (Clue(r"(^|\.)encoder\.mid(\.block_1|_block\.resnets\.0)\.norm1\.weight$"),)),
     ("text-encoder", (Clue(r"(^|\.)encoder\.layers\.0\.self_attn\.q_proj\.weight$"),

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sdcore.errors import InvalidArgumentError
+from sdcore.errors import InvalidArgumentError, UnsupportedModelError
+from sdcore.models.autoencoder_tiny import AutoencoderTiny
 from sdcore.pipelines.families.stable_diffusion import StableDiffusionPipeline
 from sdcore.pipelines.families.stable_diffusion_xl import StableDiffusionXLPipeline
 from sdcore.pipelines.guidance import Guidance, Model, rescaled
@@ -77,6 +78,11 @@ class _Editing(DiffusionPipeline):
             raise InvalidArgumentError(
                 "[pipeline] this model edits pictures: it needs an image (img2img -i on the "
                 "command line)"
+            )
+        if isinstance(self.vae, AutoencoderTiny) and not self.scaled:
+            raise UnsupportedModelError(
+                "[pipeline] this model reads latents before they are scaled, and a tiny "
+                "autoencoder gives scaled ones: open it with its full VAE"
             )
         latents = from_noise(first_noise(self, request, noise), scheduler)
         images = np.concatenate([self.vae.encode(one[None]) for one in request.images])

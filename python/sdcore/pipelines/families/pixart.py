@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from sdcore import _core
 from sdcore.errors import CheckpointError, UnsupportedModelError
+from sdcore.models.autoencoders import AnyAutoencoder
 from sdcore.models.base import Loadable
 from sdcore.models.pixart import PixArtTransformer2DModel, build_pixart
 from sdcore.models.t5 import T5EncoderModel, build_t5
-from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.conditioning import Conditioning, encode_unique
 from sdcore.pipelines.export import Captions, TextEncoding
 from sdcore.pipelines.loading import Parts
@@ -54,7 +54,7 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart", "pixart-alpha", "pix
     networks: ClassVar[Mapping[str, Loadable]] = {
         "text_encoder": T5EncoderModel,
         "transformer": PixArtTransformer2DModel,
-        "vae": AutoencoderKL,
+        "vae": AnyAutoencoder,
     }
     tokenizers = ("tokenizer",)
     tokenizer_classes: ClassVar[Mapping[str, Any]] = {"tokenizer": T5Tokenizer}
@@ -132,7 +132,7 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart", "pixart-alpha", "pix
         """Where nothing else says which it is: Σ has SDXL's autoencoder."""
         is_alpha = self.family == "pixart-alpha"
         if self.family == "pixart":
-            is_alpha = self.vae.config.scaling_factor > _BETWEEN_VAES
+            is_alpha = _BETWEEN_VAES < self.vae.config.scaling_factor < _TINY
         return _ALPHA_TOKENS if is_alpha else _SIGMA_TOKENS
 
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
@@ -182,3 +182,4 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart", "pixart-alpha", "pix
 
 
 _BETWEEN_VAES = 0.15  # SDXL's scaling factor is 0.13025, Stable Diffusion's 0.18215
+_TINY = 1.0  # that of every tiny autoencoder, which tells nothing

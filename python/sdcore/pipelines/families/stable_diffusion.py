@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore import _core
+from sdcore.models.autoencoders import AnyAutoencoder
 from sdcore.models.base import Loadable
 from sdcore.models.clip import CLIPTextModel, build_clip
 from sdcore.models.clip_vision import CLIPVisionModelWithProjection
 from sdcore.models.unet import UNet2DConditionModel, build_unet
-from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.clip_text import Encoder, clip_skip, encode_texts
 from sdcore.pipelines.conditioning import Conditioning, stacked
 from sdcore.pipelines.export import TextEncoding
@@ -34,7 +34,7 @@ class StableDiffusionPipeline(UNetPipeline, families=("sd1",)):
         "text_encoder": CLIPTextModel,
         "image_encoder": CLIPVisionModelWithProjection,
         "unet": UNet2DConditionModel,
-        "vae": AutoencoderKL,
+        "vae": AnyAutoencoder,
     }
     tokenizers = ("tokenizer",)
     extra_arguments: ClassVar[Sequence[str]] = ("clip_skip", *UNET_ARGUMENTS)

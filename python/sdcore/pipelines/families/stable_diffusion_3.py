@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from sdcore import _core
 from sdcore.errors import CheckpointError, InvalidArgumentError, UnsupportedModelError
+from sdcore.models.autoencoders import AnyAutoencoder
 from sdcore.models.base import Loadable
 from sdcore.models.clip import CLIPTextModel, TextStates, build_clip
 from sdcore.models.mmdit import SD3Transformer2DModel, build_mmdit
 from sdcore.models.t5 import T5EncoderModel, build_t5
-from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.clip_text import Encoder, beside, clip_skip, encode_texts
 from sdcore.pipelines.conditioning import Conditioning, encode_unique, stacked
 from sdcore.pipelines.controlled_sd3 import SD3_CONTROL_ARGUMENTS, ControlledSD3Pipeline
@@ -44,7 +44,7 @@ class StableDiffusion3Pipeline(ControlledSD3Pipeline, families=("sd3",)):
         "text_encoder_2": CLIPTextModel,
         "text_encoder_3": T5EncoderModel,
         "transformer": SD3Transformer2DModel,
-        "vae": AutoencoderKL,
+        "vae": AnyAutoencoder,
     }
     optional = ("text_encoder", "text_encoder_2", "text_encoder_3")
     tokenizers = ("tokenizer", "tokenizer_2", "tokenizer_3")

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from sdcore import _core
 from sdcore.errors import InvalidArgumentError, UnsupportedModelError
+from sdcore.models.autoencoders import AnyAutoencoder
 from sdcore.models.base import Loadable
 from sdcore.models.clip import CLIPTextModel, build_clip
 from sdcore.models.clip_vision import CLIPVisionModelWithProjection
 from sdcore.models.photomaker import PhotoMakerIDEncoder
 from sdcore.models.unet import UNet2DConditionModel, build_unet
-from sdcore.models.vae import AutoencoderKL
 from sdcore.pipelines.clip_text import Encoder, beside, clip_skip, encode_texts
 from sdcore.pipelines.conditioning import Conditioning, stacked
 from sdcore.pipelines.export import TextEncoding
@@ -52,7 +52,7 @@ class StableDiffusionXLPipeline(PhotoMakerPipeline, families=("sdxl", "playgroun
         "image_encoder": CLIPVisionModelWithProjection,
         "id_encoder": PhotoMakerIDEncoder,
         "unet": UNet2DConditionModel,
-        "vae": AutoencoderKL,
+        "vae": AnyAutoencoder,
     }
     tokenizers: ClassVar[Sequence[str]] = ("tokenizer", "tokenizer_2")
     padding: ClassVar[Mapping[str, str]] = {"tokenizer_2": "!"}
@@ -216,7 +216,7 @@ class StableDiffusionXLRefinerPipeline(StableDiffusionXLPipeline, families=("sdx
         "text_encoder_2": CLIPTextModel,
         "image_encoder": CLIPVisionModelWithProjection,
         "unet": UNet2DConditionModel,
-        "vae": AutoencoderKL,
+        "vae": AnyAutoencoder,
     }
     tokenizers = ("tokenizer_2",)
     extra_arguments = (
