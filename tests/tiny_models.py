@@ -173,6 +173,31 @@ REFINER = SDXL | {
     "cross_attention_dim": 1280,
     "projection_class_embeddings_input_dim": 2560,
 }
+# Distilled ones, of fewer layers and without all or a part of the middle.
+_THREE_LEVELS = {
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 3,
+    "layers_per_block": 1,
+    "mid_block_type": None,
+}
+BK_SDM_TINY = SD15 | _THREE_LEVELS
+SDXS = _THREE_LEVELS | {
+    "cross_attention_dim": 1024,
+    "attention_head_dim": (5, 10, 20),
+    "only_cross_attention": (True, False, False),
+    "use_linear_projection": True,
+}
+SSD_1B = SDXL | {
+    "mid_block_type": "UNetMidBlock2D",
+    "transformer_layers_per_block": [1, 2, 4],
+    "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+}
+KOALA = SDXL | {
+    "layers_per_block": 1,
+    "mid_block_type": None,
+    "transformer_layers_per_block": (0, 2, 5),
+}
 SD2 = {
     "cross_attention_dim": 1024,
     "attention_head_dim": (5, 10, 20, 20),
@@ -358,7 +383,9 @@ def _leaves(prefix: str, module: nn.Module) -> State:
     return {f"{prefix}.{key}": value for key, value in module.state_dict().items()}
 
 
-def original_unet(net: UNet2DConditionModel) -> State:
+def original_unet(net: UNet2DConditionModel, gaps: bool = False) -> State:
+    """With `gaps` as diffusers' scripts number distilled models: as if each level had two layers,
+    and what samples up in a block of its own."""
     state: State = {}
     state |= _leaves("time_embed.0", net.time_embedding.linear_1)
     state |= _leaves("time_embed.2", net.time_embedding.linear_2)
@@ -370,11 +397,17 @@ def original_unet(net: UNet2DConditionModel) -> State:
     state |= _leaves("input_blocks.0.0", net.conv_in)
     state |= _leaves("out.0", net.conv_norm_out)
     state |= _leaves("out.2", net.conv_out)
-    middle = [net.mid_block.resnets[0], net.mid_block.attentions[0], net.mid_block.resnets[1]]
+    middle: list[nn.Module] = []
+    if net.mid_block is not None:
+        middle = [net.mid_block.resnets[0]]
+        if len(net.mid_block.resnets) > 1:
+            middle += [net.mid_block.attentions[0], net.mid_block.resnets[1]]
     for i, module in enumerate(middle):
         state |= _original_part(f"middle_block.{i}", module)
     blocks = iter(range(1, 1000))
-    for level in net.down_blocks:
+    for b, level in enumerate(net.down_blocks):
+        if gaps:
+            blocks = iter((3 * b + 1, 3 * b + 3))
         for parts in _layers(level):
             i = next(blocks)
             for j, part in enumerate(parts):
@@ -382,13 +415,16 @@ def original_unet(net: UNet2DConditionModel) -> State:
         if level.downsamplers:
             state |= _leaves(f"input_blocks.{next(blocks)}.0.op", level.downsamplers[0].conv)
     blocks = iter(range(1000))
-    for level in net.up_blocks:
+    for b, level in enumerate(net.up_blocks):
+        if gaps:
+            blocks = iter((3 * b, 3 * b + 1))
         for parts in _layers(level):
             i = next(blocks)
             for j, part in enumerate(parts):
                 state |= _original_part(f"output_blocks.{i}.{j}", part)
         if level.upsamplers:
-            state |= _leaves(f"output_blocks.{i}.{len(parts)}.conv", level.upsamplers[0].conv)
+            at = f"{3 * b + 2}.{min(b, 1) + 1}" if gaps else f"{i}.{len(parts)}"
+            state |= _leaves(f"output_blocks.{at}.conv", level.upsamplers[0].conv)
     return state
 
 

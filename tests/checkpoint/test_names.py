@@ -10,7 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 import tiny_models
 from sdcore import _core
 from sdcore.checkpoint.names import clip, unet, vae
-from tiny_models import REFINER, SD15, SDXL, on_meta
+from tiny_models import BK_SDM_TINY, KOALA, REFINER, SD15, SDXL, SDXS, SSD_1B, on_meta
 
 UNEVEN = {"layers_per_block": (1, 2, 3, 1), "block_out_channels": (32, 32, 32, 32)}
 LCM = {"block_out_channels": (32, 32, 32, 32), "time_cond_proj_dim": 256}
@@ -18,8 +18,8 @@ LCM = {"block_out_channels": (32, 32, 32, 32), "time_cond_proj_dim": 256}
 
 @pytest.mark.parametrize(
     "config, count",
-    [(SD15, 686), (SDXL, 1680), (REFINER, 1220), (UNEVEN, None), (LCM, None)],
-    ids=["sd15", "sdxl", "refiner", "uneven", "lcm"],
+    [(SD15, 686), (SDXL, 1680), (REFINER, 1220), (UNEVEN, None), (LCM, None), (SSD_1B, None)],
+    ids=["sd15", "sdxl", "refiner", "uneven", "lcm", "ssd-1b"],
 )
 def test_unet_names_both_ways(config, count):
     net = on_meta(config)
@@ -32,6 +32,19 @@ def test_unet_names_both_ways(config, count):
     for name in old:
         assert table.to_original(table.to_diffusers(name)) == name
         assert back.to_original(table.to_diffusers(name)) == name
+
+
+@pytest.mark.parametrize("config", [BK_SDM_TINY, SDXS, KOALA], ids=["bk-sdm", "sdxs", "koala"])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_distilled_unets_are_numbered_in_two_ways(config, gaps):
+    """Both are read; the dense one is written."""
+    net = on_meta(config)
+    old, new = tiny_models.original_unet(net, gaps), net.state_dict()
+    table = unet.original(old)
+    renamed = {table.to_diffusers(name): value.shape for name, value in old.items()}
+    assert renamed == {name: value.shape for name, value in new.items()}
+    dense = tiny_models.original_unet(net)
+    assert {unet.to_original(new).to_original(name) for name in new} == dense.keys()
 
 
 @pytest.mark.parametrize("spec", tiny_models.SPECS, ids=lambda spec: spec.name)

@@ -14,7 +14,7 @@ from sdcore import _core
 from sdcore.checkpoint.detect import FAMILIES, RULES, recognise
 from sdcore.checkpoint.infer import infer_config, infer_scheduler
 from sdcore.checkpoint.parts import find_parts
-from tiny_models import REFINER, SD2, SD15, SDXL, on_meta
+from tiny_models import BK_SDM_TINY, KOALA, REFINER, SD2, SD15, SDXL, SDXS, SSD_1B, on_meta
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,6 @@ def vae(prefix="first_stage_model."):
         )
     state = tiny_models.original_vae(net)
     return shapes({prefix + name: value.shape for name, value in state.items()})
-
-
-def without_middle(tensors):
-    """As distillation leaves it out, or its attention."""
-    return {k: t for k, t in tensors.items() if "middle_block.1." not in k and "mid_block" not in k}
 
 
 LABEL = "model.diffusion_model.label_emb.0.0.weight"
@@ -174,10 +169,10 @@ OTHERS = {
             {"model.diffusion_model.input_blocks.1.1.time_stack.0.attn1.to_q.weight": (320, 320)}
         ),
     ),
-    "distilled": ("sd1-small", without_middle(unet(SD15))),
-    "distilled sd2": ("sd1-small", without_middle(unet(SD2))),
-    "koala": ("sdxl-small", without_middle(unet(SDXL))),
-    "ssd-1b": ("sdxl-small", without_middle(diffusers_unet(SDXL))),
+    "distilled": ("sd1-small", unet(BK_SDM_TINY)),
+    "distilled sd2": ("sd2-small", unet(SDXS)),
+    "koala": ("sdxl-small", unet(KOALA)),
+    "ssd-1b": ("sdxl-small", diffusers_unet(SSD_1B)),
     "sd1 of other trainers": ("sd1", unet(SD15, "model.model.")),
     "sd3 of other trainers": (
         "sd3",
@@ -218,7 +213,7 @@ def test_published_models(family):
     assert kind.family == family
     assert "conv_in" in kind.why or "input_blocks.0.0.weight" in kind.why or "label_emb" in kind.why
     parts, left = find_parts(tensors, FAMILIES[family].components)
-    assert left == [] or family == "sd1-small"
+    assert left == []
     assert set(parts) == set(FAMILIES[family].components)
     assert not any(part.unknown for part in parts.values())
 
@@ -242,8 +237,17 @@ def test_nothing_known():
 
 @pytest.mark.parametrize(
     "config, family",
-    [(SD15, "sd1"), (SD2, "sd2"), (SDXL, "sdxl"), (REFINER, "sdxl-refiner")],
-    ids=["sd15", "sd2", "sdxl", "refiner"],
+    [
+        (SD15, "sd1"),
+        (SD2, "sd2"),
+        (SDXL, "sdxl"),
+        (REFINER, "sdxl-refiner"),
+        (BK_SDM_TINY, "sd1-small"),
+        (SDXS, "sd2-small"),
+        (SSD_1B, "sdxl-small"),
+        (KOALA, "sdxl-small"),
+    ],
+    ids=["sd15", "sd2", "sdxl", "refiner", "bk-sdm", "sdxs", "ssd-1b", "koala"],
 )
 def test_unet_configs(config, family):
     """The inferred config builds diffusers' own UNet with the same tensors."""
@@ -254,7 +258,9 @@ def test_unet_configs(config, family):
     want = {name: tuple(value.shape) for name, value in on_meta(config).state_dict().items()}
     assert {name: tuple(value.shape) for name, value in net.state_dict().items()} == want
     heads = [config.get("attention_head_dim", 8)]
-    if family == "sd1":
+    only_text = config.get("only_cross_attention", ())
+    assert inferred.get("only_cross_attention", []) == list(only_text)
+    if family.startswith("sd1"):
         assert inferred["attention_head_dim"] == 8
     else:
         assert inferred["attention_head_dim"] == list(heads[0])

@@ -120,6 +120,32 @@ UNETS: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
         ),
         (8, 8),
     ),
+    "distilled": (
+        dict(
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            cross_attention_dim=48,
+            attention_head_dim=4,
+            mid_block_type=None,
+            only_cross_attention=(True, False),
+            **_blocks((True, True)),
+        ),
+        (8, 12),
+    ),
+    "uneven": (
+        dict(
+            block_out_channels=(32, 64),
+            layers_per_block=2,
+            cross_attention_dim=48,
+            attention_head_dim=(2, 4),
+            mid_block_type="UNetMidBlock2D",
+            transformer_layers_per_block=[[1, 2], 2],
+            reverse_transformer_layers_per_block=[[2, 3, 1], [1, 0, 2]],
+            use_linear_projection=True,
+            **_blocks((True, True)),
+        ),
+        (12, 8),
+    ),
     "lcm": (
         dict(
             block_out_channels=(32, 32),
@@ -387,7 +413,7 @@ def test_threads_and_batch_do_not_change_a_bit() -> None:
         ("resnet_time_scale_shift", "scale_shift"),
         ("class_embed_type", "timestep"),
         ("down_block_types", ("AttnDownBlock2D", "DownBlock2D")),
-        ("mid_block_type", "UNetMidBlock2D"),
+        ("mid_block_type", "UNetMidBlock2DSimpleCrossAttn"),
         ("layers_per_block", [1, 2, 3]),
     ],
 )

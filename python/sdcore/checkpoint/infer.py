@@ -7,8 +7,10 @@ that no shape shows. The rest are the classes' defaults, which the networks know
 from __future__ import annotations
 
 import math
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from sdcore.checkpoint.families import FAMILIES
 from sdcore.checkpoint.family import Config, Family, Tensors
@@ -16,6 +18,8 @@ from sdcore.checkpoint.names.taesd import is_tiny
 from sdcore.checkpoint.sizes import count, size
 from sdcore.checkpoint.unet_families import PNDM
 from sdcore.errors import CheckpointError
+
+T = TypeVar("T")
 
 _UNKNOWN = Family("nothing that is known")
 
@@ -87,28 +91,32 @@ def _infer_unet(tensors: Tensors, family: str, _naming: str) -> Config:
     if not levels:
         raise CheckpointError("[checkpoint] the UNet has no tensor under down_blocks")
     channels = [size(tensors, rf"down_blocks\.{b}\.{_RESNET_OUT}", 0) for b in levels]
-    depths = [_depth(tensors, rf"down_blocks\.{b}") for b in levels]
-    up_depths = [_depth(tensors, rf"up_blocks\.{b}") for b in levels]
+    layers = [count(tensors, rf"down_blocks\.{b}\.resnets\.(\d+)\.") for b in levels]
+    found = _depths(tensors)
+    depths = [[found[f"down_blocks.{b}", j] for j in range(max(1, layers[b]))] for b in levels]
+    up_depths = [[found[f"up_blocks.{b}", j] for j in range(layers[~b] + 1)] for b in levels]
+    texts = size(tensors, r".*\.attn2\.to_[kv]\.weight", 1)
     config: Config = {
         "_class_name": "UNet2DConditionModel",
         "sample_size": _sample_size(tensors, family),
         "in_channels": size(tensors, r"conv_in\.weight", 1, 4),
         "out_channels": size(tensors, r"conv_out\.(weight|bias)", 0, 4),
         "block_out_channels": channels,
-        "layers_per_block": _same(
-            [count(tensors, rf"down_blocks\.{b}\.resnets\.(\d+)\.") for b in levels]
-        ),
-        # The middle block's depth is the last level's by definition, attention there or not.
-        "transformer_layers_per_block": _same(
-            [depth or 1 for depth in [*depths[:-1], depths[-1] or _depth(tensors, "mid_block")]]
-        ),
-        "down_block_types": ["CrossAttnDownBlock2D" if d else "DownBlock2D" for d in depths],
-        "up_block_types": ["CrossAttnUpBlock2D" if d else "UpBlock2D" for d in up_depths],
-        "cross_attention_dim": size(tensors, r".*\.attn2\.to_[kv]\.weight", 1),
+        "layers_per_block": _same(layers),
+        "down_block_types": ["CrossAttnDownBlock2D" if any(d) else "DownBlock2D" for d in depths],
+        "mid_block_type": _middle(tensors),
+        "up_block_types": ["CrossAttnUpBlock2D" if any(d) else "UpBlock2D" for d in up_depths],
+        **_transformer_layers(depths, up_depths, found["mid_block", 0]),
+        "cross_attention_dim": texts,
         "use_linear_projection": size(tensors, r".*\.proj_(in|out)\.weight", 2) == 0,
         # Despite its name this is the number of heads, which are 64 wide but in SD 1.x.
         "attention_head_dim": [c // 64 for c in channels],
     }
+    # What reads the text in place of the image is as wide as the text is.
+    widths = [size(tensors, rf"down_blocks\.{b}\..*\.attn1\.to_[kv]\.weight", 1) for b in levels]
+    only_text = [width == texts != c for width, c in zip(widths, channels, strict=True)]
+    if any(only_text):
+        config["only_cross_attention"] = only_text
     if width := size(tensors, r"time_embedding\.cond_proj\.weight", 1):
         config["time_cond_proj_dim"] = width
     if width := size(tensors, r"add_embedding\.linear_1\.weight", 1):
@@ -245,14 +253,43 @@ _INFER: dict[str, Callable[[Tensors, str, str], Config]] = {
     "image_encoder": _infer_clip_vision,
 }
 
+_TRANSFORMER = re.compile(
+    r"((?:down|up)_blocks\.\d+|mid_block)\.attentions\.(\d+)\.transformer_blocks\.(\d+)\."
+)
 # Every tensor of a resnet whose first size is the channels that come out of it.
 _RESNET_OUT = r"resnets\.\d+\.(conv1|conv2|norm2|time_emb_proj)\.(weight|bias)"
 
 
-def _depth(names: Iterable[str], block: str) -> int:
-    return count(names, rf"{block}\.attentions\.\d+\.transformer_blocks\.(\d+)\.")
+def _depths(names: Iterable[str]) -> dict[tuple[str, int], int]:
+    """Transformer blocks of each attention, by the block that it is in and its number."""
+    depths: dict[tuple[str, int], int] = defaultdict(int)
+    for name in names:
+        if found := _TRANSFORMER.match(name):
+            at = found[1], int(found[2])
+            depths[at] = max(depths[at], int(found[3]) + 1)
+    return depths
 
 
-def _same(values: list[int]) -> int | list[int]:
-    """As diffusers writes it: one number when all levels agree."""
-    return values[0] if len(set(values)) == 1 else values
+def _middle(names: Iterable[str]) -> str | None:
+    inside = [name for name in names if name.startswith("mid_block.")]
+    if any(name.startswith(("mid_block.attentions.", "mid_block.resnets.1.")) for name in inside):
+        return "UNetMidBlock2DCrossAttn"
+    return "UNetMidBlock2D" if inside else None
+
+
+def _transformer_layers(down: list[list[int]], up: list[list[int]], middle: int) -> Config:
+    """By level as diffusers writes it: one number where its layers agree, and the way up only where
+    it differs from the way down. Numbers of what has no attention mean nothing."""
+    # The middle block's depth is the last level's by definition, attention there or not.
+    *first, last = (_same(depths) or 1 for depths in down)
+    there = [*first, last if any(down[-1]) else middle or 1]
+    back = [_same(depths) or 1 for depths in up]
+    config: Config = {"transformer_layers_per_block": _same(there)}
+    if any(any(d) and b != t for d, b, t in zip(up, back, reversed(there), strict=True)):
+        config["reverse_transformer_layers_per_block"] = back
+    return config
+
+
+def _same(values: list[T]) -> T | list[T]:
+    """As diffusers writes it: one number where all agree."""
+    return values[0] if all(value == values[0] for value in values) else values

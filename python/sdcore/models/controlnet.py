@@ -62,17 +62,11 @@ class _Control(UNetGraph):
     def build(self) -> _core.Graph:
         w = self.b.weights
         x = self.way_down(self.first() + self.b.input("features"))
-        x = self.middle(w.mid_block, x)
+        x = self.mid_block(w.mid_block, x)
         for i, (skip, c) in enumerate(self.skips):
             self.hand_out(f"down.{i}", w.controlnet_down_blocks[i], skip, c)
         self.hand_out("mid", w.controlnet_mid_block, x, self.levels[-1].channels)
         return self.b.graph
-
-    def middle(self, w: Scope, x: Value) -> Value:
-        if self.config.mid_block_type == "UNetMidBlock2D":  # which has one resnet and no more
-            c = self.levels[-1].channels
-            return self.resnet(w.resnets[0], x, c, c)
-        return self.mid_block(w, x)
 
     def hand_out(self, name: str, w: Scope, x: Value, c: int) -> None:
         pools = self.config.global_pool_conditions

@@ -51,10 +51,10 @@ FIXED: Mapping[str, tuple[object, ...]] = {
     "resnet_out_scale_factor": (1, 1.0),
     "resnet_skip_time_act": (False, None),
     "mid_block_only_cross_attention": (None, False),
-    "reverse_transformer_layers_per_block": (None,),
     "dropout": (0, 0.0),
     "act_fn": ("silu", "swish"),
 }
+_MIDDLES = ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None)
 DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
 _UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")
 
@@ -85,7 +85,9 @@ class UNetConfig:
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     cross_attention_dim: int | Sequence[int] = 1280
-    transformer_layers_per_block: int | Sequence[int] = 1
+    # Of each level, or of each of its layers; the other one is of the way up, where that differs.
+    transformer_layers_per_block: int | Sequence[int | Sequence[int]] = 1
+    reverse_transformer_layers_per_block: Sequence[int | Sequence[int]] | None = None
     # A number of heads, whatever its name says (huggingface/diffusers issue 2011).
     attention_head_dim: int | Sequence[int] = 8
     num_attention_heads: int | Sequence[int] | None = None
@@ -106,7 +108,7 @@ class _Level:
     channels: int
     layers: int
     heads: int
-    depth: int  # transformer blocks a layer; 0: no attention
+    depths: Sequence[int]  # transformer blocks of each layer on the way down
     context: int  # channels of the text
     only_cross: bool
 
@@ -186,12 +188,12 @@ class UNetGraph:
             "unet",
             "attention_head_dim",
         )
-        depth = per_block(
-            config.transformer_layers_per_block, n, "unet", "transformer_layers_per_block"
-        )
+        depth = "transformer_layers_per_block"
+        depths = per_block(config.transformer_layers_per_block, n, "unet", depth)
+        depths = [per_block(d, k, "unet", depth) for d, k in zip(depths, layers, strict=True)]
         context = per_block(config.cross_attention_dim, n, "unet", "cross_attention_dim")
         only_cross = per_block(config.only_cross_attention, n, "unet", "only_cross_attention")
-        columns = (config.block_out_channels, layers, heads, depth, context, only_cross)
+        columns = (config.block_out_channels, layers, heads, depths, context, only_cross)
         self.levels = [_Level(*values) for values in zip(*columns, strict=True)]
         attending = [i for i, kind in enumerate(config.down_block_types) if "CrossAttn" in kind]
         self.largest = self.levels[attending[0]] if attending else None
@@ -222,8 +224,8 @@ class UNetGraph:
             if self.variant.controlled:
                 x = x + b.input("mid")
         c = self.levels[-1].channels
-        for i in range(len(self.levels)):
-            x, c = self.up_block(w.up_blocks[i], x, c, i)
+        for i, depths in enumerate(_up_depths(config, self.levels)):
+            x, c = self.up_block(w.up_blocks[i], x, c, i, depths)
         x = nn.silu(nn.group_norm(w.conv_norm_out, x, c, config.norm_num_groups, config.norm_eps))
         b.output("sample", nn.conv2d(w.conv_out, x, c, config.out_channels))
         return b.graph
@@ -309,7 +311,7 @@ class UNetGraph:
                 return x
             x = self.resnet(w.resnets[k], x, c_in if k == 0 else c, c)
             if attends:
-                x = self.transformer(w.attentions[k], x, level)
+                x = self.transformer(w.attentions[k], x, level, level.depths[k])
             if k == level.layers - 1 and (attends or not shrinks):
                 x = self.adapted(x, i)
             self.skips.append((x, c))
@@ -324,15 +326,20 @@ class UNetGraph:
         return x
 
     def mid_block(self, w: Scope, x: Value) -> Value:
+        """Distilled models have one resnet there (UNetMidBlock2D), or nothing."""
         if self.config.mid_block_type is None:
             return x
         level = replace(self.levels[-1], only_cross=False)  # diffusers' never is
         c = level.channels
         x = self.resnet(w.resnets[0], x, c, c)
-        x = self.transformer(w.attentions[0], x, level)
+        if self.config.mid_block_type == "UNetMidBlock2D":
+            return x
+        x = self.transformer(w.attentions[0], x, level, level.depths[0])
         return self.resnet(w.resnets[1], x, c, c)
 
-    def up_block(self, w: Scope, x: Value, c_in: int, i: int) -> tuple[Value, int]:
+    def up_block(
+        self, w: Scope, x: Value, c_in: int, i: int, depths: Sequence[int]
+    ) -> tuple[Value, int]:
         level = self.levels[len(self.levels) - 1 - i]
         c = level.channels
         last = self.left if self.variant.reuses is None else self.variant.reuses + 1
@@ -346,18 +353,18 @@ class UNetGraph:
             x = self.resnet(w.resnets[k], nn.concat(x, skip), c_in + c_skip, c)
             c_in = c
             if self.config.up_block_types[i] == "CrossAttnUpBlock2D":
-                x = self.transformer(w.attentions[k], x, level)
+                x = self.transformer(w.attentions[k], x, level, depths[k])
         if i < len(self.levels) - 1 and self.left < last:
             # To the size of the next skip, which odd sizes make one less than twice.
             x = nn.conv2d(w.upsamplers[0].conv, nn.upsample(x, self.skips[-1][0]), c, c)
         return x, c
 
-    def transformer(self, w: Scope, image: Value, level: _Level) -> Value:
+    def transformer(self, w: Scope, image: Value, level: _Level, depth: int) -> Value:
         """Transformer2DModel; its 1x1 convolutions are linear layers over tokens."""
         c = level.channels
         x = nn.group_norm(w.norm, image, c, self.config.norm_num_groups, 1e-6)
         x = nn.linear(w.proj_in, nn.flatten(x), c, c)
-        for k in range(level.depth):
+        for k in range(depth):
             x = self.transformer_block(w.transformer_blocks[k], x, image, level)
         x = nn.linear(w.proj_out, x, c, c) + nn.flatten(image)
         return nn.unflatten(x, image)
@@ -456,6 +463,17 @@ def _above(residuals: Residuals, branch: int) -> Residuals:
     return {name: x for name, x in residuals.items() if name in again or name.startswith("level.")}
 
 
+def _up_depths(config: UNetConfig, levels: Sequence[_Level]) -> Iterator[list[int]]:
+    """Transformer blocks of each layer on the way up, from its first level on."""
+    key, n = "transformer_layers_per_block", len(levels)
+    depths = per_block(config.transformer_layers_per_block, n, "unet", key)[::-1]
+    if config.reverse_transformer_layers_per_block is not None:
+        key = f"reverse_{key}"
+        depths = per_block(config.reverse_transformer_layers_per_block, n, "unet", key)
+    for depth, level in zip(depths, reversed(levels), strict=True):
+        yield per_block(depth, level.layers + 1, "unet", key)
+
+
 def _skips(levels: Sequence[_Level]) -> int:
     return sum(level.layers + 1 for level in levels)  # one a layer, and one before each level
 
@@ -493,7 +511,7 @@ class UNet2DConditionModel(Model):
     def read_config(cls, config: Mapping[str, Any]) -> UNetConfig:
         for key, allowed in FIXED.items():
             require_value("unet", config, key, *allowed)
-        require_value("unet", config, "mid_block_type", "UNetMidBlock2DCrossAttn", None)
+        require_value("unet", config, "mid_block_type", *_MIDDLES)
         typed = from_json(UNetConfig, config)
         for kind in typed.down_block_types:
             require_value("unet", {"down_block_types": kind}, "down_block_types", *DOWN_BLOCKS)

@@ -32,9 +32,10 @@ FAMILIES = {
         "Stable Diffusion 1.x for editing (InstructPix2Pix)",
         "StableDiffusionInstructPix2PixPipeline",
     ),
-    "sd1-small": Family(
-        "a distilled Stable Diffusion without a middle block",
-        hint="which sdcore does not run yet",
+    # BK-SDM, Segmind's small-sd and tiny-sd, SDXS-512-DreamShaper, to which stable-diffusion.cpp
+    # gives eight heads too.
+    "sd1-small": _family(
+        "Stable Diffusion 1.x, distilled to do without a middle block", "StableDiffusionPipeline"
     ),
 }
 

@@ -27,6 +27,14 @@ FAMILIES = {
         scheduler=DDIM,
         layout=Layout(SD2, folder_1("StableDiffusionPipeline", BANG)),
     ),
+    # BK-SDM-v2, SDXS-512-0.9.
+    "sd2-small": Family(
+        "Stable Diffusion 2.x, distilled to do without a middle block",
+        ONE_CLIP,
+        True,
+        scheduler=DDIM,
+        layout=Layout(SD2, folder_1("StableDiffusionPipeline", BANG)),
+    ),
     "sd2-inpaint": Family(
         "Stable Diffusion 2.x for inpainting",
         ONE_CLIP,
@@ -46,7 +54,7 @@ FAMILIES = {
 RULES: Rules = (
     ("sd2-inpaint", (Clue(CONV_IN, (None, 9)), Clue(CONTEXT, (None, 1024)))),
     ("sd2-depth", (Clue(CONV_IN, (None, 5)), Clue(CONTEXT, (None, 1024)))),
-    # What has no middle block is a distilled one, told after these.
     ("sd2", (Clue(CONV_IN), Clue(CONTEXT, (None, 1024)), Clue(MIDDLE))),
     ("sd2", (Clue(CONV_IN), Clue(OPEN_CLIP), Clue(MIDDLE))),
+    ("sd2-small", (Clue(CONV_IN), Clue(CONTEXT, (None, 1024)))),
 )

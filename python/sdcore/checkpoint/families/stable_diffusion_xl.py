@@ -72,9 +72,9 @@ FAMILIES = {
         "Stable Diffusion XL for editing", "StableDiffusionXLInstructPix2PixPipeline"
     ),
     # SSD-1B, Segmind-Vega, KOALA-700M: levels of uneven depths, and no attention in the middle.
-    "sdxl-small": Family(
-        "a distilled Stable Diffusion XL without attention in the middle",
-        hint="which sdcore does not run yet",
+    "sdxl-small": _family(
+        "Stable Diffusion XL, distilled to do without attention in the middle",
+        "StableDiffusionXLPipeline",
     ),
 }
 

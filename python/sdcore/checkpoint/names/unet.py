@@ -2,6 +2,8 @@
 
 The original numbers its blocks in one row through all levels, so where a block sits follows from
 how many layers each level has. That layout is read off the names themselves, in either naming.
+Diffusers' script writes distilled models of fewer layers with the numbers of whole ones: with gaps,
+and with what samples up in a block of its own.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ _ORIGINAL_KIND = {
     "conv": "resample",
 }
 _ORIGINAL_BLOCK = re.compile(
-    rf"(input|output)_blocks\.(\d+)\.\d+\.({'|'.join(_ORIGINAL_KIND)})\."
+    rf"(input|output)_blocks\.(\d+)\.(\d+)\.({'|'.join(_ORIGINAL_KIND)})\."
     r"|(middle)_block\.(\d+)\.(in_layers|transformer_blocks|proj_in)\."
 )
 _DIFFUSERS_BLOCK = re.compile(
@@ -57,10 +59,11 @@ _DIFFUSERS_BLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Level:
-    """One resolution: its resnets in order, true where an attention follows."""
+    """One resolution: its resnets by their original numbers, true where an attention follows, and
+    the original path of what resamples after them."""
 
-    layers: tuple[bool, ...]
-    resampled: bool
+    layers: tuple[tuple[int, bool], ...]
+    resampler: str | None
 
 
 @dataclass(frozen=True)
@@ -96,26 +99,23 @@ def diffusers(_names: Iterable[str]) -> NameTable:
 
 
 def _table(layout: Layout) -> NameTable:
-    return NameTable([*_way_down(layout), *_up_rows(layout)])
+    return NameTable([*_way_down(layout), *_rows(layout.up, "output", "up")])
 
 
 def _way_down(layout: Layout) -> Iterator[Row]:
     yield from OUTER
-    yield from _down_rows(layout)
+    yield from _rows(layout.down, "input", "down")
     yield from _middle_rows(layout)
 
 
-def _down_rows(layout: Layout) -> Iterator[Row]:
-    i = 1  # input_blocks.0 is conv_in
-    for b, level in enumerate(layout.down):
-        for j, attention in enumerate(level.layers):
-            yield from _resnet(f"input_blocks.{i}.0", f"down_blocks.{b}.resnets.{j}")
+def _rows(levels: Iterable[Level], old: str, new: str) -> Iterator[Row]:
+    for b, level in enumerate(levels):
+        for j, (i, attention) in enumerate(level.layers):
+            yield from _resnet(f"{old}_blocks.{i}.0", f"{new}_blocks.{b}.resnets.{j}")
             if attention:
-                yield f"input_blocks.{i}.1", f"down_blocks.{b}.attentions.{j}"
-            i += 1
-        if level.resampled:
-            yield f"input_blocks.{i}.0.op", f"down_blocks.{b}.downsamplers.0.conv"
-            i += 1
+                yield f"{old}_blocks.{i}.1", f"{new}_blocks.{b}.attentions.{j}"
+        if level.resampler is not None:
+            yield level.resampler, f"{new}_blocks.{b}.{new}samplers.0.conv"
 
 
 def _middle_rows(layout: Layout) -> Iterator[Row]:
@@ -129,51 +129,38 @@ def _middle_rows(layout: Layout) -> Iterator[Row]:
         seen[kind] += 1
 
 
-def _up_rows(layout: Layout) -> Iterator[Row]:
-    i = 0
-    for b, level in enumerate(layout.up):
-        for j, attention in enumerate(level.layers):
-            yield from _resnet(f"output_blocks.{i}.0", f"up_blocks.{b}.resnets.{j}")
-            if attention:
-                yield f"output_blocks.{i}.1", f"up_blocks.{b}.attentions.{j}"
-            i += 1
-        if level.resampled:
-            # The upsampler is the last part of the level's last block: third after an attention.
-            part = 2 if level.layers[-1] else 1
-            yield f"output_blocks.{i - 1}.{part}.conv", f"up_blocks.{b}.upsamplers.0.conv"
-
-
 def _resnet(old: str, new: str) -> Iterator[Row]:
     for old_leaf, new_leaf in RESNET:
         yield f"{old}.{old_leaf}", f"{new}.{new_leaf}"
 
 
 def _original_layout(names: Iterable[str]) -> Layout:
-    kinds: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    kinds: dict[str, dict[int, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
     for name in names:
         if match := _ORIGINAL_BLOCK.match(name):
-            path, index, kind = (group for group in match.groups() if group is not None)
-            kinds[path][int(index)].add(_ORIGINAL_KIND[kind])
+            path, index, *part, kind = (group for group in match.groups() if group is not None)
+            kinds[path][int(index)][_ORIGINAL_KIND[kind]] = part[0] if part else ""
     middle = (kinds["middle"][i] for i in sorted(kinds["middle"]))
     return Layout(
-        _levels(kinds["input"]),
+        _levels(kinds["input"], "input_blocks.{}.{}.op"),
         tuple("resnet" if "resnet" in kind else "attention" for kind in middle),
-        _levels(kinds["output"]),
+        _levels(kinds["output"], "output_blocks.{}.{}.conv"),
     )
 
 
-def _levels(blocks: dict[int, set[str]]) -> tuple[Level, ...]:
+def _levels(blocks: dict[int, dict[str, str]], resampler: str) -> tuple[Level, ...]:
+    """Of blocks by number: what each is made of, and at which place in it."""
     levels: list[Level] = []
-    layers: list[bool] = []
+    layers: list[tuple[int, bool]] = []
     for index in sorted(blocks):
         kinds = blocks[index]
         if "resnet" in kinds:
-            layers.append("attention" in kinds)
+            layers.append((index, "attention" in kinds))
         if "resample" in kinds and layers:
-            levels.append(Level(tuple(layers), resampled=True))
+            levels.append(Level(tuple(layers), resampler.format(index, kinds["resample"])))
             layers = []
     if layers:
-        levels.append(Level(tuple(layers), resampled=False))
+        levels.append(Level(tuple(layers), None))
     return tuple(levels)
 
 
@@ -187,15 +174,8 @@ def _diffusers_layout(names: Iterable[str]) -> Layout:
         else:
             parts[match[1], int(match[2])][match[3]].add(int(match[4]))
 
-    def levels(path: str) -> tuple[Level, ...]:
-        return tuple(
-            Level(
-                tuple(j in block["attentions"] for j in sorted(block["resnets"])),
-                resampled=bool(block["downsamplers"] or block["upsamplers"]),
-            )
-            for (where, _), block in sorted(parts.items())
-            if where == path
-        )
+    def blocks(path: str) -> list[dict[str, set[int]]]:
+        return [block for (where, _), block in sorted(parts.items()) if where == path]
 
     middle = parts["mid", 0]
     order: list[str] = []
@@ -203,4 +183,35 @@ def _diffusers_layout(names: Iterable[str]) -> Layout:
         order.append("resnet")
         if j in middle["attentions"]:
             order.append("attention")
-    return Layout(levels("down"), tuple(order), levels("up"))
+    return Layout(
+        tuple(_numbered_down(blocks("down"))), tuple(order), tuple(_numbered_up(blocks("up")))
+    )
+
+
+def _numbered_down(blocks: Iterable[dict[str, set[int]]]) -> Iterator[Level]:
+    i = 1  # input_blocks.0 is conv_in
+    for block in blocks:
+        layers = tuple((i + n, j in block["attentions"]) for n, j in _in_order(block))
+        i += len(layers)
+        if block["downsamplers"]:
+            yield Level(layers, f"input_blocks.{i}.0.op")
+            i += 1
+        else:
+            yield Level(layers, None)
+
+
+def _numbered_up(blocks: Iterable[dict[str, set[int]]]) -> Iterator[Level]:
+    i = 0
+    for block in blocks:
+        layers = tuple((i + n, j in block["attentions"]) for n, j in _in_order(block))
+        i += len(layers)
+        if block["upsamplers"]:
+            # The last part of the level's last block: third after an attention.
+            part = 2 if layers and layers[-1][1] else 1
+            yield Level(layers, f"output_blocks.{i - 1}.{part}.conv")
+        else:
+            yield Level(layers, None)
+
+
+def _in_order(block: dict[str, set[int]]) -> Iterator[tuple[int, int]]:
+    return enumerate(sorted(block["resnets"]))

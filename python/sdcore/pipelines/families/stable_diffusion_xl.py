@@ -41,7 +41,9 @@ _SCORE = "aesthetic_score"
 _SCORES = {False: 6.0, True: 2.5}  # of prompts, of negative ones (Podell et al. 2023)
 
 
-class StableDiffusionXLPipeline(PhotoMakerPipeline, families=("sdxl", "playground-v2.5")):
+class StableDiffusionXLPipeline(
+    PhotoMakerPipeline, families=("sdxl", "sdxl-small", "playground-v2.5")
+):
     """Two CLIP text encoders, the second one's pooled state, and the sizes of the picture (Podell
     et al. 2023). Sizes are heights and widths; those of negative prompts are the others' unless
     given."""
