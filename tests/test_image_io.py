@@ -1,6 +1,7 @@
 """PNG files and the settings in them."""
 
 import os
+import time
 
 import numpy as np
 import pytest
@@ -107,6 +108,28 @@ def test_settings_as_a1111_itself_wrote_them():
     assert parsed.settings["Lora hashes"] == "a: 1f1b, b: 2c2d"
     assert parsed.settings["Version"] == "v1.9.4"
     assert str(parsed) == text
+
+
+@pytest.mark.parametrize(
+    ("line", "pairs"),
+    [
+        ("Ab: 1,Cd:2 ,  Ef: , Gh", {"Ab": "1", "Cd": "2 ", "Ef": ""}),
+        ('Ab: "x, y" z, C: 1, -D e/f-g: "", Hi: "j"', {"Ab": '"x', "D e/f-g": "", "Hi": "j"}),
+        ('a.bc: 12:30, Té st: "\\"", _x: "', {"bc": "12:30", "Té st": '"', "_x": '"'}),
+        ("Ab: 1, Cd: 2, Ab: 3", {"Ab": "3", "Cd": "2"}),
+    ],
+)
+def test_pairs_are_those_of_the_web_uis_expression(line, pairs):
+    assert Infotext.parse(line).settings == pairs
+
+
+@pytest.mark.parametrize(
+    "line", ["a" * 300_000, "\t" * 300_000, 'aa: "\\' * 60_000, "a:" * 150_000]
+)
+def test_a_line_of_no_settings_takes_no_time(line):
+    start = time.perf_counter()
+    Infotext.parse("a" + line)
+    assert time.perf_counter() - start < 5
 
 
 @pytest.mark.parametrize(("text", "chunk"), [("naïve é", b"tEXt"), ("日本 🟥", b"iTXt")])

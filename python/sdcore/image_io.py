@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,8 @@ _KEYWORD = "parameters"  # of the PNG text chunk
 _EXIF, _USER_COMMENT = 0x8769, 0x9286  # where JPEG and WebP files have it
 _UNICODE = b"UNICODE\0"
 _NEGATIVE = "Negative prompt:"
-_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_NO_KEY = re.compile(r"[^\w \-/]")
+_VALUE = re.compile(r'\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _MIN_PAIRS = 3  # fewer, and the last line is still prompt: A1111's rule
 
 
@@ -45,7 +46,7 @@ class Infotext:
     @classmethod
     def parse(cls, text: str) -> Infotext:
         *lines, last = text.strip().split("\n")
-        pairs = _PAIR.findall(last)
+        pairs = list(_pairs(last))
         if len(pairs) < _MIN_PAIRS:
             lines, pairs = [*lines, last], []
         starts = (i for i, line in enumerate(lines) if line.startswith(_NEGATIVE))
@@ -53,6 +54,22 @@ class Infotext:
         negative = "\n".join(lines[split:]).removeprefix(_NEGATIVE)
         settings = {key: _unquote(value) for key, value in pairs}
         return cls("\n".join(lines[:split]).strip(), negative.strip(), settings)
+
+
+def _pairs(line: str) -> Iterator[tuple[str, str]]:
+    r"""From colon to colon, what A1111's expression finds: it takes quadratic time where none is.
+
+    `\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)`
+    """
+    begin = 0
+    while (colon := line.find(":", begin)) >= 0:
+        key = _NO_KEY.split(line[begin:colon])[-1].lstrip(" -/")
+        begin = colon + 1
+        if len(key) > 1:
+            value = _VALUE.match(line, begin)
+            assert value is not None  # whatever comes, up to a comma
+            yield key, value[1]
+            begin = value.end()
 
 
 def _pair(key: str, value: str) -> str:

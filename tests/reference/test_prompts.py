@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import tiny_xl
 from reference.common import NETWORK_F32, SAMPLED_F32, error
 from sdcore.cli import main
 from sdcore.image_io import Infotext, read_png_parameters
-from sdcore.prompts.attention import Piece, parse
+from sdcore.prompts.attention import Piece, misread, parse
 from sdcore.prompts.chunks import chunks
+from sdcore.prompts.lora_tags import LoraTag, split_tags
 from sdcore.tokenizer import CLIPTokenizer
 
 ARGS: dict[str, Any] = {
@@ -91,6 +93,9 @@ def test_the_pieces_of_a_prompt(prompt: str, pieces: list[tuple[str, float]]) ->
     assert {piece.section for piece in found} == {0}
 
 
+STEPS = ("[a:b:0.5]", "[c:(d:1.2):10]", "[e::.5]")
+
+
 @pytest.mark.parametrize(
     ("prompt", "warnings"),
     [
@@ -99,6 +104,9 @@ def test_the_pieces_of_a_prompt(prompt: str, pieces: list[tuple[str, float]]) ->
         ("(cat:much) (dog:1.3)", ["(cat:much): 'much' is no weight"]),
         ("(cat:1,3) ((dog:1.2.3))", ["(cat:1,3): '1,3'", "(dog:1.2.3): '1.2.3'"]),
         ("(cat:) (dog:12345)", ["(cat:): ''", "(dog:12345): '12345'"]),
+        ("[a:b:0.5] [c:(d:1.2):10] [e::.5] [f:g]", [f"{x}: no prompt" for x in STEPS]),
+        ("[a|(b:1.1)|c] [[d|e] f] g|h", ["[a|(b:1.1)|c]: no words", "[d|e]: no words"]),
+        ("cat AND dog, ANDROID", ["AND is a word here"]),
         ("a (red [cat", ["a ( is never closed, and weighs all that follows: (red [cat"]),
     ],
 )
@@ -116,6 +124,30 @@ def test_what_may_have_been_meant_as_weights_is_said(
     caplog.clear()
     draw(pipe, "x", negative_prompt=prompt)
     assert len([m for m in caplog.messages if m.startswith("[prompt]")]) == len(warnings)
+
+
+def test_tags_are_read_as_the_web_ui_reads_them(caplog: pytest.LogCaptureFixture) -> None:
+    tags = "a <LORA:x:0.5>b<Lyco: y :0.3:te=1> <hypernet:z:1>c <lora:w:0,5>d <e:1>"
+    assert split_tags(tags) == (
+        "a b c d <e:1>",
+        (LoraTag("x", 0.5, 0.5), LoraTag("y", 1.0, 1.0)),
+    )
+    assert [line.partition(": ")[::2] for line in caplog.messages] == [
+        ("[prompt] left out <hypernet:z:1>", "hypernetworks are not supported"),
+        ("[prompt] left out <lora:w:0,5>", "its weight is not a number"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["<lora:" * 20_000, "(:" * 20_000 + ")" * 20_000, "(:" + " " * 99_999 + "a b)", "[|" * 50_000],
+    ids=lambda prompt: prompt[:4],
+)
+def test_what_never_ends_takes_no_time(prompt: str) -> None:
+    start = time.perf_counter()
+    misread(prompt)
+    split_tags(prompt)
+    assert time.perf_counter() - start < 5
 
 
 def test_break_parts_a_prompt() -> None:

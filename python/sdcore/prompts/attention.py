@@ -17,7 +17,9 @@ _SIGNS = re.compile(
     r"\\[\\()\[\]]|\\|\(|\[|:\s*(?P<weight>[+-]?(?:\d{1,4}(?:\.\d*)?|\.\d+))\s*\)|\)|\]|[^\\()\[\]:]+|:"
 )
 # What stands where a weight would, in one word.
-_NO_WEIGHT = re.compile(r":(?!/)\s*([^\s:,()\[\]]+|[+-]?\d*[.,]\d+)?\s*$")
+_NO_WEIGHT = re.compile(r"[^\s:,()\[\]]*|[+-]?\d*[.,]\d+")
+_STEP = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")  # or a share of the steps
+_AND = re.compile(r"\bAND\b")
 
 
 class Piece(NamedTuple):
@@ -35,23 +37,55 @@ def parse(prompt: str) -> list[Piece]:
 
 
 def misread(prompt: str) -> list[str]:
-    """What a person may have meant as weights and `parse` takes for words, in words of its own."""
-    found, opened = [], []
+    """What a person may have meant as weights, or as others of the web UI's words, and `parse`
+    takes for text, in words of its own."""
+    found = []
+    rounds: list[int] = []  # where brackets that are open begin
+    squares: list[int] = []
+    # The last : with no bracket after it, and the last | that no bracket closed yet.
+    colon = bar = -1
     for match in _SIGNS.finditer(prompt):
-        sign = match[0]
+        sign, at = match[0], match.start()
+        if sign == ":":
+            colon = at
+        if sign[0] not in "\\()[]:":
+            bar = max(bar, prompt.rfind("|", at, match.end()))
+        if sign[-1] not in "()[]":
+            continue
+        tail = prompt[colon + 1 : at] if colon >= 0 else None
+        colon = -1
         if sign == "(":
-            opened.append(match.end())
-        elif sign.endswith(")") and not sign.startswith("\\") and opened:
-            inside = prompt[opened.pop() : match.start()]
-            tail = _NO_WEIGHT.search(inside) if match["weight"] is None else None
-            if tail:
-                group = f"({inside})" if len(inside) < 40 else f"(…{inside[-39:]})"
-                found.append(f"{group}: '{tail[1] or ''}' is no weight, so it is words, times 1.1")
-    if opened:
-        found.append(
-            f"a ( is never closed, and weighs all that follows: {prompt[opened[0] - 1 :]:.40}"
-        )
+            rounds.append(at)
+        elif sign == "[":
+            squares.append(at)
+        elif sign == "]" and squares:
+            begin = squares.pop()
+            if tail is not None and _STEP.fullmatch(tail.strip()):
+                group = _group(prompt, begin, at)
+                found.append(f"{group}: no prompt changes with the steps here, so it is words")
+            elif bar > begin:
+                group = _group(prompt, begin, at)
+                found.append(f"{group}: no words take turns here, so it is words")
+            bar = -1 if bar > begin else bar
+        elif sign.endswith(")") and sign[0] != "\\" and rounds:
+            begin = rounds.pop()
+            if tail is None or match["weight"] is not None or tail.startswith("/"):
+                continue
+            word = tail.strip()
+            if _NO_WEIGHT.fullmatch(word):
+                group = _group(prompt, begin, at)
+                found.append(f"{group}: '{word}' is no weight, so it is words, times 1.1")
+    if rounds:
+        found.append(f"a ( is never closed, and weighs all that follows: {prompt[rounds[0] :]:.40}")
+    if _AND.search(prompt):
+        found.append("AND is a word here: it does not join the pictures of two prompts")
     return found
+
+
+def _group(prompt: str, begin: int, end: int) -> str:
+    """What stands in brackets, or its end."""
+    inside = "" if end - begin <= 40 else "…"
+    return f"{prompt[begin]}{inside}{prompt[max(begin + 1, end - 39) : end + 1]}"
 
 
 def warn(prompt: str) -> None:

@@ -11,7 +11,7 @@ __all__ = ["LoraTag", "split_tags"]
 
 log = logging.getLogger("sdcore")
 
-_TAG = re.compile(r"<(?:lora|lyco):([^>]+)>")
+_TAG = re.compile(r"<(lora|lyco|hypernet):([^>]+)>", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,17 @@ class LoraTag:
 def split_tags(prompt: str) -> tuple[str, tuple[LoraTag, ...]]:
     """The prompt without its tags, and them.
 
-    `<lora:name:w>`, `<lora:name:text:unet>`, `<lora:name:te=a:unet=b>`; a strength that is missing
-    is 1, and the denoiser's is the text encoders'. What is no number is said in a warning, and the
-    tag left out.
+    `<lora:name:w>`, `<lora:name:text:unet>`, `<lora:name:te=a:unet=b>`, or lyco for lora; a
+    strength that is missing is 1, and the denoiser's is the text encoders'. What is no number is
+    said in a warning, and the tag left out, as one of a hypernetwork is.
     """
+    end = prompt.rfind(">") + 1  # no tag is looked for where none can end
     tags = []
-    for match in _TAG.finditer(prompt):
-        name, *arguments = match[1].split(":")
+    for match in _TAG.finditer(prompt, 0, end):
+        if match[1].lower() == "hypernet":
+            _leave_out(match[0], "hypernetworks are not supported")
+            continue
+        name, *arguments = match[2].split(":")
         plain = [a for a in arguments if "=" not in a]
         named = dict(a.split("=", 1) for a in arguments if "=" in a)
         try:
@@ -41,7 +45,11 @@ def split_tags(prompt: str) -> tuple[str, tuple[LoraTag, ...]]:
             if not (math.isfinite(text) and math.isfinite(denoiser)):
                 raise ValueError
         except ValueError:
-            log.warning("[prompt] left out %s: its weight is not a number", match[0])
+            _leave_out(match[0], "its weight is not a number")
             continue
         tags.append(LoraTag(name.strip(), text, denoiser))
-    return _TAG.sub("", prompt), tuple(tags)
+    return _TAG.sub("", prompt[:end]) + prompt[end:], tuple(tags)
+
+
+def _leave_out(tag: str, why: str) -> None:
+    log.warning("[prompt] left out %.100s: %s", tag, why)
