@@ -124,7 +124,7 @@ def _file(args: argparse.Namespace) -> dict[str, Any]:
     opened = checkpoint.open(args.file)
     facts = dataclasses.asdict(opened.summary())
     facts["tensors"] = len(opened.tensors)
-    facts["hint"] = opened.kind.about.hint if opened.kind else ""
+    facts["hint"] = opened.kind.about.hint if opened.kind and not facts["runs"] else ""
     facts["metadata"] = opened.metadata
     if args.plan:
         facts["plan"] = _plan(args, opened)

@@ -9,7 +9,11 @@ RANK = 9
 _BESIDE = "not a model by itself, and sdcore does not use it yet"
 
 FAMILIES = {
-    "embedding": Family("a textual-inversion embedding", hint=_BESIDE),
+    "embedding": Family(
+        "a textual-inversion embedding",
+        hint="not a model by itself: open its model and load it with load_textual_inversion, or "
+        "name its folder with --embd-dir",
+    ),
     "vae": Family(
         "a VAE alone", ("vae",), hint="not a whole model: open its model and pass this as vae="
     ),
