@@ -72,6 +72,30 @@ def test_our_own_pictures_byte_for_byte(files: Path, words: tuple[str, ...]) -> 
     assert again != drawn(files, "txt2img", "--from-png", "first.png", *folders, "-s", "8")
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "text_encoder=bf16 unet=f32 vae=bf16"])
+def test_a_picture_of_other_kernels_keeps_its_dtype(
+    files: Path, capsys: pytest.CaptureFixture[str], dtype: str
+) -> None:
+    assert sdcore(files, "txt2img", "a cat", *SMALL, "--dtype", "f32", "-o", "first.png") == 0
+    written = read_png_parameters(Path("first.png")) or ""
+    here = Infotext.parse(written).settings["Kernels"]
+    assert "Dtype: f32, Kernels: " in written
+    text = written.replace("Dtype: f32", f"Dtype: {dtype}")
+    assert text != written
+    save_png(Image.new("RGB", (16, 24)), Path("same.png"), text)
+    save_png(Image.new("RGB", (16, 24)), Path("other.png"), text.replace(f": {here}", ": m68k"))
+    capsys.readouterr()
+    for name, warnings in (("same", 0), ("other", 1)):
+        words = ("--from-png", f"{name}.png", "-o", f"{name}-again.png")
+        assert main(["txt2img", "-m", str(files / "model"), *words]) == 0
+        assert read_png_parameters(Path(f"{name}-again.png")) == text
+        said = capsys.readouterr().err
+        assert said.count("drawn by the kernels of m68k, and these are those of") == warnings
+    half = text.replace(f"Dtype: {dtype}", "Dtype: f16")
+    save_png(Image.new("RGB", (16, 24)), Path("half.png"), half)
+    assert b"Dtype: f16" not in drawn(files, "txt2img", "--from-png", "half.png")
+
+
 @pytest.mark.parametrize("hires", [(), ("--hires-scale", "1.5", "--hires-strength", "0.5")])
 def test_a_picture_from_a_picture(files: Path, hires: tuple[str, ...]) -> None:
     start = ("img2img", "-i", str(files / "photo.png"))
@@ -178,6 +202,8 @@ def test_what_cannot_be_drawn_again_is_said(
     assert "give that one to sdcore img2img -i" in error(*model, "--from-png", "a1111.png")
     from_web_ui("Sampler: Euler, Clip skip: many")
     assert "Clip skip cannot be 'many'" in error(*model, "--from-png", "a1111.png")
+    from_web_ui("Sampler: Euler, Dtype: fp8")
+    assert "Dtype cannot be 'fp8'" in error(*model, "--from-png", "a1111.png")
     photo = str(files / "photo.png")
     assert "carries no settings" in error(*model, "--from-png", photo)
     assert "no.png" in error(*model, "--from-png", "no.png")

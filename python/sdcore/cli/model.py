@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +110,7 @@ def open_as(source: str, args: argparse.Namespace, **others: Any) -> DiffusionPi
         return DiffusionPipeline.open(
             source,
             device=_devices(args, source),
-            dtype=args.dtype,
+            dtype=_dtypes(args, source),
             threads=args.threads,
             quantize=args.type,
             stream_weights=args.stream_weights or None,
@@ -124,21 +124,31 @@ def _devices(args: argparse.Namespace, source: str) -> str | dict[str, str]:
     """The argument of DiffusionPipeline.open."""
     if not (args.vae_on_cpu or args.clip_on_cpu or args.control_net_cpu):
         return str(args.device)
-    from sdcore import checkpoint
-
-    kind = checkpoint.open_model(source).kind
-    assert kind is not None  # open_model saw to it
-    from sdcore.pipelines import DiffusionPipeline
-
-    family = DiffusionPipeline.registry.get(kind.family)
-    names = (*family.networks, *family.beside) if family is not None else ()
     stay = {"vae": args.vae_on_cpu, "controlnet": args.control_net_cpu}
 
     def stays(name: str) -> bool:
         clip = name.startswith(("text_encoder", "image_encoder"))
         return bool(stay.get(name, args.clip_on_cpu and clip))
 
-    return {name: "cpu" if stays(name) else args.device for name in names}
+    return {name: "cpu" if stays(name) else args.device for name in _names(source)}
+
+
+def _dtypes(args: argparse.Namespace, source: str) -> str | dict[str, str]:
+    """Likewise. A picture may say one for each part of another model."""
+    if isinstance(args.dtype, str):
+        return args.dtype
+    return {name: args.dtype[name] for name in _names(source) if name in args.dtype}
+
+
+def _names(source: str) -> Sequence[str]:
+    """Those that the parts of a model have."""
+    from sdcore import checkpoint
+    from sdcore.pipelines import DiffusionPipeline
+
+    kind = checkpoint.open_model(source).kind
+    assert kind is not None  # open_model saw to it
+    family = DiffusionPipeline.registry.get(kind.family)
+    return (*family.networks, *family.beside) if family is not None else ()
 
 
 def parts(args: argparse.Namespace) -> dict[str, Any]:

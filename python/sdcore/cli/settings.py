@@ -42,7 +42,6 @@ _FLAGS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "Cache threshold": ("cache_threshold", float),
     "Token merging ratio": ("token_merging_ratio", float),
     "Weight type": ("type", str),
-    "Dtype": ("dtype", str),
     "Prediction type": ("prediction", str),
     "Shift": ("flow_shift", float),
     "Refiner switch at": ("refiner_switch", float),
@@ -56,7 +55,7 @@ _LEVELS, _ZERO_SNR = "Noise Schedule", "Zero Terminal SNR"  # the web UI's words
 _OTHERS = (
     *("Sampler", "Schedule type", "Size", "RNG", "Denoising strength", "Model", "VAE"),
     *("Model hash", "VAE hash", "Hires upscaler", "Version", "Refiner", _LEVELS),
-    *("ControlNet", "IP-Adapter", "PhotoMaker"),
+    *("ControlNet", "IP-Adapter", "PhotoMaker", "Dtype", "Kernels"),
 )
 
 
@@ -78,7 +77,6 @@ def text(out: PipelineOutput, pipe: DiffusionPipeline, args: argparse.Namespace)
         "Shift": None if args.flow_shift is None else number(args.flow_shift),
         _LEVELS: _ZERO_SNR if args.zero_snr else None,
         "Weight type": args.type,
-        "Dtype": None if args.dtype == "auto" else args.dtype,
         "Version": f"{_OURS}{__version__}",
     }
     used = out.parameters
@@ -94,6 +92,7 @@ def take(args: argparse.Namespace) -> None:
 
     What the picture says and nobody here knows is left out with a warning.
     """
+    args.kernels = None
     if args.from_png is None:
         return
     from sdcore.image_io import Infotext, read_png_parameters
@@ -117,6 +116,9 @@ def take(args: argparse.Namespace) -> None:
         )
     if args.sampler is not None:
         values.pop("schedule", None)  # it belongs to the picture's sampler
+    if "dtype" in values and args.device == "cpu":
+        values["dtype"] = _on_cpu(values["dtype"])
+    args.kernels = info.settings.get("Kernels")
     for name, value in values.items():
         if name in args and getattr(args, name) is None:
             setattr(args, name, value)
@@ -144,6 +146,8 @@ def _values(path: str, settings: Mapping[str, object]) -> Iterator[tuple[str, An
         yield from {"width": width, "height": height}.items()
     yield from _hires(read, settings, ours)
     yield from _sampling(path, settings)
+    if "Dtype" in settings:
+        yield "dtype", read("Dtype", _dtype)
     if settings.get(_LEVELS) == _ZERO_SNR:
         yield "zero_snr", True
     # The web UI says nothing about noise that is a graphics card's.
@@ -161,6 +165,21 @@ def _values(path: str, settings: Mapping[str, object]) -> Iterator[tuple[str, An
 def _size(text: str) -> tuple[int, int]:
     width, height = map(int, text.split("x"))
     return width, height
+
+
+def _dtype(text: str) -> str | dict[str, str]:
+    """One, or one for each part, as `dtypes` of pipelines/arithmetic.py writes them."""
+    pairs = [pair.rpartition("=") for pair in text.split()]
+    if not pairs or any(name not in model.DTYPES for _, _, name in pairs):
+        raise ValueError
+    return {part: name for part, _, name in pairs} if "=" in text else text
+
+
+def _on_cpu(dtype: str | dict[str, str]) -> str | dict[str, str]:
+    """f16 is for GPUs alone."""
+    if isinstance(dtype, str):
+        return "auto" if dtype == "f16" else dtype
+    return {part: name for part, name in dtype.items() if name != "f16"}
 
 
 def _hires(
@@ -192,6 +211,23 @@ def _sampling(path: str, settings: Mapping[str, object]) -> Iterator[tuple[str, 
     yield "sampler", sampler
     if schedule is not None:
         yield "schedule", schedule
+
+
+def compare_kernels(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
+    """Says where the picture `--from-png` need not come out the same to the byte."""
+    if args.kernels is None:
+        return
+    from sdcore.pipelines import arithmetic
+
+    here = arithmetic.kernels(pipe)
+    if here != args.kernels:
+        log.warning(
+            "[from-png] '%s' was drawn by the kernels of %s, and these are those of %s: the "
+            "picture may differ in its last bits",
+            args.from_png,
+            args.kernels,
+            here,
+        )
 
 
 def _models(args: argparse.Namespace, settings: Mapping[str, object]) -> None:

@@ -286,6 +286,7 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
     if args.sampler is not None:
         samplers.find(args.sampler)  # a wrong name is said before the model is read
     pipe = model.open_pipeline(args)
+    settings.compare_kernels(pipe, args)
     scheduler.apply(pipe, args)
     if args.vae_tiling:
         pipe.vae_tiling = True

@@ -23,6 +23,7 @@ from sdcore.errors import (
 from sdcore.models.autoencoder_tiny import AutoencoderTiny
 from sdcore.models.autoencoders import Autoencoder
 from sdcore.models.base import Loadable, RunOptions
+from sdcore.pipelines import arithmetic
 from sdcore.pipelines.conditioning import Conditioning, by_length
 from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.embeddings import EmbeddingsMixin
@@ -562,6 +563,8 @@ class DiffusionPipeline(EmbeddingsMixin):
             "strength": None if request.images is None else request.strength,
             "resize_mode": request.resize_mode,
             "cache_threshold": request.cache_threshold or None,
+            "dtype": arithmetic.dtypes(self),
+            "kernels": arithmetic.kernels(self),
             **{name: x for name, x in request.extra.items() if isinstance(x, int | float)},
         }
         return PipelineOutput(images, request.seeds, parameters)

@@ -58,6 +58,8 @@ def described(
         "Cache interval": used.get("cache_interval"),
         "Cache threshold": used.get("cache_threshold"),
         "Token merging ratio": used.get("token_merging_ratio"),
+        "Dtype": used.get("dtype"),
+        "Kernels": used.get("kernels"),
     }
 
 
