@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sdcore.arguments import as_path
 from sdcore.checkpoint.detect import Kind, recognise
 from sdcore.checkpoint.files import Contents, read_file
 from sdcore.checkpoint.folder import read_folder
@@ -146,7 +147,7 @@ def open(path: str | os.PathLike[str], variant: str | None = None) -> Checkpoint
     Files are told apart by their bytes, and nothing is read but headers. `variant` picks files such
     as "fp16" in a folder; parts that lack it give their plain files.
     """
-    path = Path(path)
+    path = Path(as_path(path, "[checkpoint] what to open"))
     try:
         contents = _read(path, variant)
     except SDCoreError:

@@ -54,7 +54,7 @@ def checked_type(type: str) -> str:
     """A type that tensors can be made in, by its exact name; InvalidArgumentError if it is none."""
     made = [name for name, row in _types().items() if row["can_quantize"]]
     for name in made:
-        if name.lower() == type.lower():
+        if name.lower() == str(type).lower():
             return name
     raise InvalidArgumentError(
         f"[quantize] there is no type '{type}': it must be one of {', '.join(made)}"

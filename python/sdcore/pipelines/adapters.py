@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sdcore.adapters import lora
+from sdcore.arguments import as_path
 from sdcore.errors import FileError, InvalidArgumentError
 from sdcore.pipelines.loading import PathLike
 from sdcore.prompts.lora_tags import LoraTag
@@ -84,6 +85,7 @@ class LoraMixin:
         them, "auto" does so beside quantized weights only.
         Raises FileError, CheckpointError (also for another family's LoRA), UnsupportedModelError.
         """
+        path = as_path(path, "[lora] a LoRA")
         name = Path(path).stem if adapter_name is None else adapter_name
         if name in self._adapters.loaded:
             raise InvalidArgumentError(
@@ -190,7 +192,11 @@ class LoraMixin:
         return strengths
 
     def _load_tagged(self, name: str) -> bool:
-        path = None if self.lora_dir is None else find_lora(self.lora_dir, name)
+        path = (
+            None
+            if self.lora_dir is None
+            else find_lora(as_path(self.lora_dir, "[lora] lora_dir"), name)
+        )
         if path is None:
             where = "lora_dir is not set" if self.lora_dir is None else f"not in '{self.lora_dir}'"
             log.warning("[lora] no LoRA '%s' (%s): going on without it", name, where)

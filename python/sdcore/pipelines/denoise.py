@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdcore.arguments import as_floats
 from sdcore.errors import InvalidArgumentError
 from sdcore.pipelines.conditioning import Conditioning, at_step
 from sdcore.pipelines.finite import require_finite
@@ -100,7 +101,19 @@ def denoise(
             latents = start.kept.restore(latents, scheduler, following)
         step = Step(index, len(rows), row.timestep, latents, scheduler.denoised, pipe.to_pil)
         yield step
-        latents = step.latents
+        latents = _replaced(step, latents)
+
+
+def _replaced(step: Step, latents: Array) -> Array:
+    """What the next step begins with: `latents`, or what the caller put into their place."""
+    if step.latents is not latents:
+        step.latents = as_floats(step.latents, "latents of a step")
+        if step.latents.shape != latents.shape:
+            raise InvalidArgumentError(
+                f"[pipeline] latents of a step must be {list(latents.shape)}, got "
+                f"{list(step.latents.shape)}"
+            )
+    return step.latents
 
 
 def _predict(

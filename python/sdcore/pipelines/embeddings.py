@@ -11,6 +11,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from sdcore.adapters.lora import LoraFile
+from sdcore.arguments import as_path
 from sdcore.errors import FileError, InvalidArgumentError, SDCoreError
 from sdcore.models.clip import CLIPTextModel
 from sdcore.pipelines.adapters import LoraMixin
@@ -47,7 +48,8 @@ class EmbeddingsMixin(LoraMixin):
         they are. Raises FileError, CheckpointError (also for another family's embedding), and
         InvalidArgumentError where the word is there already.
         """
-        words = textual_inversion.read(Path(path), self._widths(), self._title, token)
+        path = Path(as_path(path, "[embedding] a textual inversion"))
+        words = textual_inversion.read(path, self._widths(), self._title, token)
         with self._words_lock:
             for word in words:
                 if key(word.name) in self._words:
@@ -75,7 +77,7 @@ class EmbeddingsMixin(LoraMixin):
         of `embedding_dir`."""
         found: dict[str, Callable[[], Word | None]] = {}
         if self.embedding_dir is not None:
-            for path in _files(Path(self.embedding_dir)):
+            for path in _files(Path(as_path(self.embedding_dir, "[embedding] embedding_dir"))):
                 found.setdefault(key(path.stem), partial(self._in_folder, path))
         for word in (*self._with_loras(), *self._words.values()):
             found[key(word.name)] = partial(_itself, word)

@@ -218,7 +218,7 @@ def _json(config: Mapping[str, Any]) -> str:
 
 
 def _numbers(steps: int | Iterable[int]) -> list[int]:
-    numbers = [steps] if isinstance(steps, int) else list(steps)
+    numbers = list(steps) if isinstance(steps, Iterable) else [steps]
     if not numbers or not all(type(n) is int and n >= 1 for n in numbers):
         raise InvalidArgumentError(f"[export] steps must be whole numbers >= 1, got {steps!r}")
     return numbers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 from sdcore import checkpoint
 from sdcore.adapters import ip_adapter
 from sdcore.adapters.lora import LoraFile
+from sdcore.arguments import as_path
 from sdcore.errors import CheckpointError, InvalidArgumentError
 from sdcore.models.clip_vision import CLIPVisionConfig, CLIPVisionModelWithProjection
 from sdcore.models.image_projection import PROJECTIONS, InstantIDImageProjection, Projection
@@ -79,7 +79,10 @@ class IPAdapterPipeline(FacesPipeline):
         Raises FileError, CheckpointError (also for another family's adapter),
         UnsupportedModelError.
         """
-        paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+        if isinstance(path, Sequence) and not isinstance(path, str):
+            paths = list(path)
+        else:
+            paths = [as_path(path, "[ip-adapter] an adapter")]
         if not paths:
             raise InvalidArgumentError("[ip-adapter] load_ip_adapter needs a file, got no path")
         before, title = self._images, self._adapters.title

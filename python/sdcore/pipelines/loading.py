@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcore import checkpoint
+from sdcore.arguments import as_path
 from sdcore.checkpoint import Checkpoint, Component
 from sdcore.checkpoint.quantized import quantized
 from sdcore.errors import (
@@ -37,6 +38,8 @@ __all__ = [
     "PathLike",
     "Wanted",
     "find_model",
+    "for_dtypes",
+    "for_parts",
     "load_parts",
     "run_options",
     "shipped_loras",
@@ -50,13 +53,20 @@ ForParts = str | Mapping[str, str]  # one for all parts, or by their names
 Tokenizer = CLIPTokenizer | T5Tokenizer
 LoadPart = Callable[[str, Loadable, Component], Any]
 
+# PyTorch's names of dtypes.
+_DTYPES = {"float32": "f32", "float16": "f16", "half": "f16", "bfloat16": "bf16"}
+
 POCKET = Path(__file__).parents[1] / "data" / "pocket.gguf"  # made by tools/pocket
 
 
 def find_model(path: PathLike) -> PathLike:
     """Where a model lies: "pocket" is the one inside the package, if it has one and nothing of the
     user's has that name."""
-    shipped = os.fspath(path) == "pocket" and not Path(path).exists() and POCKET.is_file()
+    shipped = (
+        os.fspath(as_path(path, "[pipeline] a model")) == "pocket"
+        and not Path(path).exists()
+        and POCKET.is_file()
+    )
     return POCKET if shipped else path
 
 
@@ -102,6 +112,32 @@ class Wanted:
     tokenizer_classes: Mapping[str, type[Tokenizer]]  # that are not CLIP's
 
 
+def for_parts(what: str, given: Any) -> ForParts:
+    """What is given for all parts or for each; raises InvalidArgumentError."""
+    each = given.items() if isinstance(given, Mapping) else [("", given)]
+    if not all(isinstance(name, str) and isinstance(value, str) for name, value in each):
+        raise InvalidArgumentError(
+            f"[pipeline] {what} must be a name, or a name for each part, got {given!r:.80}"
+        )
+    found: ForParts = given
+    return found
+
+
+def for_dtypes(given: Any) -> ForParts:
+    """Likewise, of dtypes in our names or PyTorch's."""
+
+    def own(dtype: Any) -> Any:
+        name = str(dtype).removeprefix("torch.")  # as torch writes its dtypes
+        return _DTYPES.get(name, dtype)
+
+    named = (
+        {part: own(dtype) for part, dtype in given.items()}
+        if isinstance(given, Mapping)
+        else own(given)
+    )
+    return for_parts("dtype", named)
+
+
 def run_options(
     parts: Iterable[str],
     device: ForParts,
@@ -145,6 +181,9 @@ def load_parts(
     the storage type that weights get."""
     kind = source.kind
     assert kind is not None  # open_model saw to it
+    for argument, value in {**overrides, "config": config}.items():
+        if not isinstance(value, bool | None):
+            as_path(value, f"[pipeline] {argument}=")
     if config is not None and not Path(config).is_dir():
         raise FileError(f"[pipeline] no such folder: '{config}', which config= names")
     reader = _Reader(source, kind.family, wanted, overrides, config)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -14,7 +17,7 @@ from sdcore.pipelines.finite import require_finite
 from sdcore.pipelines.memory import fits
 from sdcore.pipelines.noise import Noise
 
-__all__ = ["cut_to", "decode", "encode", "encoded_mean", "to_pil"]
+__all__ = ["cut_to", "decode", "encode", "encoded_mean", "to_pil", "to_torch"]
 
 Array = NDArray[np.float32]
 
@@ -70,6 +73,12 @@ def _tiled(vae: Autoencoder, network: _core.Network, name: str, images: Array) -
 def to_pil(pixels: Array) -> list[Image.Image]:
     """Pictures [n, H, W, 3] in [0, 1] as images of 8 bits."""
     return [Image.fromarray(image) for image in np.round(pixels * 255).astype(np.uint8)]
+
+
+def to_torch(pixels: Array) -> Any:
+    """Pictures [n, H, W, 3] in [0, 1] as a tensor of torch's [n, 3, H, W]."""
+    torch: Any = importlib.import_module("torch")
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
 
 
 def cut_to(pixels: Array, width: int, height: int) -> Array:

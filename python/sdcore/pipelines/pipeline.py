@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdcore import _core, checkpoint
+from sdcore.arguments import as_path, nearest
 from sdcore.checkpoint import FAMILIES
 from sdcore.errors import (
     CancelledError,
@@ -37,13 +39,15 @@ from sdcore.pipelines.loading import (
     PathLike,
     Wanted,
     find_model,
+    for_dtypes,
+    for_parts,
     load_parts,
     run_options,
     shipped_loras,
 )
 from sdcore.pipelines.memory import is_tight, is_too_large, tell_memory
 from sdcore.pipelines.noise import Noise
-from sdcore.pipelines.pictures import cut_to, decode, to_pil
+from sdcore.pipelines.pictures import cut_to, decode, to_pil, to_torch
 from sdcore.pipelines.prompt import Texts
 from sdcore.pipelines.request import Arguments, Prompt, Request, make_request
 from sdcore.pipelines.start import Start, begin
@@ -85,8 +89,6 @@ class DiffusionPipeline(EmbeddingsMixin):
     embeds: ClassVar[Mapping[str, str]] = {}
 
     vae: Autoencoder
-    scheduler: Scheduler
-
     default_steps = 20
     default_guidance = 7.0
 
@@ -155,24 +157,34 @@ class DiffusionPipeline(EmbeddingsMixin):
         config: PathLike | None = None,
         quantize: str | None = None,
         stream_weights: bool | None = None,
+        torch_dtype: Any = None,
+        **unknown: Any,
     ) -> P:
         """Opens a file or a folder, whatever it is called, or "pocket", the model inside sdcore.
 
         `device` is "cpu", "cuda" or "cuda:1", or one for each part, as {"unet": "cuda"}; what that
         does not name runs on the CPU (docs/cuda.md).
         `dtype` is "f32", "bf16", on a GPU "f16", or "auto" for the fastest good one of this
-        machine, or one for each part, as {"unet": "f16"}; what that does not name is "auto". `vae`,
-        which may be a tiny one (TAESD), and the text encoders are checkpoints that replace a part
-        (False leaves out a text encoder that the family can do without), `tokenizer` and those
-        after it folders with a vocabulary, `controlnet` what `load_controlnet` takes
-        (docs/controlnet.md), `config` a diffusers folder whose configs are used in place of what
-        the file implies.
+        machine, or one for each part, as {"unet": "f16"}; what that does not name is "auto".
+        `torch_dtype` says it in PyTorch's names, which `dtype` takes too. `vae`, perhaps a tiny
+        one (TAESD), and the text encoders are checkpoints that replace a part (False leaves out a
+        text encoder that the family can do without), `tokenizer` and those after it folders with a
+        vocabulary, `controlnet` what `load_controlnet` takes (docs/controlnet.md), `config` a
+        diffusers folder whose configs are used in place of what the file implies.
         `quantize` is a storage type, such as "q8_0" or "q4_K", that the matrices of linear layers
         get on the way (docs/quantization.md): less memory, and less to read at every step.
         `stream_weights` sends weights through a GPU layer by layer; None: those that find no room.
         Raises FileError, CheckpointError, UnsupportedModelError, or InvalidArgumentError if there
         is no such type.
         """
+        if unknown:
+            name = next(iter(unknown))
+            known = inspect.signature(cls.open).parameters
+            raise InvalidArgumentError(
+                f"[pipeline] open has no argument {name!r}{nearest(name, known)}"
+            )
+        device = for_parts("device", device)
+        dtype = for_dtypes(dtype if torch_dtype is None else torch_dtype)
         for name in {device} if isinstance(device, str) else {*device.values()}:
             _core.check_device(name)
         path = find_model(path)
@@ -240,14 +252,14 @@ class DiffusionPipeline(EmbeddingsMixin):
     @classmethod
     def from_pretrained(cls: type[P], folder: PathLike, **options: Any) -> P:
         """Opens a diffusers folder, or "pocket", the model in sdcore; `options` as for `open`."""
-        if not Path(folder).is_dir() and find_model(folder) == folder:
+        if find_model(folder) == folder and not Path(folder).is_dir():
             raise FileError(f"[pipeline] no such folder: '{folder}'")
         return cls.open(folder, **options)
 
     @classmethod
     def from_single_file(cls: type[P], path: PathLike, **options: Any) -> P:
         """Opens a .safetensors, .gguf, .ckpt, .pt, .pth or .bin file; `options` as for `open`."""
-        if Path(path).is_dir():
+        if Path(as_path(path, "[pipeline] a model's file")).is_dir():
             raise InvalidArgumentError(
                 f"[pipeline] '{path}' is a folder: open it with from_pretrained"
             )
@@ -260,6 +272,7 @@ class DiffusionPipeline(EmbeddingsMixin):
         merged into the weights, quantized ones too. Raises UnsupportedModelError for models that
         are given more than a text, and for families that the C API does not draw with.
         """
+        as_path(path, "[export] path")
         merged = self._merged()
         export(merged, merged.text_encoding(), path, steps, dtype)
 
@@ -334,6 +347,31 @@ class DiffusionPipeline(EmbeddingsMixin):
     @vae_tiling.setter
     def vae_tiling(self, wanted: bool | None) -> None:
         self.vae.tiling = wanted
+
+    @property
+    def scheduler(self) -> Scheduler:
+        return self._scheduler
+
+    @scheduler.setter
+    def scheduler(self, scheduler: Scheduler) -> None:
+        if not isinstance(scheduler, Scheduler):
+            raise InvalidArgumentError(
+                "[pipeline] scheduler must be one of sdcore's, such as "
+                "sdcore.EulerDiscreteScheduler.from_config(pipe.scheduler.config), got "
+                f"{scheduler!r:.80}"
+            )
+        self._scheduler = scheduler
+
+    def to(self: P, device: Any) -> P:
+        """Itself, if it runs there: models stay where they are opened (`device=` of `open`)."""
+        parts = [getattr(self, name) for name in self.networks]
+        here = {network.device for part in parts if part is not None for network in part.networks}
+        if here != {str(device)}:
+            raise InvalidArgumentError(
+                f"[pipeline] a model stays where it is opened, and this is on "
+                f"{', '.join(sorted(here))}: open it with device='{device}'"
+            )
+        return self
 
     # -- what the model asks for ----------------------------------------
 
@@ -499,7 +537,7 @@ class DiffusionPipeline(EmbeddingsMixin):
                     f"[pipeline] stopped by the caller after step {step.index + 1}"
                 )
             if isinstance(answer, dict) and "latents" in answer:
-                step.latents = np.asarray(answer["latents"], dtype=np.float32)
+                step.latents = answer["latents"]
         return stream.result()
 
     def stream(
@@ -541,6 +579,8 @@ class DiffusionPipeline(EmbeddingsMixin):
                 images = cut_to(images, *request.cut)
             if request.output_type == "pil":
                 images = to_pil(images)
+            elif request.output_type == "pt":
+                images = to_torch(images)
         width, height = request.cut or (request.width, request.height)
         parameters = {
             "prompt": request.prompts[0].written,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdcore.arguments import as_floats
 from sdcore.errors import InvalidArgumentError
 from sdcore.prompts import attention
 from sdcore.prompts.lora_tags import LoraTag, split_tags
@@ -156,7 +157,7 @@ def _states(value: Any, name: str) -> Array:
         sizes = ("n", "channels")
     elif name.endswith("mask"):
         sizes = ("n", "tokens")
-    array = np.asarray(np.nan if value is None else value, dtype=np.float32)
+    array = as_floats(np.nan if value is None else value, name)
     if array.ndim != len(sizes) or 0 in array.shape:
         got = None if value is None else list(array.shape)
         raise InvalidArgumentError(f"[pipeline] {name} must be [{', '.join(sizes)}], got {got}")

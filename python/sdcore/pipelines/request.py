@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from sdcore.arguments import finite, whole
+from sdcore.arguments import as_floats, finite, nearest, whole
 from sdcore.errors import InvalidArgumentError
 from sdcore.pictures.fit import RESIZE_MODES, fitted, fitted_mask, in_multiples
 from sdcore.pictures.given import ImageLike, as_picture
@@ -29,7 +30,9 @@ log = logging.getLogger("sdcore")
 
 Array = NDArray[np.float32]
 
-_OUTPUT_TYPES = ("pil", "np", "latent")
+_OUTPUT_TYPES = ("pil", "np", "latent", "pt")
+# What the web UI and diffusers call arguments.
+_ALIASES = {"steps": "num_inference_steps", "cfg_scale": "guidance_scale", "generator": "seed"}
 _MOST_ENLARGED = 8  # times a side, in a second pass
 _TOO_LARGE = 4  # times the trained area, for a size that nobody asked for
 _STRETCHED = 1.05  # times that one side grows more than the other: more than a side is rounded
@@ -49,12 +52,14 @@ class Arguments(TypedDict, total=False):
         float  # change of the model's output below which it is not asked again, 0 (off)
     )
     num_images_per_prompt: int
-    seed: int | None  # the first image's; image i uses seed + i. None draws one
+    # The first image's; image i uses seed + i. None and -1 draw one. Or a list, one an image. A
+    # torch.Generator is its initial_seed().
+    seed: int | Sequence[int] | None
     subseed: int | None  # of noise to mix in: a variation of the picture. None draws one
     subseed_strength: float  # its share, 0 to 1
     rng: str  # whose numbers seeds stand for: torch's on the "cpu", or its "cuda" devices'
     latents: ArrayLike | None  # [n, c, h, w] in the latents' size: noise in place of the seed's
-    output_type: str  # "pil", "np" ([n, h, w, 3] in [0, 1]) or "latent"
+    output_type: str  # "pil", "np" ([n, h, w, 3] in [0, 1]), torch's "pt" of these, or "latent"
     eta: float | None  # noise that DDIM and TCD add, 0 to 1. None is the scheduler's own, 0 and 0.3
     image: ImageLike | Sequence[ImageLike] | None  # what to begin from: one, or one a prompt
     strength: float  # share of the steps that are made from it, above 0 and up to 1
@@ -66,6 +71,10 @@ class Arguments(TypedDict, total=False):
     # What becomes of pictures of another shape than width and height: "stretch", "crop", or "fill",
     # which goes on with their outermost pixels. None stretches them too, with a warning.
     resize_mode: str | None
+
+    steps: int | None  # other names of num_inference_steps, guidance_scale and seed
+    cfg_scale: float | None
+    generator: Any
 
     # What only some families have; `extra_arguments` of a pipeline names them.
     pag_scale: float  # away from what perturbed self-attention gives, 0 (off)
@@ -217,6 +226,7 @@ def make_request(
     arguments: Mapping[str, Any],
 ) -> Request:
     """Raises InvalidArgumentError naming the argument that is wrong."""
+    arguments = _by_own_names(arguments)
     extra = _extra(pipe, arguments)
     given = {**_DEFAULTS, **arguments}
     per_prompt = whole(given["num_images_per_prompt"], "num_images_per_prompt", 1)
@@ -228,8 +238,9 @@ def make_request(
     sizes = [picture.size for picture in pictures]
     if not sizes and (own := pipe.given_size(extra)):
         sizes = [own]
-    if latents is not None and np.ndim(latents) == 4:
-        h, w = np.shape(latents)[2:]
+    latents = None if latents is None else as_floats(latents, "latents")
+    if latents is not None and latents.ndim == 4:
+        h, w = latents.shape[2:]
         sizes = [(w * pipe.vae.scale_factor, h * pipe.vae.scale_factor)]
     mode = _resize_mode(given["resize_mode"])
     asked = width, height = _size(pipe, given["width"], given["height"], sizes)
@@ -261,7 +272,7 @@ def make_request(
         subseed_strength=_share(given["subseed_strength"], "subseed_strength", 0),
         rng=given["rng"],
         eta=None if given["eta"] is None else finite(given["eta"], "eta"),
-        latents=None if latents is None else np.asarray(latents, dtype=np.float32),
+        latents=latents,
         output_type=_output_type(given["output_type"]),
         images=np.stack([fitted(one, width, height, mode) for one in pictures])
         if pictures
@@ -275,6 +286,19 @@ def make_request(
     )
 
 
+def _by_own_names(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for name, value in arguments.items():
+        own = _ALIASES.get(name, name)
+        if own in named:
+            raise InvalidArgumentError(f"[pipeline] {name} says {own} once more: give one")
+        named[own] = value
+    device = getattr(named.get("seed"), "device", "")  # of a torch.Generator
+    if str(device).startswith("cuda"):
+        named.setdefault("rng", "cuda")
+    return named
+
+
 def _extra(pipe: DiffusionPipeline, arguments: Mapping[str, Any]) -> dict[str, Any]:
     extra = {name: value for name, value in arguments.items() if name not in _DEFAULTS}
     own = [
@@ -282,9 +306,10 @@ def _extra(pipe: DiffusionPipeline, arguments: Mapping[str, Any]) -> dict[str, A
         *(side + name for name in pipe.embeds for side in ("", "negative_")),
     ]
     if unknown := sorted(set(extra) - set(own)):
+        names = ["prompt", "negative_prompt", *_DEFAULTS, *_ALIASES, *own]
         raise InvalidArgumentError(
-            f"[pipeline] {type(pipe).__name__} has no argument {unknown[0]!r}; it has "
-            f"{', '.join([*_DEFAULTS, *own])}"
+            f"[pipeline] {type(pipe).__name__} has no argument {unknown[0]!r}"
+            + (nearest(unknown[0], names) or "; sdcore.pipelines.Arguments lists them")
         )
     return extra
 
@@ -305,13 +330,13 @@ def _pictures(images: Any, count: int, times: int) -> list[Image.Image]:
     return pictures
 
 
-def _left_by_another(image: Any) -> ArrayLike:
-    if image is None or np.ndim(image) != 4:
+def _left_by_another(image: Any) -> Array:
+    latents = None if image is None else as_floats(image, "image")
+    if latents is None or latents.ndim != 4:
         raise InvalidArgumentError(
             "[pipeline] denoising_start goes on with the latents [n, c, h, w] of another pipeline: "
             "give them as image"
         )
-    latents: ArrayLike = image
     return latents
 
 
@@ -381,7 +406,7 @@ def _mask(
 def _hires(
     pipe: DiffusionPipeline, given: Mapping[str, Any], width: int, height: int, steps: int
 ) -> Hires | None:
-    scale = float(given["hires_scale"])
+    scale = finite(given["hires_scale"], "hires_scale")
     if scale == 1:
         return None
     if not 1 < scale <= _MOST_ENLARGED:
@@ -439,8 +464,17 @@ def _side(pipe: DiffusionPipeline, pixels: int | None, name: str) -> int:
     return value
 
 
-def _seeds(seed: int | None, name: str, images: int) -> list[int]:
-    first = secrets.randbelow(2**32) if seed is None else whole(seed, name, 0)
+def _seeds(seed: Any, name: str, images: int) -> list[int]:
+    if isinstance(seed, list | tuple):
+        if len(seed) != images:
+            raise InvalidArgumentError(
+                f"[pipeline] there are {images} images and {len(seed)} of {name}"
+            )
+        return [_seeds(one, name, 1)[0] for one in seed]
+    if callable(getattr(seed, "initial_seed", None)):
+        seed = seed.initial_seed()
+    drawn = seed is None or (type(seed) is int and seed == -1)
+    first = secrets.randbelow(2**32) if drawn else whole(seed, name, 0)
     if first + images > 2**64:
         raise InvalidArgumentError(f"[pipeline] {name} has 64 bits, got {first}")
     return [first + i for i in range(images)]
@@ -449,6 +483,10 @@ def _seeds(seed: int | None, name: str, images: int) -> list[int]:
 def _output_type(value: str) -> str:
     if value not in _OUTPUT_TYPES:
         raise InvalidArgumentError(
-            f"[pipeline] output_type must be pil, np or latent, got {value!r}"
+            f"[pipeline] output_type must be pil, np, pt or latent, got {value!r}"
+        )
+    if value == "pt" and importlib.util.find_spec("torch") is None:
+        raise InvalidArgumentError(
+            "[pipeline] output_type pt needs PyTorch, which is not installed"
         )
     return value

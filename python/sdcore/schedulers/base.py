@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sdcore import _core
+from sdcore.arguments import nearest
 from sdcore.errors import CheckpointError, FileError, InvalidArgumentError
 
 Array = NDArray[np.float32]
@@ -157,6 +158,14 @@ class Scheduler(ABC):
             Scheduler.registry[cls.__name__] = cls
 
     def __init__(self, **fields: Any) -> None:
+        if unknown := sorted(fields.keys() - self.defaults.keys()):
+            raise InvalidArgumentError(
+                f"[{type(self).__name__}] there is no field {unknown[0]!r}"
+                + (nearest(unknown[0], self.defaults) or f": it has {', '.join(self.defaults)}")
+            )
+        self._configure(fields)
+
+    def _configure(self, fields: Mapping[str, Any]) -> None:
         self.config = Config(fields, self.defaults)
         self._table: Table | None = None
 
@@ -168,14 +177,20 @@ class Scheduler(ABC):
     ) -> AnyScheduler:
         """From another scheduler's `.config`, a dict, a scheduler_config.json or a folder that
         holds one; keyword arguments override its fields. What the source left to its defaults is
-        left to this class's own."""
+        left to this class's own, and fields that it does not know are kept for others."""
         if isinstance(config, (str, PathLike)):
             config = read_config(Path(config))
+        if not isinstance(config, Mapping | None):
+            raise InvalidArgumentError(
+                f"[{cls.__name__}] a configuration is a mapping or a path, got {config!r:.80}"
+            )
         given = dict(config.given) if isinstance(config, Config) else dict(config or {})
         for name in given.pop("_use_default_values", ()):  # diffusers marks its defaults so
             given.pop(name, None)
         given = {name: value for name, value in given.items() if not name.startswith("_")}
-        return cls(**{**given, **fields})
+        made = cls.__new__(cls)
+        made._configure({**given, **fields})
+        return made
 
     def set_timesteps(self, num_inference_steps: int, *, begin: int = 0, **options: Any) -> None:
         """Builds the table of a run; `options` are the scheduler's own, such as DDIM's eta. The
