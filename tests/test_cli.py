@@ -56,7 +56,7 @@ class FakeStream:
 
 
 class FakePipeline:
-    default_size, default_steps, lora_dir = (64, 64), 3, None
+    default_size, default_steps, lora_dir, family = (64, 64), 3, None, "sd1"
 
     def __init__(self):
         self.raises = None
@@ -174,6 +174,15 @@ def test_sampler(pipe, flag, name):
         ("deis", "DEIS", "DEISMultistepScheduler"),
         ("SASolver", "SA-Solver", "SASolverScheduler"),
         ("tcd", "TCD", "TCDScheduler"),
+        ("k_euler_a", "Euler a", "EulerAncestralDiscreteScheduler"),
+        ("euler_ancestral", "Euler a", "EulerAncestralDiscreteScheduler"),
+        ("k_dpm_2", "DPM2", "KDPM2DiscreteScheduler"),
+        ("k_dpm_2_a", "DPM2 a", "KDPM2AncestralDiscreteScheduler"),
+        ("dpmpp_2m", "DPM++ 2M", "DPMSolverMultistepScheduler"),
+        ("k_dpmpp_2s_ancestral", "DPM++ 2S a", "DPMSolver2SAncestralScheduler"),
+        ("dpmpp_2m_sde_gpu", "DPM++ 2M SDE", "DPMSolverMultistepScheduler"),
+        ("dpmpp_sde", "DPM++ SDE", "DPMSolverSDEScheduler"),
+        ("uni_pc", "UniPC", "UniPCMultistepScheduler"),
     ],
 )
 def test_samplers_by_their_usual_names(pipe, name, title, kind):
@@ -209,6 +218,20 @@ def test_schedules_by_their_usual_names(name, schedule, title):
     assert samplers.schedule_title(samplers.make(given, name, None)) == "Karras"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--sampler", "DPM++ 2M Karras"),
+        ("--sampler", "dpmpp_2m", "--schedule", "Karras"),
+        ("--sampler", "DPM++ 2M Exponential", "--schedule", "KARRAS"),
+    ],
+)
+def test_names_as_other_doors_take_them(pipe, words):
+    assert txt2img("x", *words, "-o", "x.png") == 0
+    settings = parameters_of("x.png").settings
+    assert (settings["Sampler"], settings["Schedule type"]) == ("DPM++ 2M", "Karras")
+
+
 def test_schedule(pipe, capsys):
     assert txt2img("x", "--sampler", "euler", "--schedule", "karras", "-o", "x.png") == 0
     assert pipe.scheduler.config.use_karras_sigmas is True
@@ -217,7 +240,7 @@ def test_schedule(pipe, capsys):
     assert pipe.scheduler.config.use_karras_sigmas is False
     assert parameters_of("y.png").settings["Schedule type"] == "Normal"
     capsys.readouterr()
-    assert txt2img("x", "--sampler", "ddim", "--schedule", "karras", "-o", "z.png") == 1
+    assert txt2img("x", "--sampler", "ddim", "--schedule", "karras", "-o", "z.png") == 2
     one_error_line(capsys, "schedule karras is not for DDIM")
 
 
@@ -232,11 +255,24 @@ def test_batch_uses_one_seed_more_each(pipe, capsys):
 
 def test_a_seed_is_drawn_and_reported(pipe, capsys):
     assert txt2img("x", "-s", -1) == 0
-    assert txt2img("x", "--quiet") == 0
+    assert txt2img("x") == 0
     captured = capsys.readouterr()
     drawn = [int(seed) for seed in re.findall(r"seed: (\d+)", captured.err)]
     assert len(set(drawn)) == 2
     assert captured.out.split() == [f"x-{seed}.png" for seed in drawn]
+    assert txt2img("x", "--quiet") == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("name", "kind"), [("x.jpg", "JPEG"), ("x.WEBP", "WEBP")])
+def test_other_files_of_pictures(pipe, capsys, name, kind):
+    assert txt2img("é, a cat", "-s", 1, "-o", name) == 0
+    assert Image.open(name).format == kind
+    assert parameters_of(name).prompt == "é, a cat"
+    assert main(["info", name]) == 0
+    assert f"{name}: a picture ({kind.lower()})\né, a cat\nSteps: 3" in capsys.readouterr().out
+    assert txt2img("--from-png", name, "-o", "again.png") == 0
+    assert parameters_of("again.png") == parameters_of(name)
 
 
 def test_empty_and_odd_prompts(pipe):
@@ -262,6 +298,8 @@ def test_empty_and_odd_prompts(pipe):
         ("x-%03d.png", [5, 6], ["x-001.png", "x-002.png"]),
         ("%d_{seed}", [5], ["1_5.png"]),
         ("{seed}.PNG", [5, 6], ["5.PNG", "6.PNG"]),
+        ("x.jpg", [5, 6], ["x-1.jpg", "x-2.jpg"]),
+        ("x.WebP", [5], ["x.WebP"]),
         ("100%.png", [5], ["100%.png"]),
         ("{other}.png", [5], ["{other}.png"]),
     ],
@@ -334,14 +372,15 @@ def test_a_full_disk_is_found_early(pipe, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["x", "-o", "x.jpg"], "'x.jpg'"),
+        (["x", "-o", "x.gif"], "'x.gif'"),
         (["x", "-b", "0"], "--batch-count"),
         (["x", "-s", "-2"], "--seed"),
         (["x", "--sampler", "quantum"], "'quantum'; use one of ddim, ddim_cfg_pp, ddpm"),
+        (["x", "--sampler", "eular_a"], "'eular_a'; did you mean 'euler_a'?"),
     ],
 )
 def test_bad_values(pipe, capsys, words, message):
-    assert txt2img(*words) == 1
+    assert txt2img(*words) == 2
     one_error_line(capsys, message)
     assert pipe.calls == []
 
@@ -353,6 +392,7 @@ def test_bad_values(pipe, capsys, words, message):
         (["txt2img", "-m", "m", "x", "-p", "y"], "two prompts"),
         (["txt2img", "-m", "m", "x", "--steps", "many"], "--steps"),
         (["txt2img", "-m", "m", "x", "--dtype", "f8"], "--dtype"),
+        (["txt2img", "-m", "m", "x", "--schedule", "karas"], "'karas'; did you mean 'karras'?"),
         (["txt2img", "-m", "m", "x", "--step", "3"], "--step"),  # no guessing of flags
         (["info", "m", "--plan", "big"], "'big' is not a size such as 512x512"),
         (["info", "--plan", "64x64"], "--plan needs a FILE"),

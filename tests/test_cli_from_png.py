@@ -12,7 +12,7 @@ from PIL import Image
 from adapters.test_lora import as_kohya
 from command_line import save_models_and_photo
 from sdcore.cli import main
-from sdcore.image_io import Infotext, read_png_parameters, save_png
+from sdcore.image_io import Infotext, read_png_parameters, save_picture
 
 SMALL = ("-W", "16", "-H", "24", "--steps", "3", "-s", "7")
 
@@ -82,8 +82,8 @@ def test_a_picture_of_other_kernels_keeps_its_dtype(
     assert "Dtype: f32, Kernels: " in written
     text = written.replace("Dtype: f32", f"Dtype: {dtype}")
     assert text != written
-    save_png(Image.new("RGB", (16, 24)), Path("same.png"), text)
-    save_png(Image.new("RGB", (16, 24)), Path("other.png"), text.replace(f": {here}", ": m68k"))
+    save_picture(Image.new("RGB", (16, 24)), Path("same.png"), text)
+    save_picture(Image.new("RGB", (16, 24)), Path("other.png"), text.replace(f": {here}", ": m68k"))
     capsys.readouterr()
     for name, warnings in (("same", 0), ("other", 1)):
         words = ("--from-png", f"{name}.png", "-o", f"{name}-again.png")
@@ -92,7 +92,7 @@ def test_a_picture_of_other_kernels_keeps_its_dtype(
         said = capsys.readouterr().err
         assert said.count("drawn by the kernels of m68k, and these are those of") == warnings
     half = text.replace(f"Dtype: {dtype}", "Dtype: f16")
-    save_png(Image.new("RGB", (16, 24)), Path("half.png"), half)
+    save_picture(Image.new("RGB", (16, 24)), Path("half.png"), half)
     assert b"Dtype: f16" not in drawn(files, "txt2img", "--from-png", "half.png")
 
 
@@ -126,7 +126,7 @@ def test_flags_go_before_what_the_picture_says(files: Path) -> None:
 
 def from_web_ui(settings: str, prompt: str = "a cat\nNegative prompt: dog") -> None:
     text = f"{prompt}\nSteps: 3, {settings}, CFG scale: 6.5, Seed: 5, Size: 16x24, Version: v1.10"
-    save_png(Image.new("RGB", (16, 24)), Path("a1111.png"), text, overwrite=True)
+    save_picture(Image.new("RGB", (16, 24)), Path("a1111.png"), text, overwrite=True)
 
 
 @pytest.mark.parametrize(

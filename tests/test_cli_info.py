@@ -75,5 +75,5 @@ def test_about_what_does_not_run(tmp_path, capsys):
 
 
 def test_plan_wants_sizes_that_the_model_can_draw(tiny, capsys):
-    assert main(["info", str(tiny), "--plan", "65x64"]) == 1
+    assert main(["info", str(tiny), "--plan", "65x64"]) == 2
     one_error_line(capsys, "multiples of 8, got 65x64")

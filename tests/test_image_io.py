@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sdcore.errors import CheckpointError, FileError
-from sdcore.image_io import Infotext, read_png_parameters, save_png
+from sdcore.image_io import Infotext, read_png_parameters, save_picture
 
 SETTINGS = {
     "Steps": 20,
@@ -135,7 +135,7 @@ def test_a_line_of_no_settings_takes_no_time(line):
 @pytest.mark.parametrize(("text", "chunk"), [("naïve é", b"tEXt"), ("日本 🟥", b"iTXt")])
 def test_png_keeps_pixels_and_settings(tmp_path, image, text, chunk):
     path = tmp_path / "picture.png"
-    save_png(image, path, text)
+    save_picture(image, path, text)
     assert np.array_equal(np.asarray(Image.open(path)), np.asarray(image))
     assert read_png_parameters(path) == text
     assert chunk + b"parameters\0" in path.read_bytes()
@@ -144,8 +144,23 @@ def test_png_keeps_pixels_and_settings(tmp_path, image, text, chunk):
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
+def test_settings_that_no_jpeg_holds(tmp_path, image, caplog):
+    for name, kept in (("long.jpg", None), ("long.webp", "a" * 40_000)):
+        save_picture(image, tmp_path / name, "a" * 40_000)
+        assert read_png_parameters(tmp_path / name) == kept
+    assert caplog.messages == ["[image] left out the settings, which are too long for a JPEG file"]
+
+
+def test_a_damaged_picture_is_said_to_be_one(tmp_path, image):
+    path = tmp_path / "picture.png"
+    save_picture(image, path, "text")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises((CheckpointError, FileError), match=r"picture\.png"):
+        read_png_parameters(path)
+
+
 def test_png_without_settings(tmp_path, image):
-    save_png(image, tmp_path / "picture.png")
+    save_picture(image, tmp_path / "picture.png")
     assert read_png_parameters(tmp_path / "picture.png") is None
 
 
@@ -153,11 +168,11 @@ def test_a_file_is_replaced_only_when_asked(tmp_path, image):
     path = tmp_path / "picture.png"
     path.write_text("mine")
     with pytest.raises(FileError, match=r"'.*picture\.png' exists already"):
-        save_png(image, path)
+        save_picture(image, path)
     assert path.read_text() == "mine"
     link = tmp_path / "link.png"
     link.symlink_to(path)
-    save_png(image, link, overwrite=True)
+    save_picture(image, link, overwrite=True)
     assert link.is_symlink()
     assert Image.open(path).size == image.size
 
@@ -168,7 +183,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, image, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(FileError, match="No space left on device"):
-        save_png(image, tmp_path / "picture.png", overwrite=True)
+        save_picture(image, tmp_path / "picture.png", overwrite=True)
     assert list(tmp_path.iterdir()) == []
 
 

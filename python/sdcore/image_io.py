@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import secrets
@@ -19,11 +20,25 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from sdcore.errors import CheckpointError, FileError
 
-__all__ = ["Infotext", "encoded", "parameters_of", "read_png_parameters", "save_png"]
+__all__ = [
+    "FORMATS",
+    "Infotext",
+    "encoded",
+    "parameters_of",
+    "picture_format",
+    "read_png_parameters",
+    "save_picture",
+]
+
+log = logging.getLogger("sdcore")
+
+# What pictures are written as, by the ending of a file's name.
+FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 _KEYWORD = "parameters"  # of the PNG text chunk
 _EXIF, _USER_COMMENT = 0x8769, 0x9286  # where JPEG and WebP files have it
 _UNICODE = b"UNICODE\0"
+_MOST_IN_JPEG = 65_000  # bytes of text: a segment of the file has 16 bits for its length
 _NEGATIVE = "Negative prompt:"
 _NO_KEY = re.compile(r"[^\w \-/]")
 _VALUE = re.compile(r'\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
@@ -90,7 +105,8 @@ def _unquote(value: str) -> str:
 def encoded(
     image: Image.Image, parameters: str = "", file_format: str = "png", quality: int = 95
 ) -> bytes:
-    """The bytes of a "png", "jpeg" or "webp" file; `quality`, up to 100, is of the last two."""
+    """The bytes of a "png", "jpeg" or "webp" file; `quality`, up to 100, is of the last two.
+    Settings that are too long for a JPEG are left out with a warning."""
     file = io.BytesIO()
     if file_format == "png":
         chunks = PngImagePlugin.PngInfo()
@@ -99,8 +115,11 @@ def encoded(
         image.save(file, format="PNG", pnginfo=chunks)
     else:
         exif = Image.Exif()
-        if parameters:
-            exif.get_ifd(_EXIF)[_USER_COMMENT] = _UNICODE + parameters.encode("utf-16-be")
+        text = parameters.encode("utf-16-be", "replace")
+        if file_format == "jpeg" and len(text) > _MOST_IN_JPEG:
+            log.warning("[image] left out the settings, which are too long for a JPEG file")
+        elif text:
+            exif.get_ifd(_EXIF)[_USER_COMMENT] = _UNICODE + text
         image.save(file, format=file_format.upper(), quality=quality, exif=exif)
     return file.getvalue()
 
@@ -117,10 +136,11 @@ def parameters_of(image: Image.Image) -> str | None:
     return None
 
 
-def save_png(
+def save_picture(
     image: Image.Image, path: Path, parameters: str = "", *, overwrite: bool = False
 ) -> None:
-    """Writes a picture under a temporary name and renames it, so a file there is always whole.
+    """Writes a picture, as `FORMATS` says or as PNG, under a temporary name and renames it, so a
+    file there is always whole.
 
     Raises FileError where there is such a file already, or none can be written.
     """
@@ -132,7 +152,7 @@ def save_png(
         try:
             # Not tempfile, whose files only their owner may read.
             with temporary.open("xb") as file:
-                file.write(encoded(image, parameters))
+                file.write(encoded(image, parameters, FORMATS.get(path.suffix.lower(), "png")))
                 file.flush()
                 os.fsync(file.fileno())  # some file systems report a full disk only here
             temporary.replace(path)
@@ -143,7 +163,7 @@ def save_png(
 
 
 def read_png_parameters(path: Path) -> str | None:
-    """The settings in a picture, as text; None if it has none."""
+    """The settings in a picture, PNG or any other that has them, as text; None if it has none."""
     try:
         with Image.open(path) as image:
             return parameters_of(image)
@@ -151,3 +171,18 @@ def read_png_parameters(path: Path) -> str | None:
         raise CheckpointError(f"[image] '{path}' is not a picture") from None
     except OSError as error:
         raise FileError(f"[image] cannot read '{path}': {error.strerror or error}") from error
+    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow says it
+        raise CheckpointError(f"[image] '{path}' is damaged: {error}") from None
+
+
+def picture_format(path: Path) -> str | None:
+    """That of `FORMATS` by a file's first bytes; None for what is no such file."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    return "webp" if head.startswith(b"RIFF") and head[8:] == b"WEBP" else None

@@ -88,7 +88,7 @@ def _single_part(folder: Path) -> dict[str, Path]:
             "which sdcore does not know"
         )
     raise CheckpointError(
-        f"[checkpoint] folder '{folder}' is no diffusers model: it has no unet/, only "
+        f"[checkpoint] folder '{folder}' is no diffusers model: it has no unet/, and holds "
         f"{_listing(folder)}"
     )
 

@@ -1,7 +1,7 @@
 """The `sdcore` command: sub-commands, and what becomes of errors.
 
-Exit code 0; 1 with one line `error: …` for what failed; 2 for bad usage; 130 after Ctrl-C; 143 when
-it is told to end (SIGTERM); 141 when nobody reads the output.
+Exit code 0; 1 with one line `error: …` for what failed; 2 for bad usage and bad values of flags;
+130 after Ctrl-C; 143 when it is told to end (SIGTERM); 141 when nobody reads the output.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from sdcore import __version__
 from sdcore.cli import bench, convert, imatrix, img2img, info, quantize, serve, txt2img
-from sdcore.errors import SDCoreError
+from sdcore.errors import InvalidArgumentError, SDCoreError
 
 __all__ = ["main"]
 
@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.run(args)
         sys.stdout.flush()  # here a broken pipe can still be told apart
         return 0
+    except InvalidArgumentError as error:
+        return _fail(str(error), 2)  # whoever noticed it
     except SDCoreError as error:
         return _fail(str(error))
     except _TerminatedError:
@@ -103,7 +105,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """Only the command that is asked for has its arguments: they take a while to collect."""
     parser = _Parser(
         prog="sdcore",
-        description="Pictures from text with Stable Diffusion models, on the CPU.",
+        description="Pictures from text with Stable Diffusion models, on CPUs and NVIDIA's GPUs.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -23,5 +23,6 @@ def read_array(path: str, flag: str) -> NDArray[Any]:
         if not isinstance(array, np.ndarray):
             raise ValueError("it holds several arrays, and one is wanted, as numpy.save writes it")
     except (OSError, ValueError) as error:
-        raise FileError(f"[cli] cannot read {flag} '{path}': {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise FileError(f"[cli] cannot read {flag} '{path}': {why}") from None
     return array

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sdcore import _core
-from sdcore.cli import model
+from sdcore.cli import model, txt2img
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
@@ -21,6 +21,7 @@ NAME = "bench"
 HELP = "measure how fast a model draws on this machine"
 EXAMPLES = """\
 examples:
+  sdcore bench
   sdcore bench -m model.safetensors
   sdcore bench -m model.gguf --profile -t 2
   sdcore bench -m model.gguf -W 768 -H 512 --steps 5 --json
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     if not model.is_given(args):
-        args.parser.error("no model given: name one with -m")
+        txt2img.take_pocket(args)
     if args.steps < 1:
         args.parser.error(f"--steps must be at least 1, got {args.steps}")
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""`sdcore img2img`: a picture and a prompt to PNG files."""
+"""`sdcore img2img`: a picture and a prompt to files of pictures."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import sdcore
 from sdcore import _core
+from sdcore.image_io import Infotext, picture_format, read_png_parameters
 
 if TYPE_CHECKING:
     from sdcore.checkpoint import Checkpoint
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file",
         nargs="?",
         metavar="FILE",
-        help="a model file or folder, or a PNG; none: this machine",
+        help="a model file or folder, or a picture; none: this machine",
     )
     add("--json", action="store_true", help="for programs")
     add("--plan", type=_size, metavar="WxH", help="memory and work for a picture of this size")
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         if args.plan:
             args.parser.error("--plan needs a FILE")
         facts, text = _machine(), _machine_text
-    elif _is_png(args.file):
+    elif picture_format(Path(args.file)):
         facts, text = _picture(args.file), _picture_text
     else:
         facts, text = _file(args), _file_text
@@ -94,24 +95,14 @@ def _machine_text(facts: Mapping[str, Any]) -> Iterable[str]:
 # ---- a picture -----------------------------------------------------------------------------------
 
 
-def _is_png(file: str) -> bool:
-    path = Path(file)
-    if not path.is_file():
-        return False
-    with path.open("rb") as opened:
-        return opened.read(8) == b"\x89PNG\r\n\x1a\n"
-
-
 def _picture(file: str) -> dict[str, Any]:
-    from sdcore.image_io import Infotext, read_png_parameters
-
     text = read_png_parameters(Path(file))
     facts = dataclasses.asdict(Infotext.parse(text)) if text else {}
-    return {"path": file, "format": "png", "text": text, **facts}
+    return {"path": file, "format": picture_format(Path(file)), "text": text, **facts}
 
 
 def _picture_text(facts: Mapping[str, Any]) -> Iterable[str]:
-    yield f"{facts['path']}: a picture (png)"
+    yield f"{facts['path']}: a picture ({facts['format']})"
     yield facts["text"] or "  without settings"
 
 

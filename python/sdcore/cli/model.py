@@ -4,6 +4,7 @@ of their own have stable-diffusion.cpp's names."""
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-m",
         "--model",
         metavar="PATH",
+        type=found,
         help="a .safetensors, .gguf, .ckpt, .pt, .pth or .bin file, or a diffusers folder",
     )
     add(
@@ -83,6 +85,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="send weights through the GPU layer by layer (default: those that find no room there)",
     )
     add("--type", help="quantize the model's matrices while opening it, such as q8_0 or q4_K")
+
+
+def found(path: str) -> str:
+    """A path of a model; "pocket" is the one inside the package."""
+    if path != "pocket":
+        return path
+    from sdcore.pipelines.loading import find_model  # late, for a quick --help
+
+    return os.fspath(find_model(path))
 
 
 def is_given(args: argparse.Namespace) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdcore.errors import FileError, InvalidArgumentError
+from sdcore.image_io import FORMATS
 
 __all__ = ["check_outputs", "output_paths"]
 
@@ -29,7 +30,8 @@ def output_paths(output: str | None, prompt: str, seeds: Sequence[int]) -> list[
     else:
         pattern = _with_suffix(output)
         if len(seeds) > 1 and not (_NUMBER.search(pattern) or "{seed}" in pattern):
-            pattern = f"{pattern[: -len('.png')]}-%d.png"
+            name, ending = os.path.splitext(pattern)  # noqa: PTH122 (keeps a pattern)
+            pattern = f"{name}-%d{ending}"
     return [Path(_fill(pattern, seed, i)) for i, seed in enumerate(seeds, start=1)]
 
 
@@ -47,10 +49,12 @@ def slug(prompt: str) -> str:
 
 def _with_suffix(output: str) -> str:
     suffix = Path(output).suffix
-    if suffix.lower() == ".png":
+    if suffix.lower() in FORMATS:
         return output
-    if suffix.lower() in {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}:
-        raise InvalidArgumentError(f"[output] pictures are written as .png, got '{output}'")
+    if suffix.lower() in {".gif", ".bmp", ".tif", ".tiff", ".avif", ".jxl"}:
+        raise InvalidArgumentError(
+            f"[output] pictures are written as {', '.join(FORMATS)}, got '{output}'"
+        )
     # A device or a pipe is named as it is, to be refused as what it is.
     return output if Path(output).exists() else f"{output}.png"
 

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--refiner",
         metavar="PATH",
+        type=model.found,
         help="SDXL's refiner, or another SDXL: it draws the last part of the steps",
     )
     add(

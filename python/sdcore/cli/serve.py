@@ -120,14 +120,13 @@ def _keys(args: argparse.Namespace) -> list[str]:
 
 
 def _models(args: argparse.Namespace) -> Models:
-    from sdcore.pipelines.loading import find_model
     from sdcore.server.models import Model, Models
 
     if not model.is_given(args) and args.models_dir is None:
         txt2img.take_pocket(args)
     first = None
     if model.is_given(args):
-        path = Path(find_model(model.path(args))).absolute()
+        path = model.path(args).absolute()
         first = Model(path.name, path, lambda: _ready(model.open_pipeline(args), args))
     folder = None if args.models_dir is None else Path(args.models_dir)
     return Models(first, folder, lambda path: _ready(model.open_as(os.fspath(path), args), args))

@@ -101,8 +101,8 @@ def take(args: argparse.Namespace) -> None:
     info = Infotext.parse(written or "")
     if not info.settings:
         raise InvalidArgumentError(
-            f"[from-png] '{args.from_png}' carries no settings: only PNG files as sdcore and "
-            "A1111's web UI write them do"
+            f"[from-png] '{args.from_png}' carries no settings: only pictures as sdcore and "
+            "A1111's web UI write them do, in PNG, JPEG and WebP files"
         )
     values = dict(_values(args.from_png, info.settings)) | {"prompt": info.prompt}
     if info.negative_prompt:

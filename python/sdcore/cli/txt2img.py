@@ -1,4 +1,4 @@
-"""`sdcore txt2img`: a prompt to PNG files."""
+"""`sdcore txt2img`: a prompt to files of pictures."""
 
 from __future__ import annotations
 
@@ -127,7 +127,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sampler",
         "--sampling-method",
         metavar="NAME",
-        help=f"one of {', '.join(samplers.SAMPLERS)} (default: the model's own)",
+        help=f"one of {', '.join(samplers.SAMPLERS)}, or as other programs call it, with its "
+        "schedule or without: DPM++ 2M Karras (default: the model's own)",
     )
     add(
         "--clip-skip",
@@ -135,7 +136,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the layer of CLIP to read, from the last, 1 (default: the model's own)",
     )
-    add("--schedule", choices=samplers.SCHEDULES, help="noise levels (default: the model's own)")
+    add(
+        "--schedule",
+        type=_schedule,
+        metavar="NAME",
+        help=f"noise levels: {', '.join(samplers.SCHEDULES)} (default: the model's own)",
+    )
     add("--eta", type=float, metavar="ETA", help="noise that DDIM and TCD add, 0 to 1")
     add(
         "--flow-shift",
@@ -169,10 +175,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="PATH",
-        help="file, folder, or pattern with {seed} or %%03d (default: the prompt and the seed)",
+        help="file, .png, .jpg or .webp, folder, or pattern with {seed} or %%03d (default: the "
+        "prompt and the seed)",
     )
     add("-f", "--overwrite", action="store_true", help="replace files that exist")
-    add("--quiet", action="store_true", help="no progress bar and no warnings")
+    add("--quiet", action="store_true", help="no progress bar, no seed and no warnings")
     add("-v", "--verbose", action="store_true", help="say more, with tracebacks of faults")
 
     machine = parser.add_argument_group("machine")
@@ -180,6 +187,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=model.DTYPES, help="default: auto, the fastest; f16 on GPUs only")
     add("--vae-tiling", action="store_true", help="decode in less memory and more time")
     add("-t", "--threads", type=int, metavar="N", help="default: one a core")
+
+
+def _schedule(title: str) -> str:
+    try:
+        return samplers.schedule(title)
+    except InvalidArgumentError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(args: argparse.Namespace) -> None:
@@ -195,6 +209,9 @@ def draw(
     """`arguments` are what else the pipeline is called with; `ready` fills in flags that depend on
     it, once it is open."""
     prompt = _prompt(args)
+    if args.sampler is not None:
+        args.sampler, schedule = samplers.parted(args.sampler)
+        args.schedule = args.schedule or schedule
     if not model.is_given(args):
         take_pocket(args)
     args.dtype = args.dtype or "auto"
@@ -259,7 +276,7 @@ def take_pocket(args: argparse.Namespace) -> None:
     if not loading.POCKET.is_file():
         args.parser.error("no model given: name one with -m (none comes with this build of sdcore)")
     args.model = loading.POCKET
-    if not args.quiet:
+    if not getattr(args, "quiet", False):
         print(_ABOUT_POCKET, file=sys.stderr)
 
 
@@ -324,7 +341,7 @@ def _draw(
         **photomaker.arguments(args, pipe),
         **arguments,
     )
-    if "denoising_start" not in arguments:  # a second stage has the seed of the first
+    if not args.quiet and "denoising_start" not in arguments:  # the first stage has said it
         print(f"seed: {seed}", file=sys.stderr, flush=True)  # after what was given is checked
     with tqdm(
         total=args.steps or pipe.default_steps,
@@ -341,6 +358,6 @@ def _draw(
 def _save(
     out: PipelineOutput, path: Path, pipe: DiffusionPipeline, args: argparse.Namespace
 ) -> None:
-    from sdcore.image_io import save_png
+    from sdcore.image_io import save_picture
 
-    save_png(out.images[0], path, settings.text(out, pipe, args), overwrite=args.overwrite)
+    save_picture(out.images[0], path, settings.text(out, pipe, args), overwrite=args.overwrite)

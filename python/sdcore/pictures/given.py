@@ -96,9 +96,12 @@ def _upright(image: Image.Image | str | os.PathLike[str] | bytes, name: str) -> 
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as stored:
             return ImageOps.exif_transpose(stored)
     except UnidentifiedImageError:
-        raise FileError(f"[picture] cannot read {what}: it is no picture") from None
+        raise FileError(
+            f"[picture] cannot read {what}: it is no picture such as a PNG, JPEG or WebP"
+        ) from None
     except Exception as error:  # Pillow raises many kinds for broken files
-        raise FileError(f"[picture] cannot read {what}: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise FileError(f"[picture] cannot read {what}: {why}") from None
 
 
 def _holds_numbers(image: Image.Image) -> bool:

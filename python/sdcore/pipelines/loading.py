@@ -308,7 +308,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"[pipeline] cannot read '{path}': {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"[pipeline] cannot read '{path}': {why}") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"[pipeline] '{path}' is not a JSON object")
     return values

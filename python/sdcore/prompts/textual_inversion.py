@@ -134,7 +134,8 @@ def _in_picture(path: Path) -> dict[str, Tensors]:
             image.load()
             text = image.info.get(_CHUNK)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise FileError(f"[embedding] cannot read '{path}': {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise FileError(f"[embedding] cannot read '{path}': {why}") from None
     if text is None:
         raise CheckpointError(f"[embedding] the picture '{path}' has no textual inversion in it")
     try:

@@ -12,6 +12,8 @@ from sdcore.errors import CheckpointError, FileError
 
 logger = logging.getLogger("sdcore.tokenizer")
 
+_MOST_SHOWN = 100  # characters of a prompt
+
 
 @contextlib.contextmanager
 def damage_in(place: str) -> Iterator[None]:
@@ -33,7 +35,7 @@ def warn_of_cut(max_length: int, part: str) -> None:
     logger.warning(
         "the prompt is longer than the text encoder's %d tokens; this part of it is left out: %s",
         max_length,
-        part,
+        part if len(part) <= _MOST_SHOWN else f"{part[:_MOST_SHOWN]}…",
     )
 
 

@@ -1,4 +1,5 @@
-"""Samplers by the names that users of A1111's web UI and stable-diffusion.cpp know."""
+"""Samplers by the names that users of A1111's web UI, k-diffusion, ComfyUI and
+stable-diffusion.cpp know."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sdcore.errors import InvalidArgumentError
+from sdcore.given import nearest
 
 if TYPE_CHECKING:
     from sdcore.schedulers import Scheduler
@@ -100,7 +102,8 @@ SAMPLERS = {
 
 
 def find(name: str) -> Sampler:
-    """`euler_a`, `Euler a`, or a scheduler class with or without its last word."""
+    """`euler_a`, `Euler a`, `k_euler_ancestral`, or a scheduler class with or without its last
+    word."""
     from sdcore import schedulers  # late, for a quick --help
 
     wanted = _key(name)
@@ -111,12 +114,16 @@ def find(name: str) -> Sampler:
         if wanted in _class_keys(known):
             return Sampler(known.removesuffix("Scheduler"), known)
     raise InvalidArgumentError(
-        f"[sampler] there is no sampler '{name}'; use one of {', '.join(SAMPLERS)}"
+        f"[sampler] there is no sampler '{name:.80}'"
+        + (nearest(name.lower(), SAMPLERS) or f"; use one of {', '.join(SAMPLERS)}")
     )
 
 
 def _key(name: str) -> str:
-    return name.lower().replace("_", "").replace(" ", "")
+    """Alike for all spellings: dpmpp_2s_ancestral is k-diffusion's, dpmpp_sde_gpu ComfyUI's."""
+    plain = name.lower().removeprefix("k_").removesuffix("_gpu")
+    plain = plain.replace("dpmpp", "dpm++").replace("ancestral", "a")
+    return plain.replace("_", "").replace(" ", "")
 
 
 def _class_keys(name: str) -> tuple[str, str]:
@@ -206,12 +213,28 @@ def schedule_of(title: str, sampler: str) -> str | None:
     found = find(sampler)
     if title == AUTOMATIC:
         return _AUTOMATIC.get(found.title)
-    titles = {"uniform": "normal", "discrete": "normal"}
-    titles |= {_key(name): name for name in SCHEDULES}
-    titles |= {_key(title): name for name, title in TITLES.items()}
-    name = titles.get(_key(title))
+    name = _schedule_names().get(_key(title))
     takes = schedulers.get(found.scheduler).defaults
     return name if name and all(level in takes for level in SCHEDULES[name]) else None
+
+
+def schedule(title: str) -> str:
+    """The schedule that is called so anywhere; raises InvalidArgumentError."""
+    known = _schedule_names()
+    if _key(title) not in known:
+        raise InvalidArgumentError(
+            f"there is no schedule '{title:.80}'"
+            + (nearest(title.lower(), SCHEDULES) or f"; use one of {', '.join(SCHEDULES)}")
+        )
+    return known[_key(title)]
+
+
+def _schedule_names() -> dict[str, str]:
+    return {
+        **{"uniform": "normal", "discrete": "normal"},
+        **{_key(name): name for name in SCHEDULES},
+        **{_key(title): name for name, title in TITLES.items()},
+    }
 
 
 def parted(name: str) -> tuple[str, str | None]:
