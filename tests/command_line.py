@@ -11,6 +11,8 @@ from PIL import Image
 
 import tiny_models
 
+REFUSED = (1, 2)  # what failed, and what was asked for wrongly
+
 
 def one_error_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
     """Nothing was written but one line that names an error, with all of the parts in it."""

@@ -29,7 +29,7 @@ def assert_draws_as_python(
 
 def assert_opens_again(pipe: Any, path: Path, prompt: str, negative: str = "blurry dog") -> None:
     """Python draws the same with the file that it exported to."""
-    pipe.export(path)
+    pipe.export(path, overwrite=True)
     file = sdcore.DiffusionPipeline.open(path, dtype="f32")
     assert file.family == pipe.family
     pictures = [

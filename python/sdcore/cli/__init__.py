@@ -18,12 +18,12 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from sdcore import __version__
-from sdcore.cli import bench, convert, imatrix, img2img, info, quantize, serve, txt2img
+from sdcore.cli import bench, convert, export, imatrix, img2img, info, quantize, serve, txt2img
 from sdcore.errors import InvalidArgumentError, SDCoreError
 
 __all__ = ["main"]
 
-_COMMANDS = (txt2img, img2img, convert, quantize, imatrix, info, bench, serve)
+_COMMANDS = (txt2img, img2img, convert, quantize, imatrix, export, info, bench, serve)
 _EXAMPLES = """\
 examples:
   sdcore txt2img -m model.safetensors "a red circle"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,13 +21,7 @@ _MODES = {"auto": "auto", "immediately": "merge", "at_runtime": "side"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("LoRA and textual inversion")
     add = group.add_argument
-    add(
-        "--lora",
-        action="append",
-        default=[],
-        metavar="PATH[:WEIGHT]",
-        help="a LoRA file or folder to apply (weight 1 if none is given); may be repeated",
-    )
+    add_lora(group)
     add(
         "--lora-dir",
         "--lora-model-dir",
@@ -44,6 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--embeddings-dir",
         metavar="FOLDER",
         help="textual inversions: where the name of a file stands in a prompt, it is that word",
+    )
+
+
+def add_lora(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="PATH[:WEIGHT]",
+        help="a LoRA file or folder to apply (weight 1 if none is given); may be repeated",
     )
 
 
@@ -81,10 +86,13 @@ def add_ip_adapter(parser: argparse.ArgumentParser) -> None:
 
 
 def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
-    mode = _MODES[args.lora_apply_mode]
     pipe.lora_dir = args.lora_dir or pipe.lora_dir
     pipe.embedding_dir = args.embd_dir
-    weights = [_split(text) for text in args.lora]
+    apply_lora(pipe, args.lora, _MODES[args.lora_apply_mode])
+
+
+def apply_lora(pipe: DiffusionPipeline, given: Sequence[str], mode: str) -> None:
+    weights = [_split(text) for text in given]
     for path, _ in weights:
         pipe.load_lora_weights(path)
     if not weights and mode == "auto":

@@ -11,7 +11,7 @@ from sdcore.webui import samplers
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
 
-__all__ = ["PREDICTIONS", "apply"]
+__all__ = ["PREDICTIONS", "apply", "schedule"]
 
 # stable-diffusion.cpp's words, and diffusers'.
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
@@ -19,9 +19,17 @@ PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 _ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 
 
+def schedule(title: str) -> str:
+    """A flag's value."""
+    try:
+        return samplers.schedule(title)
+    except InvalidArgumentError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
     """Gives the pipeline the scheduler that flags ask for."""
-    schedule, own = args.schedule, pipe.scheduler
+    levels, own = args.schedule, pipe.scheduler
     fields: dict[str, Any] = {}
     if args.flow_shift is not None:
         if "shift" not in own.defaults:
@@ -30,10 +38,10 @@ def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> None:
             )
         pipe.scheduler = type(own).from_config(own.config, shift=args.flow_shift)
     if args.from_png is not None:
-        schedule = samplers.of_family(schedule, pipe.family)
+        levels = samplers.of_family(levels, pipe.family)
     if args.prediction is not None:
         fields["prediction_type"] = PREDICTIONS[args.prediction]
     if args.zero_snr:
         fields |= _ZERO_SNR
-    if args.sampler is not None or schedule is not None or fields:
-        pipe.scheduler = samplers.make(pipe.scheduler, args.sampler, schedule, fields)
+    if args.sampler is not None or levels is not None or fields:
+        pipe.scheduler = samplers.make(pipe.scheduler, args.sampler, levels, fields)

@@ -138,7 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--schedule",
-        type=_schedule,
+        type=scheduler.schedule,
         metavar="NAME",
         help=f"noise levels: {', '.join(samplers.SCHEDULES)} (default: the model's own)",
     )
@@ -187,13 +187,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=model.DTYPES, help="default: auto, the fastest; f16 on GPUs only")
     add("--vae-tiling", action="store_true", help="decode in less memory and more time")
     add("-t", "--threads", type=int, metavar="N", help="default: one a core")
-
-
-def _schedule(title: str) -> str:
-    try:
-        return samplers.schedule(title)
-    except InvalidArgumentError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(args: argparse.Namespace) -> None:

@@ -6,14 +6,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdcore import _core, gguf
+from sdcore.arguments import as_path
 from sdcore.checkpoint.sidecars import VOCABULARY_TYPES
-from sdcore.errors import InvalidArgumentError, UnsupportedModelError
+from sdcore.errors import FileError, InvalidArgumentError, UnsupportedModelError
 from sdcore.models.autoencoder_tiny import AutoencoderTiny
 from sdcore.models.clip import CLIPTextConfig
 from sdcore.models.t5 import T5EncoderModel
@@ -59,6 +61,12 @@ class TextEncoding:
     zeros_for_none: bool = False
     channels: int = 0
     captions: Captions | None = None
+
+
+def check_target(path: PathLike, *, overwrite: bool) -> None:
+    """Raises FileError where a file would be lost."""
+    if Path(as_path(path, "[export] path")).exists() and not overwrite:
+        raise FileError(f"[export] '{path}' exists already: -f (overwrite=True) replaces it")
 
 
 def export(

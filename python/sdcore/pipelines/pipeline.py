@@ -29,7 +29,7 @@ from sdcore.pipelines import arithmetic
 from sdcore.pipelines.conditioning import Conditioning, by_length
 from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.embeddings import EmbeddingsMixin
-from sdcore.pipelines.export import TextEncoding, export
+from sdcore.pipelines.export import TextEncoding, check_target, export
 from sdcore.pipelines.guidance import Guidance, GuidancePlusPlus
 from sdcore.pipelines.hires import drawn_twice
 from sdcore.pipelines.loading import (
@@ -265,14 +265,22 @@ class DiffusionPipeline(EmbeddingsMixin):
             )
         return cls.open(path, **options)
 
-    def export(self, path: PathLike, steps: int | Iterable[int] = 20, dtype: str = "auto") -> None:
+    def export(
+        self,
+        path: PathLike,
+        steps: int | Iterable[int] = 20,
+        dtype: str = "auto",
+        *,
+        overwrite: bool = False,
+    ) -> None:
         """Writes one GGUF file that a C or C++ program draws with, bit for bit as here (sdcore.h).
 
         The program can draw in those numbers of steps that are named in `steps`. LoRAs at work are
         merged into the weights, quantized ones too. Raises UnsupportedModelError for models that
-        are given more than a text, and for families that the C API does not draw with.
+        are given more than a text, and for families that the C API does not draw with, and
+        FileError where there is such a file already, unless `overwrite` is True.
         """
-        as_path(path, "[export] path")
+        check_target(path, overwrite=overwrite)
         merged = self._merged()
         export(merged, merged.text_encoding(), path, steps, dtype)
 
