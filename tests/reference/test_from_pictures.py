@@ -170,12 +170,19 @@ def test_the_size_is_the_pictures_own_cut_to_what_fits(pipe: Any) -> None:
     assert pipe(**args, image=_picture(50, 67), width=64, height=48).images[0].size == (64, 48)
 
 
-def test_a_second_pass_redraws_the_first_one_larger(pipe: Any) -> None:
+def test_a_second_pass_redraws_the_first_one_larger(
+    pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pipe.scheduler = sdcore.DDIMScheduler.from_config(pipe.scheduler.config)
     args = {**ARGS, "seed": 3, "output_type": "latent"}
     small = {"width": 32, "height": 48}
-    stream = pipe.stream(args.pop("prompt"), **args, **small, hires_scale=1.5, hires_steps=6)
-    steps = list(stream)
+    texts: list[Any] = []
+    encode = type(pipe).encode_prompt
+    with monkeypatch.context() as patch:
+        patch.setattr(pipe, "encode_prompt", lambda *a: (texts.append(a), encode(pipe, *a))[1])
+        stream = pipe.stream(args.pop("prompt"), **args, **small, hires_scale=1.5, hires_steps=6)
+        steps = list(stream)
+    assert len(texts) == 1  # both passes
     assert [step.index for step in steps] == list(range(10 + 4))  # 0.7 of 6, rounded down
     assert {step.total for step in steps} == {14}
     (first,) = pipe(ARGS["prompt"], **{**args, "output_type": "pil"}, **small).images

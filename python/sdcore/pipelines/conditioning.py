@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sdcore.pipelines.request import Prompt
+from sdcore.pipelines.request import Encoded, Prompt
 
 __all__ = ["Conditioning", "at_step", "by_length", "encode_unique", "stacked"]
 
@@ -17,22 +17,21 @@ Conditioning = Mapping[str, NDArray[np.float32]]
 
 
 def encode_unique(
-    prompts: Sequence[Prompt], encode: Callable[[Sequence[Prompt]], Conditioning]
+    prompts: Sequence[Prompt],
+    encode: Callable[[Sequence[Prompt]], Conditioning],
+    known: Encoded,
 ) -> Conditioning:
-    """`encode` of prompts, each one once however many images share it; those that the caller has
-    encoded are as given."""
+    """`encode` of prompts, each one once however many images share it and passes are drawn: what it
+    gives is kept in `known`. Those that the caller has encoded are as given."""
     unique = list(dict.fromkeys(prompts))
-    texts = [prompt for prompt in unique if prompt.given is None]
+    texts = [prompt for prompt in unique if prompt.given is None and prompt not in known]
     encoded = encode(texts) if texts else {}
-    names = encoded or next(prompt.given.rows for prompt in unique if prompt.given)
-    rows: dict[str, list[NDArray[np.float32]]] = {}
-    for name in names:
-        of_text = iter(encoded.get(name, ()))
-        rows[name] = [
-            next(of_text) if prompt.given is None else prompt.given.rows[name] for prompt in unique
-        ]
+    for i, prompt in enumerate(texts):
+        known[prompt] = {name: rows[i] for name, rows in encoded.items()}
+    told = [known[prompt] if prompt.given is None else prompt.given.rows for prompt in unique]
+    names = next((row for row, p in zip(told, unique, strict=True) if p.given is None), told[0])
     places = [unique.index(prompt) for prompt in prompts]
-    return {name: stacked(arrays)[places] for name, arrays in rows.items()}
+    return {name: stacked([row[name] for row in told])[places] for name in names}
 
 
 def stacked(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

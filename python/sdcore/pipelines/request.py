@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -24,11 +24,14 @@ from sdcore.prompts.lora_tags import LoraTag
 if TYPE_CHECKING:
     from sdcore.pipelines.pipeline import DiffusionPipeline
 
-__all__ = ["Arguments", "Prompt", "Request", "finite", "make_request", "whole"]
+__all__ = ["Arguments", "Encoded", "Prompt", "Request", "finite", "make_request", "whole"]
 
 log = logging.getLogger("sdcore")
 
 Array = NDArray[np.float32]
+
+# What text encoders made of prompts: a row of each argument of the denoiser.
+Encoded = dict[Prompt, Mapping[str, Array]]
 
 _OUTPUT_TYPES = ("pil", "np", "latent", "pt")
 # What the web UI and diffusers call arguments.
@@ -202,6 +205,7 @@ class Request:
     hires: Hires | None
     extra: Mapping[str, Any]  # arguments that only some families have, as given
     cut: tuple[int, int] | None = None  # what pictures are shrunk and cut to: width and height
+    encoded: Encoded = field(default_factory=dict)  # filled by the first pass
 
     def lora_tags(self) -> tuple[LoraTag, ...]:
         """Those of the prompts. One network draws all images, so they must agree."""

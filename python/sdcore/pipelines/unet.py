@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -69,7 +70,8 @@ class UNetPipeline(IPAdapterPipeline, ControlledUNetPipeline):
         return self.unet
 
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
-        told = encode_unique(prompts, lambda unique: self.describe(unique, request))
+        describe = partial(self.describe, request=request)
+        told = encode_unique(prompts, describe, request.encoded)
         if dim := self.unet.config.time_cond_proj_dim:
             scale = guidance_embedding(request.guidance_scale, dim)
             told = {**told, "timestep_cond": np.tile(scale, (len(prompts), 1))}

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sdcore.arguments import nearest
 from sdcore.errors import InvalidArgumentError
-from sdcore.given import nearest
 
 if TYPE_CHECKING:
     from sdcore.schedulers import Scheduler

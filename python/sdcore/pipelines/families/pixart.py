@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -138,7 +139,8 @@ class PixArtPipeline(DiffusionPipeline, families=("pixart", "pixart-alpha", "pix
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         tokens = sequence_length(request, self.default_tokens)
         read = clean_caption if request.extra.get("clean_caption", True) else str.lower
-        encoded = dict(encode_unique(prompts, lambda unique: self.encode(unique, tokens, read)))
+        encode = partial(self.encode, tokens=tokens, read=read)
+        encoded = dict(encode_unique(prompts, encode, request.encoded))
         if self.transformer.config.knows_sizes:
             n, h, w = len(prompts), request.height, request.width
             encoded["resolution"] = np.tile(np.array([[h, w]], np.float32), (n, 1))

@@ -163,7 +163,9 @@ class StableDiffusion3Pipeline(ControlledSD3Pipeline, families=("sd3",)):
 
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         tokens, skip = sequence_length(request, _T5_TOKENS), clip_skip(request)
-        return encode_unique(prompts, lambda unique: self.encode(unique, tokens, skip))
+        return encode_unique(
+            prompts, lambda unique: self.encode(unique, tokens, skip), request.encoded
+        )
 
     def encode(
         self, prompts: Sequence[Prompt], tokens: int = _T5_TOKENS, clip_skip: int = 0
