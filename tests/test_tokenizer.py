@@ -201,6 +201,10 @@ def test_a_cut_prompt_is_told_once(tokenizer, caplog):
     assert caplog.records[0].message.endswith(
         "77 tokens; this part of it is left out: lost , though wanted"
     )
+    caplog.clear()
+    tokenizer("a cat " * 9000, max_length=77)
+    assert len(caplog.records[0].message) < 250
+    assert caplog.records[0].message.endswith("…")
 
 
 SMALL_MERGES = ["h e", "l l", "he ll", "hell o</w>", "w o", "r l", "wo rl", "worl d</w>", "a a"]

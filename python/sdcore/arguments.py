@@ -49,7 +49,7 @@ def as_floats(value: Any, name: str) -> NDArray[np.float32]:
     except (TypeError, ValueError):
         kind = type(value).__name__
         raise InvalidArgumentError(
-            f"[pipeline] {name} must be an array of numbers, got a {kind} that is none"
+            f"{name} must be an array of numbers, got a {kind} that is none"
         ) from None
 
 

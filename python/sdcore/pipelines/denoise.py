@@ -107,7 +107,7 @@ def denoise(
 def _replaced(step: Step, latents: Array) -> Array:
     """What the next step begins with: `latents`, or what the caller put into their place."""
     if step.latents is not latents:
-        step.latents = as_floats(step.latents, "latents of a step")
+        step.latents = as_floats(step.latents, "[pipeline] latents of a step")
         if step.latents.shape != latents.shape:
             raise InvalidArgumentError(
                 f"[pipeline] latents of a step must be {list(latents.shape)}, got "

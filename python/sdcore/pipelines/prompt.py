@@ -157,7 +157,7 @@ def _states(value: Any, name: str) -> Array:
         sizes = ("n", "channels")
     elif name.endswith("mask"):
         sizes = ("n", "tokens")
-    array = as_floats(np.nan if value is None else value, name)
+    array = as_floats(np.nan if value is None else value, f"[pipeline] {name}")
     if array.ndim != len(sizes) or 0 in array.shape:
         got = None if value is None else list(array.shape)
         raise InvalidArgumentError(f"[pipeline] {name} must be [{', '.join(sizes)}], got {got}")

@@ -242,7 +242,7 @@ def make_request(
     sizes = [picture.size for picture in pictures]
     if not sizes and (own := pipe.given_size(extra)):
         sizes = [own]
-    latents = None if latents is None else as_floats(latents, "latents")
+    latents = None if latents is None else as_floats(latents, "[pipeline] latents")
     if latents is not None and latents.ndim == 4:
         h, w = latents.shape[2:]
         sizes = [(w * pipe.vae.scale_factor, h * pipe.vae.scale_factor)]
@@ -335,7 +335,7 @@ def _pictures(images: Any, count: int, times: int) -> list[Image.Image]:
 
 
 def _left_by_another(image: Any) -> Array:
-    latents = None if image is None else as_floats(image, "image")
+    latents = None if image is None else as_floats(image, "[pipeline] image")
     if latents is None or latents.ndim != 4:
         raise InvalidArgumentError(
             "[pipeline] denoising_start goes on with the latents [n, c, h, w] of another pipeline: "
