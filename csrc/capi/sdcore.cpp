@@ -149,7 +149,7 @@ sdc_status sdc_generate(const sdc_model* model, const sdc_generate_params* param
                         sdc_images** out) {
   return guard([&] {
     cleared(out);
-    const auto& pipeline = given(model, "model").model.text_to_image;
+    const auto& pipeline = given(model, "model").model.pipeline;
     const ImageRequest request = to_request(read_params(params, "params", default_params()));
     require(pipeline.has_value(), ErrorKind::unsupported_model,
             "[generate] the file holds networks, but no pipeline: write one with "

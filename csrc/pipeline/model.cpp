@@ -14,7 +14,7 @@ DType resolve(const std::string& dtype, const StoredGraph& stored, const Network
   return auto_dtype(stored.graph, types, run.isa, run.device != nullptr);
 }
 
-TextToImage make_pipeline(const Model& model, const gguf::Metadata& metadata) {
+ImagePipeline make_pipeline(const Model& model, const gguf::Metadata& metadata) {
   const auto network = [&model](const std::string& name) {
     const auto found = model.networks.find(name);
     require(found != model.networks.end(), ErrorKind::checkpoint,
@@ -22,7 +22,7 @@ TextToImage make_pipeline(const Model& model, const gguf::Metadata& metadata) {
     return found->second;
   };
   PipelineSettings settings = read_settings(metadata);
-  TextToImage::Networks networks;
+  ImagePipeline::Networks networks;
   for (const TextEncoderSettings& encoder : settings.text.encoders) {
     networks.text.clips.push_back(network(encoder.network));
   }
@@ -50,7 +50,7 @@ Model open_model(const std::filesystem::path& path, const ModelOptions& options)
     model.networks[name] =
         std::make_shared<Network>(std::move(stored.graph), std::move(weights), run);
   }
-  if (has_pipeline(file.metadata)) model.text_to_image = make_pipeline(model, file.metadata);
+  if (has_pipeline(file.metadata)) model.pipeline = make_pipeline(model, file.metadata);
   return model;
 }
 

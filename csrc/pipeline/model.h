@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "pipeline/text_to_image.h"
+#include "pipeline/image_pipeline.h"
 
 namespace sdcore {
 
@@ -20,7 +20,7 @@ struct ModelOptions {
 // be changed while it is open.
 struct Model {
   std::map<std::string, std::shared_ptr<Network>> networks;
-  std::optional<TextToImage> text_to_image;
+  std::optional<ImagePipeline> pipeline;
 };
 
 // Throws Error(io), Error(checkpoint) or Error(unsupported_model) for the file, and

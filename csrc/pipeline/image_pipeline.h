@@ -31,7 +31,7 @@ struct Images {
 };
 
 // Immutable, so safe to use from many threads: what changes belongs to a call of generate().
-class TextToImage {
+class ImagePipeline {
  public:
   struct Networks {
     TextEncoders::Networks text;
@@ -39,7 +39,7 @@ class TextToImage {
   };
 
   // Throws Error(unsupported_model) when the denoiser asks for what no pipeline can tell it.
-  TextToImage(Networks networks, PipelineSettings settings);
+  ImagePipeline(Networks networks, PipelineSettings settings);
 
   const PipelineSettings& settings() const { return settings_; }
 

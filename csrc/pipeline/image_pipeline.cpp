@@ -1,4 +1,4 @@
-#include "pipeline/text_to_image.h"
+#include "pipeline/image_pipeline.h"
 
 #include <algorithm>
 #include <cmath>
@@ -67,7 +67,7 @@ void refuse_tags(const std::string& prompt) {
 }  // namespace
 
 // One request, checked and with every default filled in.
-struct TextToImage::Job {
+struct ImagePipeline::Job {
   int64_t count;
   int64_t height, width;                // of latents
   int64_t wanted_height, wanted_width;  // of the picture, which may be cut to it
@@ -80,12 +80,12 @@ struct TextToImage::Job {
 
 // What the denoiser is told at every step of images that it is asked about at once: `sides` times
 // those of the request.
-struct TextToImage::Batch {
+struct ImagePipeline::Batch {
   int64_t sides = 0;
   std::map<std::string, FloatArray> inputs;
 };
 
-TextToImage::TextToImage(Networks networks, PipelineSettings settings)
+ImagePipeline::ImagePipeline(Networks networks, PipelineSettings settings)
     : networks_(std::move(networks)),
       settings_(std::move(settings)),
       text_encoders_(networks_.text, settings_.text),
@@ -96,8 +96,8 @@ TextToImage::TextToImage(Networks networks, PipelineSettings settings)
           ", which does not fit the inputs of the ", settings_.denoiser);
 }
 
-int64_t TextToImage::side(std::optional<int64_t> wanted, int64_t otherwise,
-                          const char* name) const {
+int64_t ImagePipeline::side(std::optional<int64_t> wanted, int64_t otherwise,
+                            const char* name) const {
   const int64_t multiple = settings_.size.multiple, largest = settings_.size.largest;
   const int64_t value = wanted.value_or(otherwise);
   require(value >= multiple && value % multiple == 0 && value <= largest,
@@ -108,7 +108,7 @@ int64_t TextToImage::side(std::optional<int64_t> wanted, int64_t otherwise,
 }
 
 // Of all sizes of the training that of nearest shape.
-TrainedSize TextToImage::drawn_size(int64_t width, int64_t height) const {
+TrainedSize ImagePipeline::drawn_size(int64_t width, int64_t height) const {
   const auto& trained = settings_.size.trained;
   if (trained.empty()) return {0, width, height};
   const double shape = static_cast<double>(height) / static_cast<double>(width);
@@ -118,7 +118,7 @@ TrainedSize TextToImage::drawn_size(int64_t width, int64_t height) const {
                            });
 }
 
-TextToImage::Job TextToImage::check(const ImageRequest& request) const {
+ImagePipeline::Job ImagePipeline::check(const ImageRequest& request) const {
   const PipelineDefaults& defaults = settings_.defaults;
   Job job{};
   job.count = request.count;
@@ -149,8 +149,8 @@ TextToImage::Job TextToImage::check(const ImageRequest& request) const {
 }
 
 // The negative prompt's side and the prompt's; in one batch, if they are of one length.
-std::vector<TextToImage::Batch> TextToImage::describe(const ImageRequest& request,
-                                                      const Job& job) const {
+std::vector<ImagePipeline::Batch> ImagePipeline::describe(const ImageRequest& request,
+                                                          const Job& job) const {
   refuse_tags(request.prompt);
   std::vector<std::string> texts;
   if (job.guided) texts.push_back(request.negative_prompt.value_or(""));
@@ -165,8 +165,8 @@ std::vector<TextToImage::Batch> TextToImage::describe(const ImageRequest& reques
   return {make_batch(job, {sides[0]}), make_batch(job, {sides[1]})};
 }
 
-TextToImage::Batch TextToImage::make_batch(const Job& job,
-                                           const std::vector<const TextStates*>& sides) const {
+ImagePipeline::Batch ImagePipeline::make_batch(const Job& job,
+                                               const std::vector<const TextStates*>& sides) const {
   Batch batch;
   batch.sides = static_cast<int64_t>(sides.size());
   const int64_t images = batch.sides * job.count;
@@ -194,7 +194,7 @@ TextToImage::Batch TextToImage::make_batch(const Job& job,
 
 // Each image's next numbers from its own generator, in the order [channel, y, x] that diffusers
 // draws them in, laid down channels-last.
-void TextToImage::draw(std::vector<TorchRandom>& noise, const Job& job, float* latents) const {
+void ImagePipeline::draw(std::vector<TorchRandom>& noise, const Job& job, float* latents) const {
   const int64_t pixels = job.height * job.width, channels = settings_.latent.channels;
   std::vector<float> planes(static_cast<size_t>(pixels * channels));
   for (TorchRandom& generator : noise) {
@@ -207,8 +207,8 @@ void TextToImage::draw(std::vector<TorchRandom>& noise, const Job& job, float* l
 }
 
 // The output of the denoiser for all images of a batch.
-std::vector<float> TextToImage::ask(const Job& job, const Batch& batch, const StepRow& row,
-                                    const std::vector<float>& latents) const {
+std::vector<float> ImagePipeline::ask(const Job& job, const Batch& batch, const StepRow& row,
+                                      const std::vector<float>& latents) const {
   const size_t n = latents.size();
   std::vector<float> x(n * static_cast<size_t>(batch.sides));
   for (size_t i = 0; i < x.size(); ++i) x[i] = latents[i % n] * row.input_scale;
@@ -226,9 +226,9 @@ std::vector<float> TextToImage::ask(const Job& job, const Batch& batch, const St
 }
 
 // Guided, where the negative prompt is asked about.
-std::vector<float> TextToImage::predict(const Job& job, const std::vector<Batch>& batches,
-                                        const StepRow& row,
-                                        const std::vector<float>& latents) const {
+std::vector<float> ImagePipeline::predict(const Job& job, const std::vector<Batch>& batches,
+                                          const StepRow& row,
+                                          const std::vector<float>& latents) const {
   std::vector<float> out;
   for (const Batch& batch : batches) {
     const std::vector<float> more = ask(job, batch, row, latents);
@@ -241,7 +241,7 @@ std::vector<float> TextToImage::predict(const Job& job, const std::vector<Batch>
   return out;
 }
 
-FloatArray TextToImage::sample(const ImageRequest& request, const Job& job) const {
+FloatArray ImagePipeline::sample(const ImageRequest& request, const Job& job) const {
   FloatArray latents{{job.count, job.height, job.width, settings_.latent.channels}, {}};
   std::vector<float>& x = latents.values;
   x.resize(static_cast<size_t>(element_count(latents.shape)));
@@ -265,7 +265,7 @@ FloatArray TextToImage::sample(const ImageRequest& request, const Job& job) cons
   return latents;
 }
 
-std::vector<uint8_t> TextToImage::decode(const Job& job, const float* latents) const {
+std::vector<uint8_t> ImagePipeline::decode(const Job& job, const float* latents) const {
   const LatentSpace& space = settings_.latent;
   const Shape shape{1, job.height, job.width, space.channels};
   std::vector<float> unscaled(static_cast<size_t>(element_count(shape)));
@@ -289,7 +289,7 @@ std::vector<uint8_t> TextToImage::decode(const Job& job, const float* latents) c
   return bytes;
 }
 
-Images TextToImage::generate(const ImageRequest& request) const {
+Images ImagePipeline::generate(const ImageRequest& request) const {
   Job job = check(request);
   const FloatArray latents = sample(request, job);
   networks_.denoiser->release_mapped();  // the decoder's results are large
