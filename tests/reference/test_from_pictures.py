@@ -16,6 +16,7 @@ import sdcore
 import tiny_models
 from reference.common import SAMPLED_F32, error
 from sdcore.pipelines.noise import mixed
+from sdcore.pipelines.pictures import fitted
 
 ARGS: dict[str, Any] = {
     "prompt": "the red circle of a cat",
@@ -78,6 +79,15 @@ def test_a_picture_is_redrawn_as_diffusers_does(
     options = {"image": _picture(), "strength": strength}
     ref = _theirs(folder, "Img2Img", scheduler, **options)
     assert error(_ours(pipe, scheduler, **options), ref) <= SAMPLED_F32
+
+
+def test_pictures_are_resized_first_in_width() -> None:
+    """Pillow would begin with the height of this one."""
+    pixels = np.random.default_rng(1).integers(0, 256, (300, 5, 3), np.uint8)
+    lanczos = Image.Resampling.LANCZOS
+    expected = Image.fromarray(pixels).resize((24, 300), lanczos).resize((24, 16), lanczos)
+    made = fitted(Image.fromarray(pixels), 24, 16)
+    assert np.array_equal(np.round((made + 1) / 2 * 255), np.asarray(expected).transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("strength", [0.6, 1.0])

@@ -35,7 +35,10 @@ def resized(image: Image.Image, size: Size, mode: str = "stretch") -> Image.Imag
     if mode == "crop":
         return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
     if mode == "stretch":
-        return image.resize(size, Image.Resampling.LANCZOS)
+        # First in width, then in height: since version 13 it depends on the sizes which of them
+        # Pillow begins with, and so does its rounding.
+        wide = image.resize((size[0], image.height), Image.Resampling.LANCZOS)
+        return wide.resize(size, Image.Resampling.LANCZOS)
     times = min(new / old for new, old in zip(size, image.size, strict=True))
     inside = [max(round(side * times), 1) for side in image.size]
     pixels = np.asarray(image.resize((inside[0], inside[1]), Image.Resampling.LANCZOS))

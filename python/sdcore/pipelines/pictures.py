@@ -13,6 +13,7 @@ from sdcore import _core
 from sdcore.errors import UnsupportedModelError
 from sdcore.models.autoencoder_tiny import AutoencoderTiny
 from sdcore.models.autoencoders import Autoencoder
+from sdcore.pictures.fit import resized
 from sdcore.pipelines.finite import require_finite
 from sdcore.pipelines.memory import fits
 from sdcore.pipelines.noise import Noise
@@ -87,10 +88,10 @@ def cut_to(pixels: Array, width: int, height: int) -> Array:
     times = max(width / drawn_width, height / drawn_height)
     size = max(int(drawn_width * times), width), max(int(drawn_height * times), height)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    resized = [
-        np.asarray(Image.fromarray(channel).resize(size, Image.Resampling.LANCZOS))
+    channels = [
+        np.asarray(resized(Image.fromarray(channel), size))
         for channel in pixels.transpose(0, 3, 1, 2).reshape(-1, drawn_height, drawn_width)
     ]
-    whole = np.stack(resized).reshape(len(pixels), 3, size[1], size[0]).transpose(0, 2, 3, 1)
+    whole = np.stack(channels).reshape(len(pixels), 3, size[1], size[0]).transpose(0, 2, 3, 1)
     cut: Array = np.clip(whole[:, top : top + height, left : left + width], 0.0, 1.0)
     return cut
