@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/shape.h"
+#include "sampler/gaussian.h"
 #include "sampler/philox_random.h"
 #include "sampler/sampler.h"
 #include "sampler/torch_random.h"
@@ -102,6 +103,17 @@ void init_sampler(py::module_& m) {
         return out;
       },
       py::arg("uncond"), py::arg("cond"), py::arg("scale"));
+  m.def(
+      "draw_gaussian",
+      [](const Array& mean, const Array& log_variance, const Array& noise) {
+        require_same_shape("the logarithm of the variance", log_variance, mean);
+        require_same_shape("the noise", noise, mean);
+        Array out = empty_like(mean);
+        draw_gaussian(mean.data(), log_variance.data(), noise.data(), mean.size(),
+                      out.mutable_data());
+        return out;
+      },
+      py::arg("mean"), py::arg("log_variance"), py::arg("noise"));
   init_random<TorchRandom>(m, "TorchRandom");
   init_random<PhiloxRandom>(m, "PhiloxRandom");
   m.def("philox4x32", &philox4x32, py::arg("counter"), py::arg("key"));

@@ -40,8 +40,7 @@ def encode(vae: Autoencoder, images: Array, noise: Noise) -> Array:
     tiled = _tiled(vae, vae.encoder, "sample", images)
     moments = np.concatenate([vae.moments(one[None], tiled) for one in images])
     mean, log_variance = np.split(moments, 2, axis=1)
-    spread = np.exp(np.clip(log_variance, -30, 20) / 2)
-    return vae.scale(mean + spread * noise.draw(mean.shape[1:]))
+    return vae.scale(_core.draw_gaussian(mean, log_variance, noise.draw(mean.shape[1:])))
 
 
 def encoded_mean(vae: Autoencoder, images: Array, shifted: bool = True) -> Array:
