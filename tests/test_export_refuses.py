@@ -15,11 +15,11 @@ from sdcore.cli import main
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
-    inpaint = dataclasses.replace(tiny_models.PLAIN, name="inpaint", unet_inputs=9)
-    tiny_models.save_folder(inpaint, tmp_path / "inpaint")
+    edit = dataclasses.replace(tiny_models.PLAIN, name="edit", unet_inputs=8)
+    tiny_models.save_folder(edit, tmp_path / "edit")
     tiny_xl.refiner(tmp_path / "tokenizers").save_pretrained(tmp_path / "refiner")
     for model, message in (
-        ("inpaint", "sees more than latents"),
+        ("edit", "sees more than latents and a mask"),
         ("refiner", "goes on with another model's latents"),
     ):
         pipe = sdcore.DiffusionPipeline.open(tmp_path / model)

@@ -42,7 +42,16 @@ sdc_generate_params default_params() {
   params.guidance_scale = SDC_DEFAULT;
   params.seed = SDC_DEFAULT;
   params.count = 1;
+  params.strength = ImageRequest{}.strength;
   return params;
+}
+
+std::optional<PictureBytes> to_picture(const uint8_t* samples, int32_t width, int32_t height,
+                                       const char* name) {
+  if (samples) return PictureBytes{width, height, samples};
+  require(width == 0 && height == 0, ErrorKind::invalid_argument, "[capi] params->", name,
+          " is NULL, and its size is ", width, " x ", height);
+  return {};
 }
 
 ImageRequest to_request(const sdc_generate_params& params) {
@@ -55,6 +64,9 @@ ImageRequest to_request(const sdc_generate_params& params) {
   request.guidance_scale = optional(params.guidance_scale);
   request.seed = optional(params.seed);
   request.count = params.count;
+  request.image = to_picture(params.image, params.image_width, params.image_height, "image");
+  request.mask = to_picture(params.mask, params.mask_width, params.mask_height, "mask");
+  request.strength = params.strength;
   if (params.on_step) {
     request.on_step = [call = params.on_step, user = params.user](int64_t done, int64_t total) {
       return call(static_cast<int32_t>(done), static_cast<int32_t>(total), user) == 0;

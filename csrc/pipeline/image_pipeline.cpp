@@ -15,19 +15,6 @@ namespace {
 
 constexpr int64_t kMaxCount = 1024;  // beyond it a typo is likelier than a wish
 
-// The one output of a network.
-FloatArray run_to(Network& network, const NetworkInputs& inputs, const std::string& name) {
-  auto outputs = run_network(network, inputs);
-  require(outputs.size() == 1, ErrorKind::unsupported_model, "[generate] the ", name, " has ",
-          outputs.size(), " outputs, and a pipeline takes one");
-  return std::move(outputs.begin()->second);
-}
-
-void require_shape(const FloatArray& out, const Shape& expected, const std::string& name) {
-  require(out.shape == expected, ErrorKind::unsupported_model, "[generate] the ", name, " gives ",
-          to_string(out.shape), " where the pipeline takes ", to_string(expected));
-}
-
 // Where there are twice as many channels, the second half is the variance that a model learned,
 // which no sampler here asks for.
 void drop_variance(FloatArray& out, int64_t channels) {
@@ -39,18 +26,36 @@ void drop_variance(FloatArray& out, int64_t channels) {
   out.shape.back() = channels;
 }
 
-float to_level(float value) { return std::min(std::max(0.0f, value), 1.0f); }  // 0 for no number
-
-uint8_t to_byte(float level) {
+uint8_t to_byte(float value) {
+  const float level = std::min(std::max(0.0f, value), 1.0f);    // 0 for no number
   return static_cast<uint8_t>(std::nearbyint(level * 255.0f));  // half to even, as NumPy rounds
 }
 
-std::string listed(const std::map<int64_t, StepTable>& tables) {
+std::string listed(const std::map<int64_t, Schedules>& all) {
   std::string text;
-  for (const auto& [steps, table] : tables) {
+  for (const auto& [steps, schedules] : all) {
     text += (text.empty() ? "" : ", ") + std::to_string(steps);
   }
   return text;
+}
+
+void require_pixels(const PictureBytes& picture, const char* name) {
+  require(picture.width >= 1 && picture.height >= 1, ErrorKind::invalid_argument, "[generate] ",
+          name, " must have pixels, got ", picture.width, " x ", picture.height);
+}
+
+void check_picture(const ImageRequest& request) {
+  require(request.strength > 0 && request.strength <= 1, ErrorKind::invalid_argument,
+          "[generate] strength must be above 0 and at most 1, got ", request.strength);
+  if (request.image) require_pixels(*request.image, "image");
+  if (!request.mask) return;
+  require_pixels(*request.mask, "mask");
+  require(request.image.has_value(), ErrorKind::invalid_argument,
+          "[generate] there is a mask without an image to keep the rest of");
+  const auto &image = *request.image, &mask = *request.mask;
+  require(mask.width == image.width && mask.height == image.height, ErrorKind::invalid_argument,
+          "[generate] the mask must have the size of the image, ", image.width, " x ", image.height,
+          ", got ", mask.width, " x ", mask.height);
 }
 
 // Python puts LoRAs to work that a prompt names; here they must be in the weights already.
@@ -72,8 +77,9 @@ struct ImagePipeline::Job {
   int64_t height, width;                // of latents
   int64_t wanted_height, wanted_width;  // of the picture, which may be cut to it
   float guidance_scale;
-  const StepTable* table;
+  Schedule schedule;
   std::vector<uint64_t> seeds;
+  std::optional<Given> given;
 
   bool guided;  // asked about the negative prompt too
 };
@@ -88,6 +94,7 @@ struct ImagePipeline::Batch {
 ImagePipeline::ImagePipeline(Networks networks, PipelineSettings settings)
     : networks_(std::move(networks)),
       settings_(std::move(settings)),
+      vae_(networks_.vae, settings_.latent),
       text_encoders_(networks_.text, settings_.text),
       told_(told_inputs(networks_.denoiser->graph())) {
   const bool tells_scale = std::count(told_.begin(), told_.end(), "timestep_cond") > 0;
@@ -118,26 +125,52 @@ TrainedSize ImagePipeline::drawn_size(int64_t width, int64_t height) const {
                            });
 }
 
+void ImagePipeline::check_size(const ImageRequest& request, Job& job) const {
+  int64_t width = settings_.defaults.width, height = settings_.defaults.height;
+  if (request.image && !request.width && !request.height) {
+    const int64_t multiple = settings_.size.multiple;
+    width = std::max(request.image->width / multiple * multiple, multiple);
+    height = std::max(request.image->height / multiple * multiple, multiple);
+  }
+  job.wanted_width = side(request.width, width, "width");
+  job.wanted_height = side(request.height, height, "height");
+  const TrainedSize drawn = drawn_size(job.wanted_width, job.wanted_height);
+  job.width = drawn.width / settings_.latent.pixels;
+  job.height = drawn.height / settings_.latent.pixels;
+}
+
+// Of the steps that are asked for, what a run makes.
+Schedule ImagePipeline::schedule(const ImageRequest& request) const {
+  const int64_t steps = request.steps.value_or(settings_.defaults.steps);
+  require(steps >= 1, ErrorKind::invalid_argument, "[generate] steps must be at least 1, got ",
+          steps);
+  const auto found = settings_.schedules.find(steps);
+  require(found != settings_.schedules.end(), ErrorKind::invalid_argument,
+          "[generate] the model was exported for ", listed(settings_.schedules), " steps, got ",
+          steps, "; export it for that number too");
+  const Schedules& schedules = found->second;
+  return request.image ? schedules.from_picture(request.strength) : schedules.whole();
+}
+
+// The picture to begin from, in the size that is drawn.
+std::optional<Given> ImagePipeline::given(const ImageRequest& request, const Job& job) const {
+  if (!request.image) return {};
+  const int64_t width = job.width * settings_.latent.pixels;
+  const int64_t height = job.height * settings_.latent.pixels;
+  Given given{fitted(*request.image, width, height), {}, request.strength};
+  if (request.mask) given.mask = fitted_mask(*request.mask, width, height);
+  return given;
+}
+
 ImagePipeline::Job ImagePipeline::check(const ImageRequest& request) const {
-  const PipelineDefaults& defaults = settings_.defaults;
   Job job{};
   job.count = request.count;
   require(job.count >= 1 && job.count <= kMaxCount, ErrorKind::invalid_argument,
           "[generate] count must be between 1 and ", kMaxCount, ", got ", job.count);
-  job.wanted_width = side(request.width, defaults.width, "width");
-  job.wanted_height = side(request.height, defaults.height, "height");
-  const TrainedSize drawn = drawn_size(job.wanted_width, job.wanted_height);
-  job.width = drawn.width / settings_.latent.pixels;
-  job.height = drawn.height / settings_.latent.pixels;
-  const int64_t steps = request.steps.value_or(defaults.steps);
-  require(steps >= 1, ErrorKind::invalid_argument, "[generate] steps must be at least 1, got ",
-          steps);
-  const auto table = settings_.tables.find(steps);
-  require(table != settings_.tables.end(), ErrorKind::invalid_argument,
-          "[generate] the model was exported for ", listed(settings_.tables), " steps, got ", steps,
-          "; export it for that number too");
-  job.table = &table->second;
-  job.guidance_scale = request.guidance_scale.value_or(defaults.guidance_scale);
+  check_picture(request);
+  check_size(request, job);
+  job.schedule = schedule(request);
+  job.guidance_scale = request.guidance_scale.value_or(settings_.defaults.guidance_scale);
   require(std::isfinite(job.guidance_scale), ErrorKind::invalid_argument,
           "[generate] guidance_scale must be a number, got ", job.guidance_scale);
   // A model that is told the scale is asked once.
@@ -145,6 +178,7 @@ ImagePipeline::Job ImagePipeline::check(const ImageRequest& request) const {
   const int64_t seed = request.seed ? *request.seed : int64_t{std::random_device()()};
   require(seed >= 0, ErrorKind::invalid_argument, "[generate] seed must be at least 0, got ", seed);
   for (int64_t i = 0; i < job.count; ++i) job.seeds.push_back(static_cast<uint64_t>(seed) + i);
+  job.given = given(request, job);
   return job;
 }
 
@@ -192,46 +226,54 @@ ImagePipeline::Batch ImagePipeline::make_batch(const Job& job,
   return batch;
 }
 
-// Each image's next numbers from its own generator, in the order [channel, y, x] that diffusers
-// draws them in, laid down channels-last.
-void ImagePipeline::draw(std::vector<TorchRandom>& noise, const Job& job, float* latents) const {
-  const int64_t pixels = job.height * job.width, channels = settings_.latent.channels;
-  std::vector<float> planes(static_cast<size_t>(pixels * channels));
-  for (TorchRandom& generator : noise) {
-    generator.normal(planes.data(), pixels * channels);
-    for (int64_t c = 0; c < channels; ++c) {
-      for (int64_t i = 0; i < pixels; ++i) latents[i * channels + c] = planes[c * pixels + i];
+Start ImagePipeline::start(const Job& job, Noise& noise) const {
+  if (!settings_.inpaints) return begin(vae_, job.given, job.schedule, noise);
+  const int64_t pixels = settings_.latent.pixels;
+  return begin_inpainting(vae_, job.given, job.schedule, noise, job.width * pixels,
+                          job.height * pixels);
+}
+
+// The latents for each side of a batch, with what the denoiser sees after them.
+std::vector<float> ImagePipeline::scaled(const Batch& batch, float scale,
+                                         const std::vector<float>& latents,
+                                         const Start& start) const {
+  std::vector<float> x;
+  x.reserve(static_cast<size_t>(batch.sides) * (latents.size() + start.beside.size()));
+  for (int64_t side = 0; side < batch.sides; ++side) {
+    auto beside = start.beside.begin();
+    for (size_t i = 0; i < latents.size(); ++i) {
+      x.push_back(latents[i] * scale);
+      if (start.further == 0 || (i + 1) % static_cast<size_t>(settings_.latent.channels)) continue;
+      x.insert(x.end(), beside, beside + start.further);
+      beside += start.further;
     }
-    latents += pixels * channels;
   }
+  return x;
 }
 
 // The output of the denoiser for all images of a batch.
 std::vector<float> ImagePipeline::ask(const Job& job, const Batch& batch, const StepRow& row,
-                                      const std::vector<float>& latents) const {
-  const size_t n = latents.size();
-  std::vector<float> x(n * static_cast<size_t>(batch.sides));
-  for (size_t i = 0; i < x.size(); ++i) x[i] = latents[i % n] * row.input_scale;
-  const int64_t images = batch.sides * job.count;
+                                      const std::vector<float>& latents, const Start& start) const {
+  const int64_t images = batch.sides * job.count, channels = settings_.latent.channels;
+  const std::vector<float> x = scaled(batch, row.input_scale, latents, start);
   const std::vector<float> timesteps(static_cast<size_t>(images), row.timestep);
-  const Shape shape{images, job.height, job.width, settings_.latent.channels};
   NetworkInputs inputs;
-  inputs.add("sample", shape, x.data());
+  inputs.add("sample", {images, job.height, job.width, channels + start.further}, x.data());
   inputs.add("timestep", {images}, timesteps.data());
   for (const auto& [name, input] : batch.inputs) inputs.add(name, input.shape, input.values.data());
   FloatArray out = run_to(*networks_.denoiser, inputs, settings_.denoiser);
-  drop_variance(out, settings_.latent.channels);
-  require_shape(out, shape, settings_.denoiser);
+  drop_variance(out, channels);
+  require_shape(out, {images, job.height, job.width, channels}, settings_.denoiser);
   return std::move(out.values);
 }
 
 // Guided, where the negative prompt is asked about.
 std::vector<float> ImagePipeline::predict(const Job& job, const std::vector<Batch>& batches,
-                                          const StepRow& row,
-                                          const std::vector<float>& latents) const {
+                                          const StepRow& row, const std::vector<float>& latents,
+                                          const Start& start) const {
   std::vector<float> out;
   for (const Batch& batch : batches) {
-    const std::vector<float> more = ask(job, batch, row, latents);
+    const std::vector<float> more = ask(job, batch, row, latents, start);
     out.insert(out.end(), more.begin(), more.end());
   }
   if (!job.guided) return out;
@@ -241,65 +283,52 @@ std::vector<float> ImagePipeline::predict(const Job& job, const std::vector<Batc
   return out;
 }
 
-FloatArray ImagePipeline::sample(const ImageRequest& request, const Job& job) const {
-  FloatArray latents{{job.count, job.height, job.width, settings_.latent.channels}, {}};
-  std::vector<float>& x = latents.values;
-  x.resize(static_cast<size_t>(element_count(latents.shape)));
-  std::vector<TorchRandom> noise(job.seeds.begin(), job.seeds.end());
-  draw(noise, job, x.data());
-  for (float& value : x) value *= job.table->init_noise_sigma;
-
+// Latents [images, h, w, channels].
+std::vector<float> ImagePipeline::sample(const ImageRequest& request, const Job& job) const {
+  const int64_t channels = settings_.latent.channels;
+  Noise noise(job.seeds, job.height, job.width, channels);
+  const Start start = this->start(job, noise);
   const std::vector<Batch> batches = describe(request, job);
-  Sampler sampler(*job.table);
-  std::vector<float> z(x.size());
-  const auto total = static_cast<int64_t>(job.table->rows.size());
-  for (int64_t i = 0; i < total; ++i) {
-    const StepRow& row = job.table->rows[static_cast<size_t>(i)];
-    const std::vector<float> out = predict(job, batches, row, x);
-    if (row.draws) draw(noise, job, z.data());
-    sampler.step(i, x.data(), out.data(), z.data(), static_cast<int64_t>(x.size()), job.count,
-                 x.data());
-    require(!request.on_step || request.on_step(i + 1, total), ErrorKind::cancelled,
-            "[generate] stopped by the caller after step ", i + 1, " of ", total);
+  std::vector<float> x = start.latents, z;
+  const auto& [table, levels] = job.schedule;
+  Sampler sampler(table);
+  const size_t total = table.rows.size();
+  for (size_t i = 0; i < total; ++i) {
+    const StepRow& row = table.rows[i];
+    const std::vector<float> out = predict(job, batches, row, x, start);
+    if (row.draws) z = noise.draw();
+    sampler.step(static_cast<int64_t>(i), x.data(), out.data(), row.draws ? z.data() : nullptr,
+                 static_cast<int64_t>(x.size()), job.count, x.data());
+    if (start.kept) start.kept->restore(x, channels, i + 1 < total ? &levels[i + 1] : nullptr);
+    const auto done = static_cast<int64_t>(i + 1);
+    require(!request.on_step || request.on_step(done, static_cast<int64_t>(total)),
+            ErrorKind::cancelled, "[generate] stopped by the caller after step ", done, " of ",
+            total);
   }
-  return latents;
+  return x;
 }
 
-std::vector<uint8_t> ImagePipeline::decode(const Job& job, const float* latents) const {
-  const LatentSpace& space = settings_.latent;
-  const Shape shape{1, job.height, job.width, space.channels};
-  std::vector<float> unscaled(static_cast<size_t>(element_count(shape)));
-  const auto channels = static_cast<size_t>(space.channels);
-  for (size_t i = 0; i < unscaled.size(); ++i) {
-    unscaled[i] = latents[i] / space.scale[i % channels] + space.shift[i % channels];
-  }
-  NetworkInputs inputs;
-  inputs.add("latents", shape, unscaled.data());
-  FloatArray image = run_to(*networks_.vae_decoder, inputs, "vae_decoder");
-  Picture picture{job.width * space.pixels, job.height * space.pixels, std::move(image.values)};
-  require_shape(image, {1, picture.height, picture.width, 3}, "vae_decoder");
-  std::transform(picture.pixels.begin(), picture.pixels.end(), picture.pixels.begin(),
-                 [](float sample) { return to_level(sample / 2.0f + 0.5f); });
+std::vector<uint8_t> ImagePipeline::finish(const Job& job, const float* latents) const {
+  Picture picture = vae_.decode(latents, job.height, job.width);
   if (picture.width != job.wanted_width || picture.height != job.wanted_height) {
     picture = cut_to(picture, job.wanted_width, job.wanted_height);
   }
   std::vector<uint8_t> bytes(picture.pixels.size());
-  std::transform(picture.pixels.begin(), picture.pixels.end(), bytes.begin(),
-                 [](float level) { return to_byte(to_level(level)); });
+  std::transform(picture.pixels.begin(), picture.pixels.end(), bytes.begin(), to_byte);
   return bytes;
 }
 
 Images ImagePipeline::generate(const ImageRequest& request) const {
   Job job = check(request);
-  const FloatArray latents = sample(request, job);
+  const std::vector<float> latents = sample(request, job);
   networks_.denoiser->release_mapped();  // the decoder's results are large
   Images images;
   images.width = job.wanted_width;
   images.height = job.wanted_height;
-  const size_t size = latents.values.size() / static_cast<size_t>(job.count);
+  const size_t size = latents.size() / static_cast<size_t>(job.count);
   // One at a time keeps memory low.
   for (size_t i = 0; i < job.seeds.size(); ++i) {
-    images.pixels.push_back(decode(job, latents.values.data() + i * size));
+    images.pixels.push_back(finish(job, latents.data() + i * size));
   }
   images.seeds = std::move(job.seeds);
   return images;

@@ -30,7 +30,9 @@ ImagePipeline make_pipeline(const Model& model, const gguf::Metadata& metadata) 
     networks.text.captions = network(name);
   }
   networks.denoiser = network(settings.denoiser);
-  networks.vae_decoder = network("vae_decoder");
+  networks.vae.decoder = network("vae_decoder");
+  const bool encodes = settings.inpaints || model.networks.contains("vae_encoder");
+  if (encodes) networks.vae.encoder = network("vae_encoder");
   return {std::move(networks), std::move(settings)};
 }
 

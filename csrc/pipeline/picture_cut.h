@@ -2,15 +2,9 @@
 // python/sdcore/pipelines/pictures.py makes it.
 #pragma once
 
-#include <cstdint>
-#include <vector>
+#include "pipeline/picture.h"
 
 namespace sdcore {
-
-struct Picture {
-  int64_t width = 0, height = 0;
-  std::vector<float> pixels;  // [height, width, 3]
-};
 
 // Shrunk or enlarged until it covers this size, and its middle. Lanczos, in Pillow's arithmetic.
 Picture cut_to(const Picture& drawn, int64_t width, int64_t height);

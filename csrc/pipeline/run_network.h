@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "runtime/network.h"
 
 namespace sdcore {
@@ -48,6 +49,19 @@ inline std::map<std::string, FloatArray> run_network(Network& network,
   }
   network.run(inputs.shapes, inputs.arrays, outputs);
   return results;
+}
+
+// The one output of a network of a pipeline; `name` is for errors.
+inline FloatArray run_to(Network& network, const NetworkInputs& inputs, const std::string& name) {
+  auto outputs = run_network(network, inputs);
+  require(outputs.size() == 1, ErrorKind::unsupported_model, "[generate] the ", name, " has ",
+          outputs.size(), " outputs, and a pipeline takes one");
+  return std::move(outputs.begin()->second);
+}
+
+inline void require_shape(const FloatArray& out, const Shape& expected, const std::string& name) {
+  require(out.shape == expected, ErrorKind::unsupported_model, "[generate] the ", name, " gives ",
+          to_string(out.shape), " where the pipeline takes ", to_string(expected));
 }
 
 }  // namespace sdcore

@@ -1,58 +1,26 @@
 #include "pipeline/settings.h"
 
-#include <charconv>
 #include <cmath>
 #include <string_view>
 
 #include "base/error.h"
+#include "pipeline/metadata.h"
 
 namespace sdcore {
 namespace {
 
-constexpr uint32_t kVersion = 4;
-constexpr uint32_t kMost = 1 << 16;   // of sizes
+using metadata::get;
+using metadata::get_array;
+using metadata::get_number;
+using metadata::get_size;
+using metadata::kMost;
+
+constexpr uint32_t kVersion = 5;
 constexpr uint32_t kLeastTokens = 3;  // begin, end and one between them
-constexpr std::string_view kTable = "sdcore.table.";
-constexpr std::string_view kRows = ".rows";
-constexpr size_t kRowHead = 8;      // values before the terms
-constexpr size_t kTerm = 4;         // values of a term
-constexpr uint32_t kMaxTerms = 64;  // no method looks further back
 
 // Types of tokens. CLIP's special ones are looked for in the raw prompt when they are control
 // tokens, and in the lower-cased one when they are user-defined.
 constexpr int32_t kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4;
-
-template <class T>
-const T& get(const gguf::Metadata& metadata, const std::string& key) {
-  const gguf::Value* value = gguf::find(metadata, key);
-  require(value != nullptr, ErrorKind::checkpoint, "[model] the file's metadata has no ", key);
-  const T* typed = std::get_if<T>(value);
-  require(typed != nullptr, ErrorKind::checkpoint, "[model] ", key,
-          " is of another type: ", gguf::kTypeNames[value->index()]);
-  return *typed;
-}
-
-template <class T>
-const std::vector<T>& get_array(const gguf::Metadata& metadata, const std::string& key) {
-  const auto* items = std::get_if<std::vector<T>>(&get<gguf::Array>(metadata, key).items);
-  require(items != nullptr, ErrorKind::checkpoint, "[model] ", key, " is an array of another type");
-  return *items;
-}
-
-int64_t get_size(const gguf::Metadata& metadata, const std::string& key, uint32_t most = kMost,
-                 uint32_t least = 1) {
-  const uint32_t value = get<uint32_t>(metadata, key);
-  require(value >= least && value <= most, ErrorKind::checkpoint, "[model] ", key,
-          " must be between ", least, " and ", most, ", got ", value);
-  return value;
-}
-
-float get_number(const gguf::Metadata& metadata, const std::string& key) {
-  const float value = get<float>(metadata, key);
-  require(std::isfinite(value), ErrorKind::checkpoint, "[model] ", key, " must be finite, got ",
-          value);
-  return value;
-}
 
 // A number for each channel.
 std::vector<float> get_numbers(const gguf::Metadata& metadata, const std::string& key,
@@ -67,63 +35,6 @@ std::vector<float> get_numbers(const gguf::Metadata& metadata, const std::string
   }
   values.resize(wanted, values[0]);
   return values;
-}
-
-StepRow read_row(const float* values, size_t terms) {
-  StepRow row;
-  row.timestep = values[0];
-  row.input_scale = values[1];
-  row.x0_from_x = values[2];
-  row.x0_from_m = values[3];
-  row.clip = values[4];
-  row.quantile = values[5];
-  row.noise = values[6];
-  row.draws = values[7] != 0;
-  for (size_t i = 0; i < terms; ++i) {
-    const float* term = values + kRowHead + kTerm * i;
-    row.terms.push_back({term[0], term[1], term[2], term[3]});
-  }
-  // A row that says it looks back can only follow that many others.
-  const auto is_zero = [](const StepTerm& t) {
-    return t.x == 0 && t.x0 == 0 && t.m == 0 && t.z == 0;
-  };
-  while (row.terms.size() > 1 && is_zero(row.terms.back())) row.terms.pop_back();
-  return row;
-}
-
-StepTable read_table(const gguf::Metadata& metadata, const std::string& prefix) {
-  const auto terms = static_cast<size_t>(get_size(metadata, prefix + ".terms", kMaxTerms));
-  const auto& values = get_array<float>(metadata, prefix + std::string(kRows));
-  const size_t width = kRowHead + kTerm * terms;
-  require(!values.empty() && values.size() % width == 0, ErrorKind::checkpoint, "[model] ", prefix,
-          kRows, " must hold rows of ", width, " numbers, got ", values.size(), " numbers");
-  StepTable table;
-  table.init_noise_sigma = get_number(metadata, prefix + ".init_noise_sigma");
-  for (size_t i = 0; i < values.size(); i += width) {
-    table.rows.push_back(read_row(&values[i], terms));
-  }
-  try {
-    check(table);
-  } catch (const Error& error) {
-    fail(ErrorKind::checkpoint, "[model] ", prefix, ": ", error.what());
-  }
-  return table;
-}
-
-std::map<int64_t, StepTable> read_tables(const gguf::Metadata& metadata) {
-  std::map<int64_t, StepTable> tables;
-  for (const auto& [key, value] : metadata) {
-    if (!key.starts_with(kTable) || !key.ends_with(kRows)) continue;
-    const std::string prefix = key.substr(0, key.size() - kRows.size());
-    const std::string number = prefix.substr(std::min(kTable.size(), prefix.size()));
-    int64_t steps = 0;
-    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), steps);
-    require(error == std::errc() && end == number.data() + number.size() && steps >= 1,
-            ErrorKind::checkpoint, "[model] ", gguf::printable(key),
-            " does not name a number of steps");
-    tables.emplace(steps, read_table(metadata, prefix));
-  }
-  return tables;
 }
 
 // An id of the vocabulary.
@@ -298,8 +209,9 @@ std::string default_dtype(const gguf::Metadata& metadata) {
 PipelineSettings read_settings(const gguf::Metadata& metadata) {
   const uint32_t version = get<uint32_t>(metadata, "sdcore.pipeline.version");
   require(version == kVersion, ErrorKind::unsupported_model,
-          "[model] the file holds a pipeline of ", "version ", version,
-          ", and this sdcore reads version ", kVersion);
+          "[model] the file holds a pipeline of version ", version,
+          ", and this sdcore reads version ", kVersion,
+          ": export the model again, with the sdcore that is to read it");
   PipelineSettings s;
   s.latent.channels = get_size(metadata, "sdcore.latent.channels");
   s.latent.pixels = get_size(metadata, "sdcore.latent.pixels");
@@ -313,8 +225,9 @@ PipelineSettings read_settings(const gguf::Metadata& metadata) {
   s.text = read_text(metadata);
   s.denoiser = get<std::string>(metadata, "sdcore.denoiser.network");
   s.guidance_embedding = get_size(metadata, "sdcore.denoiser.guidance_embedding", kMost, 0);
-  s.tables = read_tables(metadata);
-  require(s.tables.contains(s.defaults.steps), ErrorKind::checkpoint,
+  s.inpaints = get<bool>(metadata, "sdcore.denoiser.inpaints");
+  s.schedules = read_schedules(metadata);
+  require(s.schedules.contains(s.defaults.steps), ErrorKind::checkpoint,
           "[model] the file has no step table for its own ", s.defaults.steps, " steps");
   return s;
 }

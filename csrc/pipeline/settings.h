@@ -1,6 +1,6 @@
 // What an exported file says about its pipeline beside the networks, in the GGUF metadata.
 //
-//   sdcore.pipeline.version               u32, 4
+//   sdcore.pipeline.version               u32, 5
 //   sdcore.latent.channels, .pixels       u32: channels of a latent, pixels along its side
 //   sdcore.latent.scale, .shift           f32 arrays: the VAE decodes latent / scale + shift, each
 //                                         channel with its own or all with one
@@ -16,6 +16,8 @@
 //                                         say what it is told (csrc/pipeline/told.h)
 //   sdcore.denoiser.guidance_embedding    u32: channels in which it is told the guidance scale; 0:
 //                                         it is not told, but guided
+//   sdcore.denoiser.inpaints              bool: whether it sees, after the latents, a mask, and the
+//                                         latents of the picture without what is masked
 //   sdcore.text.encoders                  strings: CLIPs whose states of a prompt lie side by side
 //   sdcore.text.<network>.tokens          u32: ids that it takes
 //   sdcore.text.<network>.padding         u32: the id of what is left of them
@@ -29,12 +31,7 @@
 //   sdcore.captions.masked                bool: whether what reads its tokens passes over padding
 //   sdcore.captions.cleaned               bool: whether it reads captions that are cleaned
 //                                         (csrc/text/caption_cleaning.h)
-//   sdcore.table.<steps>.init_noise_sigma f32
-//   sdcore.table.<steps>.terms            u32: terms in every row
-//   sdcore.table.<steps>.rows             f32 array, row after row: timestep, input_scale,
-//                                         x0_from_x, x0_from_m, clip, quantile, noise, draws (0 or
-//                                         1), then x, x0, m, z of each term; zero terms at the end
-//                                         of a row are none
+//   sdcore.table.<steps>.*                the steps: pipeline/schedules.h
 //   tokenizer.ggml.*                      the vocabulary of all CLIPs, or of T5 alone
 //   tokenizer_<n>.ggml.*                  that of T5, where it is text_encoder_<n>
 #pragma once
@@ -46,15 +43,11 @@
 #include <vector>
 
 #include "gguf/format.h"
-#include "sampler/step_table.h"
+#include "pipeline/schedules.h"
+#include "pipeline/vae.h"
 #include "text/caption_rows.h"
 
 namespace sdcore {
-
-struct LatentSpace {
-  int64_t channels = 0, pixels = 0;
-  std::vector<float> scale, shift;  // by channel
-};
 
 struct TextEncoderSettings {
   static constexpr int32_t kHighest = -1;
@@ -102,7 +95,8 @@ struct PipelineSettings {
   TextSettings text;
   std::string denoiser;
   int64_t guidance_embedding = 0;
-  std::map<int64_t, StepTable> tables;  // by number of steps
+  bool inpaints = false;
+  std::map<int64_t, Schedules> schedules;  // by number of steps
 };
 
 // True when the file was written as a pipeline, not as networks alone.

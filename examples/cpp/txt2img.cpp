@@ -2,11 +2,11 @@
 // The model is a file that Python's DiffusionPipeline.export wrote; no Python is needed here.
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "netpbm.h"
 #include "sdcore/sdcore.hpp"
 
 namespace {
@@ -56,14 +56,6 @@ Arguments parse(int argc, char** argv) {
   }
   params.prompt = arguments.words[1];
   return arguments;
-}
-
-void write_ppm(const std::string& path, const sdc_image& image) {
-  std::ofstream file(path, std::ios::binary);
-  file << "P6\n" << image.width << ' ' << image.height << "\n255\n";
-  file.write(reinterpret_cast<const char*>(image.pixels),
-             std::streamsize{3} * image.width * image.height);
-  if (!file.flush()) throw std::runtime_error("cannot write '" + path + "'");
 }
 
 }  // namespace

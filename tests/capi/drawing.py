@@ -11,6 +11,12 @@ import sdc
 import sdcore
 
 SIZE = {"width": 32, "height": 24}
+# A picture to begin from, and what of it to paint over: an odd size, of which little is one color.
+GIVEN = np.random.default_rng(3).integers(0, 256, (31, 45, 3), np.uint8)
+MASK = np.zeros(GIVEN.shape[:2], np.uint8)
+MASK[9:25, 5:30] = 255
+MASK[0, :] = np.arange(MASK.shape[1]) * 5  # greys too
+PART: dict[str, Any] = {"image": GIVEN, "mask": MASK, "strength": 0.7}
 
 
 def assert_draws_as_python(
@@ -20,6 +26,8 @@ def assert_draws_as_python(
     more = {"seed": 7, **SIZE, **more}
     params = library.params(prompt, negative_prompt=negative, steps=3, count=2, **more)
     pictures, _ = sdc.Model(library, file).generate(params)
+    if "mask" in more:
+        more["mask_image"] = more.pop("mask")
     out = pipe(prompt, negative, num_inference_steps=3, num_images_per_prompt=2, **more)
     assert len(out.images) == len(pictures)
     for picture, expected in zip(pictures, out.images, strict=True):

@@ -9,6 +9,7 @@ from ctypes import (
     Structure,
     byref,
     c_char_p,
+    c_double,
     c_float,
     c_int,
     c_int32,
@@ -50,6 +51,13 @@ class GenerateParams(Structure):
         ("count", c_int32),
         ("on_step", StepCallback),
         ("user", c_void_p),
+        ("image", POINTER(c_uint8)),
+        ("image_width", c_int32),
+        ("image_height", c_int32),
+        ("mask", POINTER(c_uint8)),
+        ("mask_width", c_int32),
+        ("mask_height", c_int32),
+        ("strength", c_double),
     )
 
 
@@ -98,6 +106,10 @@ class Library:
         assert params.struct_size == ctypes.sizeof(params)
         params.prompt = None if prompt is None else prompt.encode()
         for name, value in fields.items():
+            if isinstance(value, np.ndarray):  # bytes of a picture or a mask
+                setattr(params, f"{name}_height", value.shape[0])
+                setattr(params, f"{name}_width", value.shape[1])
+                value = np.ascontiguousarray(value).ctypes.data_as(POINTER(c_uint8))
             setattr(params, name, value.encode() if isinstance(value, str) else value)
         return params
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sdc
-from drawing import SIZE, assert_draws_as_python, assert_opens_again
+from drawing import PART, SIZE, assert_draws_as_python, assert_opens_again
 
 import sdcore
 import tiny_xl
@@ -50,6 +50,7 @@ def test_families_draw_what_python_draws(
     draw(PROMPT, None, guidance_scale=3.3)
     draw(LONG, NEGATIVE)
     draw(PROMPT, "", guidance_scale=1.0)
+    draw(PROMPT, NEGATIVE, **PART)
 
 
 def test_no_negative_prompt_is_zeros_where_the_model_says_so(

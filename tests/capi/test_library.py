@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from building import ROOT, compiler, run
+from drawing import GIVEN, MASK
 from PIL import Image
 
 import sdcore
@@ -72,20 +73,20 @@ def test_the_library_shows_the_c_abi_and_nothing_else(installed: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def txt2img(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def examples(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = tmp_path_factory.mktemp("example")
     source = ROOT / "examples" / "cpp"
     run("cmake", "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={installed}")
-    run("cmake", "--build", build)
-    return build / "txt2img"
+    run("cmake", "--build", build, "--parallel", "2")
+    return build
 
 
 def test_a_program_without_python_draws_what_python_draws(
-    txt2img: Path, exported: Path, folder: Path, tmp_path: Path
+    examples: Path, exported: Path, folder: Path, tmp_path: Path
 ) -> None:
     picture = tmp_path / "picture.ppm"
     options = ("-n", "blurry dog", "-W", "48", "-H", "64", "-t", "3", "-g", "7.3", "-s", "5")
-    words = (txt2img, exported, "the red circle of a cat", picture)
+    words = (examples / "txt2img", exported, "the red circle of a cat", picture)
     said = run(*words, *options, env={**os.environ, "PATH": ""})
     # Three steps of PLMS, which SD 1.x comes with, ask the model four times.
     assert "step 4 of 4" in said and "seed 5" in said
@@ -102,13 +103,33 @@ def test_a_program_without_python_draws_what_python_draws(
     assert np.array_equal(np.asarray(Image.open(picture)), np.asarray(expected.images[0]))
 
 
-def test_its_errors_are_one_line(txt2img: Path, exported: Path) -> None:
-    for words, text in (
-        ((), "usage"),
-        (("missing.gguf", "a cat"), "missing.gguf"),
-        ((exported, "a cat", "-W", "513"), "[generate] width must be a multiple of 2"),
+def test_it_draws_over_a_picture_as_python_does(
+    examples: Path, exported: Path, folder: Path, tmp_path: Path
+) -> None:
+    photo, mask, picture = (tmp_path / name for name in ("photo.ppm", "mask.pgm", "picture.ppm"))
+    Image.fromarray(GIVEN).save(photo)
+    Image.fromarray(MASK).save(mask)
+    options = ("-m", mask, "-r", "0.7", "-n", "blurry dog", "-t", "3", "-s", "5")
+    words = (examples / "img2img", exported, photo, "a cat", picture)
+    said = run(*words, *options, env={**os.environ, "PATH": ""})
+    assert "step 3 of 3" in said and "seed 5" in said  # two steps, of which PLMS asks three times
+    pipe = sdcore.DiffusionPipeline.open(folder, dtype="f32")
+    given = {"image": photo, "mask_image": mask, "strength": 0.7}
+    expected = pipe("a cat", "blurry dog", **given, num_inference_steps=3, seed=5)
+    assert np.array_equal(np.asarray(Image.open(picture)), np.asarray(expected.images[0]))
+
+
+def test_their_errors_are_one_line(examples: Path, exported: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.ppm"
+    short.write_bytes(b"P6 # a picture\n40 30 255\nnot so many")
+    for program, words, text in (
+        ("txt2img", (), "usage"),
+        ("txt2img", ("missing.gguf", "a cat"), "missing.gguf"),
+        ("txt2img", (exported, "a cat", "-W", "513"), "[generate] width must be a multiple of 2"),
+        ("img2img", (exported, exported, "a cat"), "is no P6 file of 8 bits"),
+        ("img2img", (exported, short, "a cat"), "ends too early"),
     ):
-        done = subprocess.run([txt2img, *words], capture_output=True, text=True)
+        done = subprocess.run([examples / program, *words], capture_output=True, text=True)
         assert done.returncode == 1
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
         assert text in done.stderr

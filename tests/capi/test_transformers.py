@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sdc
-from drawing import assert_draws_as_python, assert_opens_again, edited
+from drawing import PART, assert_draws_as_python, assert_opens_again, edited
 
 import sdcore
 import tiny_transformers
@@ -45,6 +45,7 @@ def test_sd3_draws_what_python_draws(
     draw(LONG, "")
     draw(PROMPT, WEIGHTED)
     draw(PROMPT, None, guidance_scale=1.0)
+    draw(PROMPT, NEGATIVE, **PART)
 
 
 CAPTIONS = (
@@ -83,6 +84,7 @@ def test_pixart_draws_what_python_draws(
     draw(CAPTIONS[1], None, width=48, height=16)
     draw("", CAPTIONS[0], guidance_scale=3.3, width=96, height=120)
     draw("cat " * 400, None, guidance_scale=1.0)
+    draw(CAPTIONS[0], None, **PART)
 
 
 @pytest.mark.parametrize("markup", ["a <b>cat</b>", "a &amp; b", "&#99;at", "a &ampb", "</p>"])

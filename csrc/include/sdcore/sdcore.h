@@ -1,4 +1,5 @@
-/* sdcore from C: a prompt in, pictures out, from a file that DiffusionPipeline.export wrote.
+/* sdcore from C: a prompt in, or a picture too, and pictures out, from a file that
+ * DiffusionPipeline.export wrote.
  *
  *   sdc_model* model = NULL;
  *   sdc_images* images = NULL;
@@ -113,18 +114,28 @@ typedef struct sdc_generate_params {
   /* With weights, as in "a (red:1.3) cat", and of any length. It must be set. */
   const char* prompt;
   const char* negative_prompt; /* NULL: none, which to most models is the same as "" */
-  int32_t width, height;       /* pixels, or SDC_DEFAULT */
-  int32_t steps;               /* a number that the model was exported for, or SDC_DEFAULT */
-  float guidance_scale;        /* 1 or less: none, and half the work; or SDC_DEFAULT */
+  int32_t width, height;     /* pixels, or SDC_DEFAULT: those of `image`, where neither is given */
+  int32_t steps;             /* a number that the model was exported for, or SDC_DEFAULT */
+  float guidance_scale;      /* 1 or less: none, and half the work; or SDC_DEFAULT */
   int64_t seed;              /* of the first image, image i uses seed + i; SDC_DEFAULT draws one */
   int32_t count;             /* images, made together; 1 by default */
   sdc_step_callback on_step; /* may be NULL */
   void* user;                /* handed to on_step */
+  /* A picture to begin from in place of noise alone: red, green, blue; row after row from the top,
+   * no padding; of any size, it is resized to width x height. NULL: there is none. */
+  const uint8_t* image;
+  int32_t image_width, image_height;
+  /* Of the image's size, a byte a pixel: from 128 on it is painted over, below it is kept. NULL:
+   * all is drawn anew. */
+  const uint8_t* mask;
+  int32_t mask_width, mask_height;
+  double strength; /* share of the steps made from `image`, above 0 and up to 1; 0.75 by default */
 } sdc_generate_params;
 
 SDC_API void sdc_generate_params_init(sdc_generate_params* params, size_t size);
 
-/* The pictures that Python draws with the same file and settings, bit for bit. */
+/* The pictures that Python draws with the same file and settings, bit for bit. A picture to begin
+ * from needs the file's vae_encoder. */
 SDC_API sdc_status sdc_generate(const sdc_model* model, const sdc_generate_params* params,
                                 sdc_images** out);
 

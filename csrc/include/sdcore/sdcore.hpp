@@ -79,7 +79,14 @@ class Tensors {
   std::unique_ptr<sdc_tensors, decltype(&sdc_tensors_free)> tensors_;
 };
 
-// As sdc_generate_params, with text that is kept.
+// Samples of 8 bits, row after row from the top, no padding: three for each pixel of a picture, one
+// for each of a mask.
+struct Samples {
+  std::int32_t width = 0, height = 0;
+  std::vector<std::uint8_t> values;
+};
+
+// As sdc_generate_params, with text and pictures that are kept.
 struct GenerateParams {
   GenerateParams() = default;
   explicit GenerateParams(std::string text) : prompt(std::move(text)) {}
@@ -93,6 +100,9 @@ struct GenerateParams {
   // Called after each step; false stops the run, which throws Error with SDC_CANCELLED. What it
   // throws comes out of generate().
   std::function<bool(std::int32_t done, std::int32_t total)> on_step;
+  // A picture to begin from, and what of it to paint over: where the mask is 128 or more.
+  std::optional<Samples> image, mask;
+  double strength = 0.75;  // share of the steps that are made from it
 };
 
 // A model; copies share it. Safe to use from many threads.
@@ -126,6 +136,17 @@ class Model {
     raw.count = params.count;
     raw.user = &progress;
     if (params.on_step) raw.on_step = &Progress::call;
+    if (params.image) {
+      raw.image = given(*params.image, 3, "image");
+      raw.image_width = params.image->width;
+      raw.image_height = params.image->height;
+    }
+    if (params.mask) {
+      raw.mask = given(*params.mask, 1, "mask");
+      raw.mask_width = params.mask->width;
+      raw.mask_height = params.mask->height;
+    }
+    raw.strength = params.strength;
     sdc_images* images = nullptr;
     const sdc_status status = sdc_generate(model_.get(), &raw, &images);
     if (progress.thrown) std::rethrow_exception(progress.thrown);
@@ -140,6 +161,18 @@ class Model {
   }
 
  private:
+  // Checked here, for the library cannot see how long an array is.
+  static const std::uint8_t* given(const Samples& samples, std::size_t channels, const char* name) {
+    const auto side = [](std::int32_t n) { return static_cast<std::size_t>(n > 0 ? n : 0); };
+    const std::size_t wanted = channels * side(samples.width) * side(samples.height);
+    if (wanted > 0 && samples.values.size() == wanted) return samples.values.data();
+    const auto text = [](auto number) { return std::to_string(number); };
+    throw Error(SDC_INVALID_ARGUMENT,
+                "[generate] " + std::string(name) + " of " + text(samples.width) + " x " +
+                    text(samples.height) + " pixels must have " + text(channels) +
+                    " samples for each, got " + text(samples.values.size()) + " in all");
+  }
+
   // Carries an exception of the callback around the library.
   struct Progress {
     const std::function<bool(std::int32_t, std::int32_t)>& on_step;

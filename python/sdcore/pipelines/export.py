@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sdcore import _core, gguf
 from sdcore.arguments import as_path
@@ -20,7 +19,7 @@ from sdcore.models.autoencoder_tiny import AutoencoderTiny
 from sdcore.models.clip import CLIPTextConfig
 from sdcore.models.t5 import T5EncoderModel
 from sdcore.models.vae import AutoencoderKL
-from sdcore.schedulers.base import Row, Table, Term
+from sdcore.pipelines.export_schedules import schedules
 from sdcore.tokenizer import T5Tokenizer
 from sdcore.tokenizer.clip import OF_ONE_ENCODER, CLIPTokenizer, vocabulary_key
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Captions", "TextEncoding", "export"]
 
-VERSION = 4
+VERSION = 5
 _TYPES = "tokenizer.ggml.token_type"
 _DENOISERS = ("unet", "transformer")  # what pipelines call theirs
 
@@ -77,10 +76,12 @@ def export(
     dtype: str = "auto",
 ) -> None:
     """Writes `pipe` to a GGUF file; see `DiffusionPipeline.export`."""
-    if pipe.denoiser.config.in_channels != pipe.vae.config.latent_channels:
+    channels = pipe.vae.config.latent_channels
+    seen = 2 * channels + 1 if pipe.inpaints else channels
+    if pipe.denoiser.config.in_channels != seen:
         raise UnsupportedModelError(
-            "[export] the model sees more than latents, such as a picture or a mask, which the C "
-            "API cannot give"
+            "[export] the model sees more than latents and a mask, such as a picture to edit or "
+            "its depth, which the C API cannot give"
         )
     if isinstance(pipe.vae, AutoencoderTiny):
         raise UnsupportedModelError(
@@ -109,12 +110,13 @@ def export(
         **_text(text),
         **_captions(text.captions),
         "sdcore.denoiser.network": denoiser,
+        "sdcore.denoiser.inpaints": pipe.inpaints,
         "sdcore.denoiser.guidance_embedding": getattr(
             pipe.denoiser.config, "time_cond_proj_dim", None
         )
         or 0,
         **_configs(pipe, text, denoiser),
-        **_tables(pipe, _numbers(steps)),
+        **schedules(pipe, _numbers(steps)),
     }
     graphs = {name: (network.graph, network.tensors) for name, network in networks.items()}
     _core.save_model(path, graphs, gguf.metadata_to_core(metadata))
@@ -230,30 +232,3 @@ def _numbers(steps: int | Iterable[int]) -> list[int]:
     if not numbers or not all(type(n) is int and n >= 1 for n in numbers):
         raise InvalidArgumentError(f"[export] steps must be whole numbers >= 1, got {steps!r}")
     return numbers
-
-
-def _tables(pipe: DiffusionPipeline, numbers: list[int]) -> dict[str, Any]:
-    default = pipe.default_steps if pipe.default_steps in numbers else numbers[0]
-    metadata: dict[str, Any] = {"sdcore.default.steps": default}
-    for steps in numbers:
-        own = type(pipe.scheduler).from_config(pipe.scheduler.config)
-        own.set_timesteps(steps)
-        metadata |= _table(f"sdcore.table.{steps}", own.table)
-    return metadata
-
-
-def _table(key: str, table: Table) -> dict[str, Any]:
-    terms = max(len(row.terms) for row in table.rows)
-    return {
-        f"{key}.init_noise_sigma": float(table.init_noise_sigma),
-        f"{key}.terms": terms,
-        f"{key}.rows": np.concatenate([_row(row, terms) for row in table.rows]),
-    }
-
-
-def _row(row: Row, terms: int) -> NDArray[np.float32]:
-    padded = [*row.terms, *[Term()] * (terms - len(row.terms))]
-    x0 = row.x0_from.x, row.x0_from.m
-    bounds, noise = (row.clip, row.quantile), (row.noise, row.draws)
-    head = (row.timestep, row.input_scale, *x0, *bounds, *noise)
-    return np.array([*head, *np.ravel(padded)], np.float32)

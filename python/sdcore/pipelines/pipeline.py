@@ -89,6 +89,10 @@ class DiffusionPipeline(EmbeddingsMixin):
     embeds: ClassVar[Mapping[str, str]] = {}
 
     vae: Autoencoder
+
+    # Whether the denoiser sees a mask, and the latents of a picture without what it covers.
+    inpaints: ClassVar[bool] = False
+
     default_steps = 20
     default_guidance = 7.0
 
@@ -275,10 +279,11 @@ class DiffusionPipeline(EmbeddingsMixin):
     ) -> None:
         """Writes one GGUF file that a C or C++ program draws with, bit for bit as here (sdcore.h).
 
-        The program can draw in those numbers of steps that are named in `steps`. LoRAs at work are
-        merged into the weights, quantized ones too. Raises UnsupportedModelError for models that
-        are given more than a text, and for families that the C API does not draw with, and
-        FileError where there is such a file already, unless `overwrite` is True.
+        The program can draw in those numbers of steps that are named in `steps`, from a text, a
+        picture or a part of one. LoRAs at work are merged into the weights, quantized ones too.
+        Raises UnsupportedModelError for models that are given more than that, and for families that
+        the C API does not draw with, and FileError where there is such a file already, unless
+        `overwrite` is True.
         """
         check_target(path, overwrite=overwrite)
         merged = self._merged()
@@ -501,13 +506,25 @@ class DiffusionPipeline(EmbeddingsMixin):
 
     def first_step(self, request: Request) -> int:
         """How many steps a picture to begin from makes needless."""
-        if request.images is None:
+        if request.images is None or self.spreads_steps:
             return 0
-        return request.steps - max(int(request.steps * request.strength), 1)
+        return request.steps - self.steps_from_picture(request.steps, request.strength)
+
+    def steps_from_picture(self, steps: int, strength: float) -> int:
+        """How many steps, the last of a schedule, are made from a picture."""
+        return max(int(steps * strength), 1)
+
+    @property
+    def spreads_steps(self) -> bool:
+        """Whether all steps are made from a picture too, over a part of the schedule: the
+        scheduler's tables then have a `strength`."""
+        return False
 
     def table_options(self, request: Request) -> dict[str, Any]:
         """What the step table is made with, beside the steps and the first of them."""
-        return {}
+        if request.images is None or not self.spreads_steps:
+            return {}
+        return {"strength": request.strength}
 
     def rows(self, scheduler: Scheduler, request: Request) -> Sequence[Row]:
         """Those of the step table that a call runs."""

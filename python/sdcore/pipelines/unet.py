@@ -103,17 +103,12 @@ class UNetPipeline(IPAdapterPipeline, ControlledUNetPipeline):
         merges = {"merges": ratio} if ratio else {}
         return {**merges, **super().denoiser_options(request)}
 
-    def _spreads_steps(self, request: Request) -> bool:
-        """Latent consistency models make all their steps from a picture too, over a part of the
-        schedule, as diffusers' pipeline for them; all others leave out the first ones."""
+    @property
+    def spreads_steps(self) -> bool:
+        """Latent consistency models, as diffusers' pipeline for them; all others leave out the
+        first steps."""
         distilled = self.unet.config.time_cond_proj_dim is not None
-        return distilled and request.images is not None and isinstance(self.scheduler, LCMScheduler)
-
-    def first_step(self, request: Request) -> int:
-        return 0 if self._spreads_steps(request) else super().first_step(request)
-
-    def table_options(self, request: Request) -> dict[str, Any]:
-        return {"strength": request.strength} if self._spreads_steps(request) else {}
+        return distilled and isinstance(self.scheduler, LCMScheduler)
 
     def keeps_between_steps(self, request: Request) -> DeepFeatures | None:
         interval = whole(request.extra.get("cache_interval", 1), "cache_interval", 1)

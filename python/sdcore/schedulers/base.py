@@ -293,6 +293,17 @@ class Scheduler(ABC):
         noisy: Array = signal.reshape(per_image) * x + sigma.reshape(per_image) * z
         return noisy
 
+    def levels(self) -> tuple[Array, Array]:
+        """The factors of image and noise in what each row of the table is given: [rows] each. A run
+        that was under way begins anew."""
+        pairs = []
+        for index, row in enumerate(self.table.rows):
+            self._next = index  # for a timestep may stand twice
+            pairs.append(self.noise_level(np.array([row.timestep])))
+        self._next = 0
+        signals, sigmas = zip(*pairs, strict=True)
+        return np.concatenate(signals), np.concatenate(sigmas)
+
     @abstractmethod
     def noise_level(self, t: NDArray[Any]) -> tuple[Array, Array]:
         """The factors of image and noise in a noisy sample, for each timestep."""

@@ -64,7 +64,7 @@ def distilled_timesteps(
             f"[{place}] original_inference_steps must be from {steps}, the number of steps, to "
             f"{total}, got {original}"
         )
-    used = int(original * strength)
+    used = used_timesteps(original, strength)
     if steps > used:
         raise InvalidArgumentError(
             f"[{place}] a strength of {strength:g} leaves {used} of {original} timesteps for "
@@ -73,6 +73,11 @@ def distilled_timesteps(
     distilled = np.arange(used, 0, -1) * (total // original) - 1
     chosen = np.floor(np.linspace(0, used, steps, endpoint=False)).astype(int)
     return [int(t) for t in distilled[chosen]]
+
+
+def used_timesteps(original: int, strength: float) -> int:
+    """How many of the timesteps, the last ones, so much strength is."""
+    return int(original * strength)
 
 
 class LCMScheduler(DiscreteScheduler, table=lcm_table, defaults=_DEFAULTS):

@@ -155,11 +155,9 @@ class StableDiffusion3Pipeline(ControlledSD3Pipeline, families=("sd3",)):
             **self.guidance_options(request),
         )
 
-    def first_step(self, request: Request) -> int:
+    def steps_from_picture(self, steps: int, strength: float) -> int:
         """A part of a step counts as one, where earlier families leave it out: as diffusers."""
-        if request.images is None:
-            return 0
-        return int(request.steps - request.steps * request.strength)
+        return steps - int(steps - steps * strength)
 
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         tokens, skip = sequence_length(request, _T5_TOKENS), clip_skip(request)

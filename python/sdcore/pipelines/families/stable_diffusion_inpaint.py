@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from sdcore.pipelines.families.stable_diffusion import StableDiffusionPipeline
@@ -26,6 +28,8 @@ class _Inpainting(DiffusionPipeline):
 
     With no `image` or no mask everything is to be painted.
     """
+
+    inpaints: ClassVar[bool] = True
 
     def start(self, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
         n, size = len(request.prompts), (request.height, request.width)
