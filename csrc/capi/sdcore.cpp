@@ -72,6 +72,11 @@ ImageRequest to_request(const sdc_generate_params& params) {
       return call(static_cast<int32_t>(done), static_cast<int32_t>(total), user) == 0;
     };
   }
+  if (params.should_stop) {
+    request.should_stop = [call = params.should_stop, user = params.user] {
+      return call(user) != 0;
+    };
+  }
   return request;
 }
 

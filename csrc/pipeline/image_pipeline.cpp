@@ -6,6 +6,7 @@
 #include <random>
 
 #include "base/error.h"
+#include "pipeline/finite.h"
 #include "pipeline/picture_cut.h"
 #include "pipeline/told.h"
 #include "sampler/sampler.h"
@@ -80,6 +81,7 @@ struct ImagePipeline::Job {
   Schedule schedule;
   std::vector<uint64_t> seeds;
   std::optional<Given> given;
+  Observer observer;  // of its networks' runs
 
   bool guided;  // asked about the negative prompt too
 };
@@ -179,6 +181,11 @@ ImagePipeline::Job ImagePipeline::check(const ImageRequest& request) const {
   require(seed >= 0, ErrorKind::invalid_argument, "[generate] seed must be at least 0, got ", seed);
   for (int64_t i = 0; i < job.count; ++i) job.seeds.push_back(static_cast<uint64_t>(seed) + i);
   job.given = given(request, job);
+  if (request.should_stop) {
+    job.observer.before_step = [asked = request.should_stop] {
+      require(!asked(), ErrorKind::cancelled, "[generate] stopped by the caller");
+    };
+  }
   return job;
 }
 
@@ -189,7 +196,7 @@ std::vector<ImagePipeline::Batch> ImagePipeline::describe(const ImageRequest& re
   std::vector<std::string> texts;
   if (job.guided) texts.push_back(request.negative_prompt.value_or(""));
   texts.push_back(request.prompt);
-  std::vector<TextStates> states = text_encoders_.encode(texts);
+  std::vector<TextStates> states = text_encoders_.encode(texts, job.observer);
   if (job.guided && !request.negative_prompt && settings_.text.zeros_for_none) {
     states[0] = states[0].zeros();
   }
@@ -227,10 +234,10 @@ ImagePipeline::Batch ImagePipeline::make_batch(const Job& job,
 }
 
 Start ImagePipeline::start(const Job& job, Noise& noise) const {
-  if (!settings_.inpaints) return begin(vae_, job.given, job.schedule, noise);
+  if (!settings_.inpaints) return begin(vae_, job.given, job.schedule, noise, job.observer);
   const int64_t pixels = settings_.latent.pixels;
   return begin_inpainting(vae_, job.given, job.schedule, noise, job.width * pixels,
-                          job.height * pixels);
+                          job.height * pixels, job.observer);
 }
 
 // The latents for each side of a batch, with what the denoiser sees after them.
@@ -261,7 +268,7 @@ std::vector<float> ImagePipeline::ask(const Job& job, const Batch& batch, const 
   inputs.add("sample", {images, job.height, job.width, channels + start.further}, x.data());
   inputs.add("timestep", {images}, timesteps.data());
   for (const auto& [name, input] : batch.inputs) inputs.add(name, input.shape, input.values.data());
-  FloatArray out = run_to(*networks_.denoiser, inputs, settings_.denoiser);
+  FloatArray out = run_to(*networks_.denoiser, inputs, settings_.denoiser, job.observer);
   drop_variance(out, channels);
   require_shape(out, {images, job.height, job.width, channels}, settings_.denoiser);
   return std::move(out.values);
@@ -299,6 +306,7 @@ std::vector<float> ImagePipeline::sample(const ImageRequest& request, const Job&
     if (row.draws) z = noise.draw();
     sampler.step(static_cast<int64_t>(i), x.data(), out.data(), row.draws ? z.data() : nullptr,
                  static_cast<int64_t>(x.size()), job.count, x.data());
+    require_finite(x, "what step ", i + 1, " of ", total, " made");
     if (start.kept) start.kept->restore(x, channels, i + 1 < total ? &levels[i + 1] : nullptr);
     const auto done = static_cast<int64_t>(i + 1);
     require(!request.on_step || request.on_step(done, static_cast<int64_t>(total)),
@@ -309,7 +317,7 @@ std::vector<float> ImagePipeline::sample(const ImageRequest& request, const Job&
 }
 
 std::vector<uint8_t> ImagePipeline::finish(const Job& job, const float* latents) const {
-  Picture picture = vae_.decode(latents, job.height, job.width);
+  Picture picture = vae_.decode(latents, job.height, job.width, job.observer);
   if (picture.width != job.wanted_width || picture.height != job.wanted_height) {
     picture = cut_to(picture, job.wanted_width, job.wanted_height);
   }

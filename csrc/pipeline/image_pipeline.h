@@ -29,6 +29,8 @@ struct ImageRequest {
   double strength = 0.75;                   // share of the steps that are made from it
   // Called after each step with how many are done and how many there are; false stops the run.
   std::function<bool(int64_t done, int64_t total)> on_step;
+  // Asked between the ops of a network on the processor; true stops the run.
+  std::function<bool()> should_stop;
 };
 
 struct Images {
@@ -52,7 +54,7 @@ class ImagePipeline {
   const PipelineSettings& settings() const { return settings_; }
 
   // Throws Error(invalid_argument) for a request that cannot be met, Error(cancelled) when on_step
-  // says so.
+  // or should_stop say so.
   Images generate(const ImageRequest& request) const;
 
  private:

@@ -35,8 +35,8 @@ inline std::set<std::string, std::less<>> input_names(const Graph& graph) {
   return names;
 }
 
-inline std::map<std::string, FloatArray> run_network(Network& network,
-                                                     const NetworkInputs& inputs) {
+inline std::map<std::string, FloatArray> run_network(Network& network, const NetworkInputs& inputs,
+                                                     const Observer& observer = {}) {
   const auto executable = network.executable(inputs.shapes);
   const Plan& plan = executable->plan();
   std::map<std::string, FloatArray> results;
@@ -47,13 +47,14 @@ inline std::map<std::string, FloatArray> run_network(Network& network,
     result.values.resize(static_cast<size_t>(element_count(result.shape)));
     outputs[name] = result.values.data();
   }
-  network.run(inputs.shapes, inputs.arrays, outputs);
+  network.run(inputs.shapes, inputs.arrays, outputs, observer);
   return results;
 }
 
 // The one output of a network of a pipeline; `name` is for errors.
-inline FloatArray run_to(Network& network, const NetworkInputs& inputs, const std::string& name) {
-  auto outputs = run_network(network, inputs);
+inline FloatArray run_to(Network& network, const NetworkInputs& inputs, const std::string& name,
+                         const Observer& observer) {
+  auto outputs = run_network(network, inputs, observer);
   require(outputs.size() == 1, ErrorKind::unsupported_model, "[generate] the ", name, " has ",
           outputs.size(), " outputs, and a pipeline takes one");
   return std::move(outputs.begin()->second);

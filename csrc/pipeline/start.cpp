@@ -58,9 +58,9 @@ void Kept::restore(std::vector<float>& latents, int64_t channels, const NoiseLev
 }
 
 Start begin(const Vae& vae, const std::optional<Given>& given, const Schedule& schedule,
-            Noise& noise) {
+            Noise& noise, const Observer& observer) {
   if (!given) return {from_noise(noise.draw(), schedule), {}, {}};
-  std::vector<float> picture = vae.encode(given->picture, noise);
+  std::vector<float> picture = vae.encode(given->picture, noise, observer);
   std::vector<float> fresh = noise.draw();
   if (!given->mask) return {from_picture(picture, fresh, schedule), {}, {}};
   noise.draw();  // diffusers encodes the masked picture too, used or not
@@ -73,20 +73,20 @@ Start begin(const Vae& vae, const std::optional<Given>& given, const Schedule& s
 }
 
 Start begin_inpainting(const Vae& vae, const std::optional<Given>& given, const Schedule& schedule,
-                       Noise& noise, int64_t width, int64_t height) {
+                       Noise& noise, int64_t width, int64_t height, const Observer& observer) {
   const auto size = static_cast<size_t>(width * height);
   Picture around = given ? given->picture : Picture{width, height, std::vector<float>(3 * size)};
   const std::vector<float> mask =
       given && given->mask ? *given->mask : std::vector<float>(size, 1.0f);
   std::vector<float> picture;
-  if (given && given->strength < 1) picture = vae.encode(around, noise);
+  if (given && given->strength < 1) picture = vae.encode(around, noise, observer);
   std::vector<float> fresh = noise.draw();
   for (size_t i = 0; i < around.pixels.size(); ++i) {
     around.pixels[i] *= mask[i / 3] < 0.5f ? 1.0f : 0.0f;
   }
   const int64_t channels = vae.space().channels;
   std::vector<float> beside = put_before(shrunk(mask, width, height, vae.space().pixels),
-                                         vae.encode(around, noise), channels);
+                                         vae.encode(around, noise, observer), channels);
   return {picture.empty() ? from_noise(std::move(fresh), schedule)
                           : from_picture(picture, fresh, schedule),
           {},

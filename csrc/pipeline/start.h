@@ -36,11 +36,11 @@ struct Start {
 
 // Draws in the order that diffusers does: for the encoder, then for the first noise.
 Start begin(const Vae& vae, const std::optional<Given>& given, const Schedule& schedule,
-            Noise& noise);
+            Noise& noise, const Observer& observer);
 
 // The same for a denoiser that sees a mask, and the latents of the picture without what it covers.
 // With no picture or no mask everything is to be painted.
 Start begin_inpainting(const Vae& vae, const std::optional<Given>& given, const Schedule& schedule,
-                       Noise& noise, int64_t width, int64_t height);
+                       Noise& noise, int64_t width, int64_t height, const Observer& observer);
 
 }  // namespace sdcore

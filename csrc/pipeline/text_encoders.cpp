@@ -112,7 +112,8 @@ std::vector<Rows> TextEncoders::rows(const std::string& text) const {
   return rows;
 }
 
-std::vector<TextStates> TextEncoders::encode(const std::vector<std::string>& texts) const {
+std::vector<TextStates> TextEncoders::encode(const std::vector<std::string>& texts,
+                                             const Observer& observer) const {
   std::vector<std::vector<Rows>> by_encoder(settings_.encoders.size());
   for (const std::string& text : texts) {
     std::vector<Rows> of_text = rows(text);
@@ -120,7 +121,7 @@ std::vector<TextStates> TextEncoders::encode(const std::vector<std::string>& tex
   }
   std::vector<TextStates> states(texts.size());
   for (size_t i = 0; i < by_encoder.size(); ++i) {
-    const std::vector<TextStates> made = encode_by(i, by_encoder[i]);
+    const std::vector<TextStates> made = encode_by(i, by_encoder[i], observer);
     for (size_t t = 0; t < made.size(); ++t) put_beside(states[t], made[t]);
   }
   for (TextStates& one : states) {
@@ -128,13 +129,14 @@ std::vector<TextStates> TextEncoders::encode(const std::vector<std::string>& tex
     if (settings_.channels > 0) fill_up(one, settings_.channels);
   }
   if (settings_.captions.tokens > 0) {
-    const std::vector<TextStates> made = encode_captions(texts);
+    const std::vector<TextStates> made = encode_captions(texts, observer);
     for (size_t t = 0; t < made.size(); ++t) put_after(states[t], made[t]);
   }
   return states;
 }
 
-std::vector<TextStates> TextEncoders::encode_by(size_t at, const std::vector<Rows>& texts) const {
+std::vector<TextStates> TextEncoders::encode_by(size_t at, const std::vector<Rows>& texts,
+                                                const Observer& observer) const {
   const TextEncoderSettings& encoder = settings_.encoders[at];
   Network& network = *networks_.clips[at];
   UniqueIds unique;
@@ -151,7 +153,7 @@ std::vector<TextStates> TextEncoders::encode_by(size_t at, const std::vector<Row
   NetworkInputs inputs;
   inputs.add("input_ids", {count, encoder.tokens}, ids.data());
   if (pools) inputs.add("end", {count}, ends.data());
-  const auto outputs = run_network(network, inputs);
+  const auto outputs = run_network(network, inputs, observer);
   const FloatArray& hidden = output_of(outputs, "last_hidden_state", encoder.network, 3, count);
   const int64_t size = hidden.shape[1] * hidden.shape[2];
   require(hidden.shape[1] == encoder.tokens, ErrorKind::unsupported_model, "[generate] the ",
@@ -177,7 +179,8 @@ std::vector<TextStates> TextEncoders::encode_by(size_t at, const std::vector<Row
   return made;
 }
 
-std::vector<TextStates> TextEncoders::encode_captions(const std::vector<std::string>& texts) const {
+std::vector<TextStates> TextEncoders::encode_captions(const std::vector<std::string>& texts,
+                                                      const Observer& observer) const {
   const auto& [tokens, name, tokenizer, masked, cleaned] = settings_.captions;
   const auto length = static_cast<size_t>(tokens);
   if (!networks_.captions) {
@@ -201,7 +204,7 @@ std::vector<TextStates> TextEncoders::encode_captions(const std::vector<std::str
   NetworkInputs inputs;
   inputs.add("input_ids", {count, tokens}, ids.data());
   inputs.add("mask", {count, tokens}, mask.data());
-  const auto outputs = run_network(*networks_.captions, inputs);
+  const auto outputs = run_network(*networks_.captions, inputs, observer);
   networks_.captions->release_mapped();  // it is the largest part of all
   const FloatArray& hidden = output_of(outputs, "last_hidden_state", name, 3, count);
   require(hidden.shape[1] == tokens, ErrorKind::unsupported_model, "[generate] the ", name,

@@ -34,15 +34,17 @@ class TextEncoders {
   TextEncoders(Networks networks, TextSettings settings);
 
   // Those of the CLIPs side by side, then those of T5.
-  std::vector<TextStates> encode(const std::vector<std::string>& texts) const;
+  std::vector<TextStates> encode(const std::vector<std::string>& texts,
+                                 const Observer& observer) const;
 
  private:
   // Of one text, by encoder, and as many for each.
   std::vector<std::vector<PromptRow>> rows(const std::string& text) const;
   // What CLIP `at` makes of its rows, text by text.
-  std::vector<TextStates> encode_by(size_t at,
-                                    const std::vector<std::vector<PromptRow>>& rows) const;
-  std::vector<TextStates> encode_captions(const std::vector<std::string>& texts) const;
+  std::vector<TextStates> encode_by(size_t at, const std::vector<std::vector<PromptRow>>& rows,
+                                    const Observer& observer) const;
+  std::vector<TextStates> encode_captions(const std::vector<std::string>& texts,
+                                          const Observer& observer) const;
 
   Networks networks_;
   TextSettings settings_;

@@ -27,11 +27,12 @@ class Vae {
   const LatentSpace& space() const { return space_; }
 
   // Latents [height, width, channels] to a picture in [0, 1].
-  Picture decode(const float* latents, int64_t height, int64_t width) const;
+  Picture decode(const float* latents, int64_t height, int64_t width,
+                 const Observer& observer) const;
 
   // Latents [images, h, w, channels] of a picture in [-1, 1], drawn from what the encoder says of
   // it with each image's next numbers. Throws Error(unsupported_model) where there is no encoder.
-  std::vector<float> encode(const Picture& picture, Noise& noise) const;
+  std::vector<float> encode(const Picture& picture, Noise& noise, const Observer& observer) const;
 
  private:
   Networks networks_;

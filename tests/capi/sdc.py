@@ -27,6 +27,7 @@ import numpy as np
 OK, INVALID_ARGUMENT, CHECKPOINT, UNSUPPORTED_MODEL, IO, OUT_OF_MEMORY, CANCELLED = range(7)
 DEFAULT = -1
 StepCallback = ctypes.CFUNCTYPE(c_int, c_int32, c_int32, c_void_p)
+StopCallback = ctypes.CFUNCTYPE(c_int, c_void_p)
 
 
 class ModelOptions(Structure):
@@ -58,6 +59,7 @@ class GenerateParams(Structure):
         ("mask_width", c_int32),
         ("mask_height", c_int32),
         ("strength", c_double),
+        ("should_stop", StopCallback),
     )
 
 

@@ -228,6 +228,44 @@ def test_a_callback_cancels(model: sdc.Model) -> None:
     assert model.generate(model.library.params(steps=3))[0]  # the model is as good as before
 
 
+@pytest.mark.parametrize("most", [1, 400])
+def test_a_callback_stops_within_a_step(model: sdc.Model, most: int) -> None:
+    """And before the first one, while the prompt is encoded."""
+    asked: list[int] = []
+    done: list[int] = []
+    params = model.library.params(steps=3)
+    params.should_stop = sdc.StopCallback(lambda _: asked.append(1) or len(asked) >= most)
+    with pytest.raises(sdc.Failed, match=r"stopped by the caller$") as failed:
+        model.generate(params, lambda at, _: done.append(at) or 0)
+    assert failed.value.status == sdc.CANCELLED
+    assert len(asked) == most
+    assert len(done) < 4
+    assert model.generate(model.library.params(steps=3))[0]
+
+
+@pytest.mark.parametrize(
+    ("part", "attribute", "text"),
+    [
+        ("unet", "network", "what step 1 of 4 made is not all finite numbers"),
+        ("vae", "decoder", "what the VAE made of the latents is not all finite numbers"),
+    ],
+)
+def test_what_is_no_number_is_refused(
+    library: sdc.Library, folder: Path, tmp_path: Path, part: str, attribute: str, text: str
+) -> None:
+    pipe = sdcore.DiffusionPipeline.open(folder)
+    model = getattr(pipe, part)
+    network = getattr(model, attribute)
+    name = "conv_out.bias" if part == "unet" else "decoder.conv_out.bias"
+    bias = np.full(network.tensors[name].shape, np.nan, np.float32)
+    setattr(model, attribute, network.with_weights({name: _core.Tensor.from_array(bias)}))
+    pipe.export(tmp_path / "model.gguf", steps=3, dtype="f32")
+    damaged = sdc.Model(library, tmp_path / "model.gguf")
+    with pytest.raises(sdc.Failed, match=text) as failed:
+        damaged.generate(library.params(**SIZE))
+    assert failed.value.status == sdc.UNSUPPORTED_MODEL
+
+
 def test_null_is_refused(model: sdc.Model) -> None:
     c, handle, params = model.c, model.handle, model.library.params()
     out, tensor = c_void_p(1), sdc.Tensor()

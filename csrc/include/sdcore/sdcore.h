@@ -109,6 +109,11 @@ typedef struct sdc_images sdc_images;
  * Must not throw. */
 typedef int (*sdc_step_callback)(int32_t done, int32_t total, void* user);
 
+/* Called on the thread of sdc_generate again and again within each step, and while text and
+ * pictures are encoded and decoded, on the CPU; not zero stops the run. Must not throw, and should
+ * take no time: it reads a flag that another thread or a handler of signals has set. */
+typedef int (*sdc_stop_callback)(void* user);
+
 typedef struct sdc_generate_params {
   size_t struct_size;
   /* With weights, as in "a (red:1.3) cat", and of any length. It must be set. */
@@ -120,7 +125,7 @@ typedef struct sdc_generate_params {
   int64_t seed;              /* of the first image, image i uses seed + i; SDC_DEFAULT draws one */
   int32_t count;             /* images, made together; 1 by default */
   sdc_step_callback on_step; /* may be NULL */
-  void* user;                /* handed to on_step */
+  void* user;                /* handed to callbacks */
   /* A picture to begin from in place of noise alone: red, green, blue; row after row from the top,
    * no padding; of any size, it is resized to width x height. NULL: there is none. */
   const uint8_t* image;
@@ -130,6 +135,7 @@ typedef struct sdc_generate_params {
   const uint8_t* mask;
   int32_t mask_width, mask_height;
   double strength; /* share of the steps made from `image`, above 0 and up to 1; 0.75 by default */
+  sdc_stop_callback should_stop; /* may be NULL; it is handed `user` too */
 } sdc_generate_params;
 
 SDC_API void sdc_generate_params_init(sdc_generate_params* params, size_t size);

@@ -100,6 +100,8 @@ struct GenerateParams {
   // Called after each step; false stops the run, which throws Error with SDC_CANCELLED. What it
   // throws comes out of generate().
   std::function<bool(std::int32_t done, std::int32_t total)> on_step;
+  // Asked again and again within each step; true stops the run likewise.
+  std::function<bool()> should_stop;
   // A picture to begin from, and what of it to paint over: where the mask is 128 or more.
   std::optional<Samples> image, mask;
   double strength = 0.75;  // share of the steps that are made from it
@@ -123,7 +125,7 @@ class Model {
   }
 
   Images generate(const GenerateParams& params) const {
-    Progress progress{params.on_step, nullptr};
+    Callbacks callbacks{params.on_step, params.should_stop, nullptr};
     sdc_generate_params raw;
     sdc_generate_params_init(&raw, sizeof raw);
     raw.prompt = params.prompt.c_str();
@@ -134,8 +136,9 @@ class Model {
     raw.guidance_scale = params.guidance_scale;
     raw.seed = params.seed;
     raw.count = params.count;
-    raw.user = &progress;
-    if (params.on_step) raw.on_step = &Progress::call;
+    raw.user = &callbacks;
+    if (params.on_step) raw.on_step = &Callbacks::step;
+    if (params.should_stop) raw.should_stop = &Callbacks::stop;
     if (params.image) {
       raw.image = given(*params.image, 3, "image");
       raw.image_width = params.image->width;
@@ -149,7 +152,7 @@ class Model {
     raw.strength = params.strength;
     sdc_images* images = nullptr;
     const sdc_status status = sdc_generate(model_.get(), &raw, &images);
-    if (progress.thrown) std::rethrow_exception(progress.thrown);
+    if (callbacks.thrown) std::rethrow_exception(callbacks.thrown);
     check(status);
     return Images(images);
   }
@@ -173,17 +176,26 @@ class Model {
                     " samples for each, got " + text(samples.values.size()) + " in all");
   }
 
-  // Carries an exception of the callback around the library.
-  struct Progress {
+  // Carries what a callback throws around the library.
+  struct Callbacks {
     const std::function<bool(std::int32_t, std::int32_t)>& on_step;
+    const std::function<bool()>& should_stop;
     std::exception_ptr thrown;
 
-    static int call(std::int32_t done, std::int32_t total, void* user) noexcept {
-      auto& self = *static_cast<Progress*>(user);
+    static int step(std::int32_t done, std::int32_t total, void* user) noexcept {
+      auto& self = *static_cast<Callbacks*>(user);
+      return self.stops([&] { return !self.on_step(done, total); });
+    }
+    static int stop(void* user) noexcept {
+      auto& self = *static_cast<Callbacks*>(user);
+      return self.stops([&] { return self.should_stop(); });
+    }
+    template <class Ask>
+    int stops(Ask ask) noexcept {
       try {
-        return self.on_step(done, total) ? 0 : 1;
+        return ask() ? 1 : 0;
       } catch (...) {
-        self.thrown = std::current_exception();
+        thrown = std::current_exception();
         return 1;
       }
     }
