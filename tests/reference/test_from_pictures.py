@@ -15,8 +15,8 @@ from PIL import Image
 import sdcore
 import tiny_models
 from reference.common import SAMPLED_F32, error
+from sdcore.pictures.fit import fitted
 from sdcore.pipelines.noise import mixed
-from sdcore.pipelines.pictures import fitted
 
 ARGS: dict[str, Any] = {
     "prompt": "the red circle of a cat",
