@@ -1,5 +1,5 @@
 // Prompt to pictures, from noise or from a picture: tokenizer, text encoder, sampler with guidance,
-// VAE. The arithmetic is that of python/sdcore/pipelines/pipeline.py in the same order, so the
+// VAE. The arithmetic is that of python/sdcore/pipelines in the same order, so the
 // pictures are equal bit for bit.
 #pragma once
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -23,15 +22,12 @@ from sdcore.errors import (
     UnsupportedModelError,
 )
 from sdcore.models.autoencoder_tiny import AutoencoderTiny
-from sdcore.models.autoencoders import Autoencoder
 from sdcore.models.base import Loadable, RunOptions
-from sdcore.pipelines import arithmetic
-from sdcore.pipelines.conditioning import Conditioning, by_length
 from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.embeddings import EmbeddingsMixin
 from sdcore.pipelines.export import TextEncoding, check_target, export
-from sdcore.pipelines.guidance import Guidance, GuidancePlusPlus
 from sdcore.pipelines.hires import drawn_twice
+from sdcore.pipelines.hooks import FamilyHooks
 from sdcore.pipelines.loading import (
     ForParts,
     Override,
@@ -47,13 +43,12 @@ from sdcore.pipelines.loading import (
 )
 from sdcore.pipelines.memory import is_tight, is_too_large, tell_memory
 from sdcore.pipelines.noise import Noise
+from sdcore.pipelines.parameters import parameters
 from sdcore.pipelines.pictures import cut_to, decode, to_pil, to_torch
 from sdcore.pipelines.prompt import Texts
-from sdcore.pipelines.request import Arguments, Prompt, Request, make_request
-from sdcore.pipelines.start import Start, begin
+from sdcore.pipelines.request import Arguments, Request, make_request
 from sdcore.pipelines.stream import PipelineOutput, Stream
 from sdcore.schedulers import Scheduler
-from sdcore.schedulers.base import Row
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -68,7 +63,7 @@ StepCallback = Callable[["DiffusionPipeline", int, float, dict[str, Any]], Any]
 _WITH_UNETS = "Stable Diffusion 1.x, 2.x and XL"
 
 
-class DiffusionPipeline(EmbeddingsMixin):
+class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
     """Text to image; `open` gives the subclass of the model's family (`pipelines/families`).
 
     The parts are attributes, by diffusers' names. A pipeline may be called from several threads at
@@ -87,14 +82,6 @@ class DiffusionPipeline(EmbeddingsMixin):
     beside: ClassVar[Mapping[str, str]] = {}
     # Arguments that take the place of a prompt, and what the denoiser calls them.
     embeds: ClassVar[Mapping[str, str]] = {}
-
-    vae: Autoencoder
-
-    # Whether the denoiser sees a mask, and the latents of a picture without what it covers.
-    inpaints: ClassVar[bool] = False
-
-    default_steps = 20
-    default_guidance = 7.0
 
     def __init_subclass__(cls, families: Sequence[str] = ()) -> None:
         super().__init_subclass__()
@@ -351,6 +338,17 @@ class DiffusionPipeline(EmbeddingsMixin):
     # picture. None: where one batch of both does not fit into memory.
     guidance_in_turns: bool | None = None
 
+    def guidance_options(self, request: Request) -> dict[str, Any]:
+        in_turns = self.guidance_in_turns
+        if in_turns is None:
+            in_turns = is_too_large(self, request.width, request.height)
+        return {
+            "rescale": request.guidance_rescale,
+            "begin": request.guidance_start,
+            "end": request.guidance_end,
+            "in_turns": in_turns,
+        }
+
     @property
     def vae_tiling(self) -> bool | None:
         """Whether the VAE does pictures a strip at a time (less memory, more time, no seams);
@@ -385,154 +383,6 @@ class DiffusionPipeline(EmbeddingsMixin):
                 f"{', '.join(sorted(here))}: open it with device='{device}'"
             )
         return self
-
-    # -- what the model asks for ----------------------------------------
-
-    @property
-    @abstractmethod
-    def denoiser(self) -> Any:
-        """The network that runs once a step."""
-
-    @property
-    def companions(self) -> Mapping[str, Any]:
-        """Networks that run at each step before it, by name."""
-        return {}
-
-    @abstractmethod
-    def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
-        """What the denoiser is told about images of these prompts, a row each."""
-
-    def conditions(self, prompts: Sequence[Prompt], request: Request) -> Mapping[int, Conditioning]:
-        """The same where it changes on the way: by the step from which on it holds, the first one
-        from 0. Steps are a whole schedule's, though a picture to begin from leaves out some."""
-        return {0: self.condition(prompts, request)}
-
-    def predict(self, x: Array, timestep: float, conditioning: Conditioning, **more: Any) -> Array:
-        """The denoiser's output at scaled latents x; `more` are arguments of its own."""
-        groups: list[tuple[Any, Array]] = [
-            (rows, self.ask(x[rows], timestep, part, **more))
-            for rows, part in by_length(conditioning)
-        ]
-        if len(groups) == 1:
-            return groups[0][1]
-        out = np.empty((len(x), *groups[0][1].shape[1:]), np.float32)
-        for rows, part in groups:
-            out[rows] = part
-        return out
-
-    def ask(self, x: Array, timestep: float, conditioning: Conditioning, **more: Any) -> Array:
-        """The same of rows that go into one batch."""
-        out: Array = self.denoiser(x, timestep, **conditioning, **more)
-        return out
-
-    def control(self, request: Request) -> Any:
-        """What `ask` takes as `control` at each step of a run; None: nothing."""
-        return None
-
-    def given_size(self, extra: Mapping[str, Any]) -> tuple[int, int] | None:
-        """Width and height of what the family's own arguments bring, where they bring a picture."""
-        return None
-
-    def resized(
-        self, extra: Mapping[str, Any], size: tuple[int, int], mode: str
-    ) -> Mapping[str, Any]:
-        """Those of the family's own arguments that are pictures of what is drawn, at this size;
-        `mode` is one of RESIZE_MODES."""
-        return {}
-
-    @property
-    def default_size(self) -> tuple[int, int]:
-        """Width and height that the model was trained at."""
-        side = (self.denoiser.config.sample_size or 64) * self.vae.scale_factor
-        return side, side
-
-    @property
-    def max_side(self) -> int:
-        """Pixels that width and height may have; beyond it a typo is likelier than a wish."""
-        return 8192
-
-    @property
-    def size_multiple(self) -> int:
-        """Pixels that width and height are multiples of."""
-        return self.vae.scale_factor
-
-    @property
-    def trained_sizes(self) -> Mapping[float, tuple[int, int]]:
-        """Widths and heights that pictures are drawn at, by their shape; none: at any."""
-        return {}
-
-    def drawn_size(self, width: int, height: int, extra: Mapping[str, Any]) -> tuple[int, int]:
-        """Width and height at which a picture of this size is drawn, before it is cut to it;
-        `extra` are the family's own arguments."""
-        return width, height
-
-    def latent_shape(self, request: Request) -> tuple[int, int, int]:
-        f = self.vae.scale_factor
-        return self.vae.config.latent_channels, request.height // f, request.width // f
-
-    @property
-    def usual_guidance(self) -> float:
-        """The model's, for the scheduler that it has now: CFG++ takes a share (its paper's)."""
-        return 0.6 if self.scheduler.renoises_negative else self.default_guidance
-
-    def guidance(self, request: Request) -> Guidance:
-        """How the model is asked at each step."""
-        kind = GuidancePlusPlus if self.scheduler.renoises_negative else Guidance
-        return kind(request.guidance_scale, **self.guidance_options(request))
-
-    def guidance_options(self, request: Request) -> dict[str, Any]:
-        """What every kind of guidance takes."""
-        in_turns = self.guidance_in_turns
-        if in_turns is None:
-            in_turns = is_too_large(self, request.width, request.height)
-        return {
-            "rescale": request.guidance_rescale,
-            "begin": request.guidance_start,
-            "end": request.guidance_end,
-            "in_turns": in_turns,
-        }
-
-    def keeps_between_steps(self, request: Request) -> Any:
-        """What the denoiser's argument `deep` keeps in a run; None: nothing."""
-        return None
-
-    def denoiser_options(self, request: Request) -> dict[str, Any]:
-        """What the denoiser is told at every step alike, beside the conditioning."""
-        return {}
-
-    def step_options(self, request: Request, index: int, steps: int) -> dict[str, Any]:
-        """What it is told at one of the steps."""
-        return {}
-
-    def first_step(self, request: Request) -> int:
-        """How many steps a picture to begin from makes needless."""
-        if request.images is None or self.spreads_steps:
-            return 0
-        return request.steps - self.steps_from_picture(request.steps, request.strength)
-
-    def steps_from_picture(self, steps: int, strength: float) -> int:
-        """How many steps, the last of a schedule, are made from a picture."""
-        return max(int(steps * strength), 1)
-
-    @property
-    def spreads_steps(self) -> bool:
-        """Whether all steps are made from a picture too, over a part of the schedule: the
-        scheduler's tables then have a `strength`."""
-        return False
-
-    def table_options(self, request: Request) -> dict[str, Any]:
-        """What the step table is made with, beside the steps and the first of them."""
-        if request.images is None or not self.spreads_steps:
-            return {}
-        return {"strength": request.strength}
-
-    def rows(self, scheduler: Scheduler, request: Request) -> Sequence[Row]:
-        """Those of the step table that a call runs."""
-        return scheduler.table.rows
-
-    def start(self, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
-        """What the first step is given."""
-        return begin(self, request, scheduler, noise)
 
     # -- running ----------------------------------------
 
@@ -606,30 +456,4 @@ class DiffusionPipeline(EmbeddingsMixin):
                 images = to_pil(images)
             elif request.output_type == "pt":
                 images = to_torch(images)
-        width, height = request.cut or (request.width, request.height)
-        parameters = {
-            "prompt": request.prompts[0].written,
-            "negative_prompt": request.negative_prompts[0].written,
-            "steps": request.steps,
-            "sampler": type(self.scheduler).__name__,
-            "guidance_scale": request.guidance_scale,
-            "guidance_rescale": request.guidance_rescale or None,
-            "guidance_start": request.guidance_start or None,
-            "guidance_end": request.guidance_end if request.guidance_end < 1 else None,
-            "width": width,
-            "height": height,
-            "eta": request.eta,
-            "rng": request.rng,
-            "subseed": request.subseeds[0] if request.subseed_strength else None,
-            "subseed_strength": request.subseed_strength or None,
-            "hires_scale": request.hires and request.hires.scale,
-            "hires_steps": request.hires and request.hires.steps,
-            "hires_strength": request.hires and request.hires.strength,
-            "strength": None if request.images is None else request.strength,
-            "resize_mode": request.resize_mode,
-            "cache_threshold": request.cache_threshold or None,
-            "dtype": arithmetic.dtypes(self),
-            "kernels": arithmetic.kernels(self),
-            **{name: x for name, x in request.extra.items() if isinstance(x, int | float)},
-        }
-        return PipelineOutput(images, request.seeds, parameters)
+        return PipelineOutput(images, request.seeds, parameters(self, request))

@@ -16,7 +16,7 @@ from sdcore.pipelines.request import Request
 from sdcore.schedulers import Scheduler
 
 if TYPE_CHECKING:
-    from sdcore.pipelines.pipeline import DiffusionPipeline
+    from sdcore.pipelines.hooks import FamilyHooks
 
 __all__ = ["Start", "begin", "first_noise", "from_noise", "from_picture", "shrunk_mask"]
 
@@ -57,7 +57,7 @@ class Start:
         return np.concatenate([x, self.channels[rows]], axis=1)
 
 
-def begin(pipe: DiffusionPipeline, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
+def begin(pipe: FamilyHooks, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
     """Draws in the order that diffusers does: for the encoder, then for the first noise."""
     if request.images is None:
         return Start(from_noise(first_noise(pipe, request, noise), scheduler))
@@ -82,7 +82,7 @@ def from_picture(picture: Array, noise: Array, scheduler: Scheduler) -> Array:
     return scheduler.add_noise(picture, noise, np.full(len(picture), scheduler.timesteps[0]))
 
 
-def first_noise(pipe: DiffusionPipeline, request: Request, noise: Noise) -> Array:
+def first_noise(pipe: FamilyHooks, request: Request, noise: Noise) -> Array:
     """[n, c, h, w]: the seeds' or the caller's."""
     shape = pipe.latent_shape(request)
     if request.latents is None:
@@ -100,7 +100,7 @@ def first_noise(pipe: DiffusionPipeline, request: Request, noise: Noise) -> Arra
     return request.latents
 
 
-def shrunk_mask(pipe: DiffusionPipeline, mask: Array) -> Array:
+def shrunk_mask(pipe: FamilyHooks, mask: Array) -> Array:
     """A mask in the latents' size: the first pixel of each, as diffusers does."""
     f = pipe.vae.scale_factor
     return mask[:, ::f, ::f]
