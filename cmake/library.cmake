@@ -1,6 +1,6 @@
-# libsdcore, the shared library for C and C++ programs, and what find_package(sdcore) finds. A build
-# of the Python module makes it only when asked: `cmake --build build --target sdcore`, then
-# `cmake --install build --component library`.
+# libsdcore, the shared library for C and C++ programs, and what find_package(sdcore) and pkg-config
+# find. A build of the Python module makes it only when asked: `cmake --build build --target sdcore`,
+# then `cmake --install build --component library`.
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
@@ -35,5 +35,10 @@ install(EXPORT sdcoreTargets NAMESPACE sdcore:: DESTINATION ${package_dir} COMPO
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/sdcoreConfig.cmake
               ${CMAKE_CURRENT_BINARY_DIR}/sdcoreConfigVersion.cmake
         DESTINATION ${package_dir} COMPONENT library ${for_python})
+# Found from where it lies, as the library may be installed under any prefix.
+file(RELATIVE_PATH to_prefix /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+configure_file(cmake/sdcore.pc.in sdcore.pc @ONLY)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/sdcore.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig
+        COMPONENT library ${for_python})
 install(DIRECTORY csrc/include/sdcore DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT library
         ${for_python})

@@ -72,6 +72,22 @@ def test_the_library_shows_the_c_abi_and_nothing_else(installed: Path) -> None:
     assert {name for name in symbols if not name.startswith("SDCORE_")} == declared
 
 
+def test_pkg_config_finds_it(installed: Path, tmp_path: Path) -> None:
+    if shutil.which("pkg-config") is None:
+        pytest.skip("there is no pkg-config")
+    folder = next(installed.glob("lib*/pkgconfig"))
+    asked = ("pkg-config", "--cflags", "--libs", "sdcore")
+    flags = run(*asked, env={**os.environ, "PKG_CONFIG_PATH": str(folder)}).split()
+    source, program = tmp_path / "program.c", tmp_path / "program"
+    source.write_text(
+        "#include <stdio.h>\n#include <sdcore/sdcore.h>\n"
+        "int main(void) { puts(sdc_version()); return 0; }\n"
+    )
+    run(compiler("CC", "cc"), source, "-o", program, *flags)
+    told = run(program, env={"LD_LIBRARY_PATH": str(folder.parent)})
+    assert told.strip() == sdcore.__version__
+
+
 @pytest.fixture(scope="module")
 def examples(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = tmp_path_factory.mktemp("example")
