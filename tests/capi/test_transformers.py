@@ -137,7 +137,7 @@ def test_sd3_is_told_what_t5_reads(library: sdc.Library, sd3: Path, tmp_path: Pa
     pictures = []
     for t5, prompt in ((None, PROMPT), (False, PROMPT), (None, "the red (circle!:1.4) of a cat")):
         pipe = sdcore.DiffusionPipeline.open(sd3, text_encoder_3=t5)
-        pipe.export(tmp_path / "model.gguf", steps=2)
+        pipe.export(tmp_path / "model.gguf", steps=2, overwrite=True)
         params = library.params(prompt, seed=1, width=32, height=32)
         pictures += sdc.Model(library, tmp_path / "model.gguf").generate(params)[0]
     assert len({picture.tobytes() for picture in pictures}) == 3
