@@ -135,11 +135,11 @@ def refused(path, kind, message, **options):
 
 def test_folder_without_unet(folder):
     (folder / "unet").rename(folder / "net")
-    refused(folder, CheckpointError, r"no unet/, only .*vae/")
+    refused(folder, CheckpointError, r"no unet/, and holds .*vae/")
 
 
 def test_empty_folder(tmp_path):
-    refused(tmp_path, CheckpointError, "only nothing")
+    refused(tmp_path, CheckpointError, "no unet/, and holds nothing")
 
 
 def test_folder_without_weights(folder):

@@ -221,7 +221,7 @@ def test_a_variation_lies_between_two_seeds(pipe: Any) -> None:
         ({"strength": 0}, "strength"),
         ({"mask_image": Image.new("L", (32, 32))}, "mask_image must have the size of image"),
         ({"subseed_strength": 1.1}, "subseed_strength must be from 0 and at most 1, got 1.1"),
-        ({"subseed": -1}, "subseed"),
+        ({"subseed": -2}, "subseed"),
         ({"hires_scale": 0.5}, "hires_scale must be from 1, which is off, to 8, got 0.5"),
         ({"hires_scale": 2, "hires_strength": 0}, "hires_strength"),
         ({"hires_scale": 2, "hires_steps": 0}, "hires_steps"),

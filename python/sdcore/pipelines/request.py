@@ -248,8 +248,6 @@ def make_request(
         sizes = [(w * pipe.vae.scale_factor, h * pipe.vae.scale_factor)]
     mode = _resize_mode(given["resize_mode"])
     asked = width, height = _size(pipe, given["width"], given["height"], sizes)
-    if latents is None and sizes:
-        _tell_of_size(pipe, sizes[0], asked, given)
     if latents is None and given["hires_scale"] == 1:
         width, height = pipe.drawn_size(width, height, extra)
     steps = given["num_inference_steps"]
@@ -260,7 +258,7 @@ def make_request(
     if mode != RESIZE_MODES[0]:
         largest = (width, height) if hires is None else (hires.width, hires.height)
         extra |= pipe.resized(extra, largest, mode)
-    return Request(
+    request = Request(
         prompts=prompts,
         negative_prompts=negatives,
         height=height,
@@ -288,6 +286,9 @@ def make_request(
         extra=extra,
         cut=None if asked == (width, height) else asked,
     )
+    if latents is None and sizes:  # after what is wrong
+        _tell_of_size(pipe, sizes[0], asked, given)
+    return request
 
 
 def _by_own_names(arguments: Mapping[str, Any]) -> dict[str, Any]:
