@@ -1,5 +1,5 @@
 // What users have, in the size that is drawn, as fitted and fitted_mask in
-// python/sdcore/pipelines/pictures.py make it.
+// python/sdcore/pictures/fit.py make it.
 #pragma once
 
 #include "pipeline/picture.h"
