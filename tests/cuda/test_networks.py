@@ -108,6 +108,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 PICTURE = {"height": 16, "width": 24, "num_inference_steps": 1, "seed": 1}
 
 
+@on_one_architecture
 def test_a_picture_is_the_cpu_s(device: str, folder: Path) -> None:
     here, there = (
         sdcore.DiffusionPipeline.open(folder, dtype="f32", device=where)

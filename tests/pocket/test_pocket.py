@@ -85,13 +85,12 @@ def test_the_style_lora_draws_silhouettes(pipe: sdcore.DiffusionPipeline) -> Non
 
 
 def test_a_negative_prompt_keeps_a_colour_out(pipe: sdcore.DiffusionPipeline) -> None:
-    free, kept_out = (measures.red(pipe, 40, negative) for negative in ("", "red"))
+    free, kept_out = (measures.red(pipe, 20, negative) for negative in ("", "red"))
     assert kept_out < free
 
 
-@pytest.mark.parametrize(("type", "points"), [("q8_0", 0.01), ("q4_K", 0.05)])
-def test_quantizing_costs_little(plain: score.Score, tmp_path, type: str, points: float) -> None:
-    file = measures.quantized(POCKET, tmp_path / "q.gguf", type)
+def test_quantizing_costs_little(plain: score.Score, tmp_path) -> None:
+    file = measures.quantized(POCKET, tmp_path / "q.gguf", "q4_K")
     found = shares(sdcore.DiffusionPipeline.open(file, dtype="f32"), **DDIM)
-    assert found.color >= plain.color - points
-    assert found.shape >= plain.shape - points
+    assert found.color >= plain.color - 0.05
+    assert found.shape >= plain.shape - 0.05
