@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdcore.errors import InvalidArgumentError
-from sdcore.faces import Face, FaceAnalysis
 from sdcore.pipelines.loading import PathLike
 from sdcore.pipelines.pipeline import DiffusionPipeline
+
+if TYPE_CHECKING:
+    from sdcore.faces import Face, FaceAnalysis
 
 __all__ = ["FacesPipeline", "largest", "surest"]
 
@@ -23,6 +25,8 @@ class FacesPipeline(DiffusionPipeline):
         """Takes insightface's networks, a folder such as antelopev2 or buffalo_l: what reads faces
         then takes pictures of them. They run on the CPU.
         Raises FileError, CheckpointError, UnsupportedModelError."""
+        from sdcore.faces import FaceAnalysis  # late: few models are opened for faces
+
         threads = self.denoiser.network.threads
         self.face_model = FaceAnalysis.from_pretrained(folder, threads=threads)
 
