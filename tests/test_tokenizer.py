@@ -23,7 +23,7 @@ def clip_merges():
     """From OpenAI's file where the checkout has it beside it, else from the package."""
     if SHARED.is_file():
         return gzip.decompress(SHARED.read_bytes()).decode().split("\n")[1:48895]
-    return list(module.clip_merges())
+    return module.clip_vocabulary().merges
 
 
 def write_folder(path, merges, config=None, special_map=None, added=None):
@@ -316,7 +316,7 @@ def test_from_merges_takes_openai_files_and_plain_lists(tokenizer):
         made = CLIPTokenizer.from_merges(lines)
         assert (len(made.tokens), made.encode(text)) == (49408, expected)
     # The package carries OpenAI's list.
-    assert list(module.clip_merges()) == merges
+    assert module.clip_vocabulary().merges == merges
 
 
 def test_decode(tokenizer):
@@ -337,6 +337,7 @@ def test_damaged_vocabularies_are_refused(tmp_path):
     (folder / "merges.txt").write_text("he\n")
     with pytest.raises(CheckpointError, match=r"merge 0 must be two tokens .* got 'he'"):
         CLIPTokenizer.from_folder(folder)
+    (folder / "merges.txt").write_text("")
     (folder / "vocab.json").write_text("{")
     with pytest.raises(CheckpointError, match="is not JSON"):
         CLIPTokenizer.from_folder(folder)
@@ -382,7 +383,7 @@ def test_damaged_metadata_is_refused():
 
 
 def test_a_missing_vocabulary_package_is_told(monkeypatch):
-    module.clip_merges.cache_clear()
+    module.clip_vocabulary.cache_clear()
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UnsupportedModelError, match="pip install instant-clip-tokenizer"):
         CLIPTokenizer.default()

@@ -139,15 +139,28 @@ void init_text(py::module_& m) {
       .def(py::init<std::string, int32_t, bool>(), py::arg("text"), py::arg("id"),
            py::arg("normalized") = false);
   // Prompts come as bytes, so that a str which is not sound Unicode is no error.
+  py::class_<ClipVocabulary, std::shared_ptr<ClipVocabulary>>(m, "ClipVocabulary")
+      .def(py::init<std::vector<std::string>, std::vector<std::string>>(), py::arg("tokens"),
+           py::arg("merges"))
+      .def_static(
+          "from_merges",
+          [](const py::bytes& lines, size_t most) {
+            return ClipVocabulary::from_merges(std::string_view(lines), most);
+          },
+          py::arg("lines"), py::arg("most"))
+      .def_property_readonly("tokens", &ClipVocabulary::tokens)
+      .def_property_readonly("merges", &ClipVocabulary::merges)
+      .def("find", &ClipVocabulary::find, py::arg("token"))
+      .def("__len__", [](const ClipVocabulary& self) { return self.tokens().size(); });
   py::class_<ClipTokenizer>(m, "ClipTokenizer")
-      .def(py::init([](std::vector<std::string> tokens, std::vector<std::string> merges,
-                       std::vector<SpecialToken> special, int32_t bos, int32_t eos, int32_t pad,
-                       int32_t unknown) {
-             return ClipTokenizer({std::move(tokens), std::move(merges), std::move(special), bos,
-                                   eos, pad, unknown});
-           }),
-           py::arg("tokens"), py::arg("merges"), py::arg("special"), py::arg("bos"), py::arg("eos"),
-           py::arg("pad"), py::arg("unknown"))
+      .def(
+          py::init([](std::shared_ptr<ClipVocabulary> vocabulary, std::vector<SpecialToken> special,
+                      int32_t bos, int32_t eos, int32_t pad, int32_t unknown) {
+            return ClipTokenizer(std::move(vocabulary),
+                                 {std::move(special), bos, eos, pad, unknown});
+          }),
+          py::arg("vocabulary"), py::arg("special"), py::arg("bos"), py::arg("eos"), py::arg("pad"),
+          py::arg("unknown"))
       .def("encode", [](const ClipTokenizer& self,
                         const py::bytes& text) { return self.encode(std::string_view(text)); })
       .def("encode_padded", &encode_padded, py::arg("texts"), py::arg("max_length"))

@@ -57,8 +57,7 @@ const std::vector<T>& get_column(const gguf::Metadata& metadata, const std::stri
 
 // The tokens that stand for themselves.
 std::vector<SpecialToken> get_special(const gguf::Metadata& metadata, const std::string& key,
-                                      const ClipVocabulary& vocabulary) {
-  const auto& tokens = vocabulary.tokens;
+                                      const std::vector<std::string>& tokens) {
   const auto& types = get_column<int32_t>(metadata, key, tokens.size());
   std::vector<SpecialToken> special;
   for (size_t i = 0; i < types.size(); ++i) {
@@ -68,35 +67,38 @@ std::vector<SpecialToken> get_special(const gguf::Metadata& metadata, const std:
   return special;
 }
 
-ClipVocabulary read_vocabulary(const gguf::Metadata& metadata) {
+ClipTokenizer read_tokenizer(const gguf::Metadata& metadata) {
   const std::string prefix = "tokenizer.ggml.";
-  ClipVocabulary v;
-  v.tokens = get_array<std::string>(metadata, prefix + "tokens");
-  v.merges = get_array<std::string>(metadata, prefix + "merges");
+  const auto vocabulary =
+      std::make_shared<const ClipVocabulary>(get_array<std::string>(metadata, prefix + "tokens"),
+                                             get_array<std::string>(metadata, prefix + "merges"));
+  const std::vector<std::string>& tokens = vocabulary->tokens();
   const auto id = [&](const char* role) {
-    return get_id(metadata, concat(prefix, role, "_token_id"), v.tokens.size());
+    return get_id(metadata, concat(prefix, role, "_token_id"), tokens.size());
   };
-  v.bos = id("bos");
-  v.eos = id("eos");
-  v.unknown = id("unknown");
-  v.pad = id("padding");
-  v.special = get_special(metadata, prefix + "token_type", v);
-  return v;
+  ClipSpecials specials;
+  specials.bos = id("bos");
+  specials.eos = id("eos");
+  specials.unknown = id("unknown");
+  specials.pad = id("padding");
+  specials.special = get_special(metadata, prefix + "token_type", tokens);
+  return {vocabulary, std::move(specials)};
 }
 
 TextEncoderSettings read_encoder(const gguf::Metadata& metadata, const std::string& network,
                                  const std::shared_ptr<const ClipTokenizer>& tokenizer) {
   const std::string prefix = "sdcore.text." + network;
   const std::string end = prefix + ".end", types = prefix + ".token_type";
-  const ClipVocabulary& vocabulary = tokenizer->vocabulary();
+  const std::vector<std::string>& tokens = tokenizer->vocabulary()->tokens();
   TextEncoderSettings encoder{network, tokenizer};
   encoder.tokens = get_size(metadata, prefix + ".tokens", kMost, kLeastTokens);
-  encoder.padding = get_id(metadata, prefix + ".padding", vocabulary.tokens.size());
-  if (gguf::find(metadata, end)) encoder.end = get_id(metadata, end, vocabulary.tokens.size());
+  encoder.padding = get_id(metadata, prefix + ".padding", tokens.size());
+  if (gguf::find(metadata, end)) encoder.end = get_id(metadata, end, tokens.size());
   if (gguf::find(metadata, types)) {
-    ClipVocabulary own = vocabulary;
-    own.special = get_special(metadata, types, vocabulary);
-    encoder.tokenizer = std::make_shared<const ClipTokenizer>(std::move(own));
+    ClipSpecials own = tokenizer->specials();
+    own.special = get_special(metadata, types, tokens);
+    encoder.tokenizer =
+        std::make_shared<const ClipTokenizer>(tokenizer->vocabulary(), std::move(own));
   }
   return encoder;
 }
@@ -155,7 +157,7 @@ TextSettings read_text(const gguf::Metadata& metadata) {
           ErrorKind::checkpoint,
           "[model] sdcore.text.channels must be above 0 where zeros stand for T5, got 0");
   if (names.empty()) return text;
-  const auto tokenizer = std::make_shared<const ClipTokenizer>(read_vocabulary(metadata));
+  const auto tokenizer = std::make_shared<const ClipTokenizer>(read_tokenizer(metadata));
   for (const std::string& network : names) {
     text.encoders.push_back(read_encoder(metadata, network, tokenizer));
   }

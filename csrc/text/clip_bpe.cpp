@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <queue>
-#include <span>
+#include <unordered_map>
 #include <utility>
 
 #include "base/error.h"
@@ -12,21 +12,7 @@
 namespace sdcore {
 namespace {
 
-constexpr std::string_view kWordEnd = "</w>";
-
 using Specials = std::vector<std::pair<std::u32string, int32_t>>;
-
-// The printable character that stands for a byte in a vocabulary (GPT-2's bytes_to_unicode): itself
-// where it is printable, else the next one from U+0100 on.
-std::array<char32_t, 256> byte_alphabet() {
-  std::array<char32_t, 256> alphabet;
-  char32_t next = 0x100;
-  for (char32_t b = 0; b < 256; ++b) {
-    const bool printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
-    alphabet[b] = printable ? b : next++;
-  }
-  return alphabet;
-}
 
 std::u32string normalize(std::u32string_view text) {
   std::u32string composed = unicode::nfc(text);
@@ -104,58 +90,29 @@ size_t marker_name_length(std::u32string_view text) {
   return 0;
 }
 
-constexpr uint64_t pair_key(int32_t left, int32_t right) {
-  return (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) | static_cast<uint32_t>(right);
-}
-
 }  // namespace
 
-ClipTokenizer::ClipTokenizer(ClipVocabulary vocabulary) : vocabulary_(std::move(vocabulary)) {
-  std::unordered_map<std::string_view, int32_t> ids;
-  ids.reserve(vocabulary_.tokens.size());
-  for (size_t i = 0; i < vocabulary_.tokens.size(); ++i) {
-    ids.emplace(vocabulary_.tokens[i], static_cast<int32_t>(i));
-  }
-  const auto id_or = [&](std::string_view token, int32_t otherwise) {
-    const auto found = ids.find(token);
-    return found == ids.end() ? otherwise : found->second;
+ClipTokenizer::ClipTokenizer(std::shared_ptr<const ClipVocabulary> vocabulary,
+                             ClipSpecials specials)
+    : vocabulary_(std::move(vocabulary)), specials_(std::move(specials)) {
+  const auto id_or_unknown = [&](std::string_view token) {
+    const int32_t id = vocabulary_->find(token);
+    return id < 0 ? specials_.unknown : id;
   };
-
-  const std::array<char32_t, 256> alphabet = byte_alphabet();
   for (size_t b = 0; b < 256; ++b) {
     std::string token;
-    unicode::append_utf8(alphabet[b], token);
-    inner_[b] = id_or(token, vocabulary_.unknown);
-    last_[b] = id_or(token.append(kWordEnd), vocabulary_.unknown);
+    unicode::append_utf8(byte_character(static_cast<uint8_t>(b)), token);
+    inner_[b] = id_or_unknown(token);
+    last_[b] = id_or_unknown(token.append(kWordEnd));
   }
-  comma_ = id_or(",</w>", -1);
+  comma_ = vocabulary_->find(",</w>");
 
-  merges_.reserve(vocabulary_.merges.size());
-  std::string joined;
-  for (size_t rank = 0; rank < vocabulary_.merges.size(); ++rank) {
-    const std::string_view line = vocabulary_.merges[rank];
-    const size_t space = line.find(' ');
-    require(space != std::string_view::npos, ErrorKind::checkpoint, "[clip_bpe] merge ", rank,
-            " must be two tokens with a space between, got '", line, "'");
-    const auto id_of = [&](std::string_view token) {
-      const auto found = ids.find(token);
-      require(found != ids.end(), ErrorKind::checkpoint, "[clip_bpe] merge ", rank, " ('", line,
-              "') needs the token '", token, "', which is not in the vocabulary");
-      return found->second;
-    };
-    const std::string_view left = line.substr(0, space), right = line.substr(space + 1);
-    joined.assign(left).append(right);
-    const uint64_t pair = pair_key(id_of(left), id_of(right));
-    merges_.insert_or_assign(pair, Merge{static_cast<int32_t>(rank), id_of(joined)});
-  }
-
-  const int32_t count = static_cast<int32_t>(vocabulary_.tokens.size());
-  for (const int32_t id :
-       {vocabulary_.bos, vocabulary_.eos, vocabulary_.pad, vocabulary_.unknown}) {
+  const int32_t count = static_cast<int32_t>(vocabulary_->tokens().size());
+  for (const int32_t id : {specials_.bos, specials_.eos, specials_.pad, specials_.unknown}) {
     require(id >= 0 && id < count, ErrorKind::checkpoint, "[clip_bpe] token ", id,
             " is not in a vocabulary of ", count);
   }
-  for (const SpecialToken& special : vocabulary_.special) {
+  for (const SpecialToken& special : specials_.special) {
     require(!special.text.empty() && special.id >= 0, ErrorKind::checkpoint,
             "[clip_bpe] special token '", special.text, "' cannot have id ", special.id);
     const std::u32string text = unicode::decode(special.text);
@@ -165,11 +122,6 @@ ClipTokenizer::ClipTokenizer(ClipVocabulary vocabulary) : vocabulary_(std::move(
       raw_special_.emplace_back(text, special.id);
     }
   }
-}
-
-const ClipTokenizer::Merge* ClipTokenizer::find_merge(int32_t left, int32_t right) const {
-  const auto found = merges_.find(pair_key(left, right));
-  return found == merges_.end() ? nullptr : &found->second;
 }
 
 // Applies, again and again, the merge of lowest rank, leftmost first. Symbols are a linked list and
@@ -191,7 +143,7 @@ void ClipTokenizer::encode_word(std::u32string_view word, std::vector<int32_t>& 
   }
 
   struct Candidate {
-    int32_t rank, left, id;
+    int32_t rank, left;
     bool operator>(const Candidate& other) const {
       return std::pair(rank, left) > std::pair(other.rank, other.left);
     }
@@ -200,8 +152,8 @@ void ClipTokenizer::encode_word(std::u32string_view word, std::vector<int32_t>& 
   const auto at = [&](int32_t i) -> Symbol& { return symbols[static_cast<size_t>(i)]; };
   const auto consider = [&](int32_t left) {
     if (left < 0 || at(left).next < 0) return;
-    const Merge* merge = find_merge(at(left).id, at(at(left).next).id);
-    if (merge) candidates.push({merge->rank, left, merge->id});
+    const int32_t rank = vocabulary_->rank(at(left).id, at(at(left).next).id);
+    if (rank >= 0) candidates.push({rank, left});
   };
 
   for (int32_t i = 0; i < count; ++i) consider(i);
@@ -211,9 +163,9 @@ void ClipTokenizer::encode_word(std::u32string_view word, std::vector<int32_t>& 
     Symbol& left = at(best.left);
     if (left.id < 0 || left.next < 0) continue;
     Symbol& right = at(left.next);
-    const Merge* merge = find_merge(left.id, right.id);
-    if (!merge || merge->id != best.id) continue;  // one of the two has merged since
-    left.id = best.id;
+    // Unless one of the two has merged since.
+    if (vocabulary_->rank(left.id, right.id) != best.rank) continue;
+    left.id = vocabulary_->merge(best.rank).id;
     left.next = right.next;
     if (right.next >= 0) at(right.next).previous = best.left;
     right.id = -1;
@@ -265,26 +217,27 @@ std::vector<int32_t> ClipTokenizer::encode_padded(std::string_view text, int64_t
           "[clip_bpe] max_length must leave room for the two end tokens, got ", max_length);
   const std::vector<int32_t> ids = encode(text);
   const auto length = static_cast<size_t>(max_length);
-  std::vector<int32_t> padded(length, vocabulary_.pad);
+  std::vector<int32_t> padded(length, specials_.pad);
   const size_t kept = std::min(ids.size(), length - 2);
-  padded[0] = vocabulary_.bos;
+  padded[0] = specials_.bos;
   std::copy_n(ids.begin(), kept, padded.begin() + 1);
-  padded[kept + 1] = vocabulary_.eos;
+  padded[kept + 1] = specials_.eos;
   return padded;
 }
 
 std::string ClipTokenizer::decode(const std::vector<int32_t>& ids) const {
   static const std::unordered_map<char32_t, char> bytes = [] {
     std::unordered_map<char32_t, char> map;
-    const std::array<char32_t, 256> alphabet = byte_alphabet();
-    for (size_t b = 0; b < 256; ++b) map.emplace(alphabet[b], static_cast<char>(b));
+    for (uint32_t b = 0; b < 256; ++b) {
+      map.emplace(byte_character(static_cast<uint8_t>(b)), static_cast<char>(b));
+    }
     return map;
   }();
   std::string text;
   for (const int32_t id : ids) {
-    const bool known = id >= 0 && static_cast<size_t>(id) < vocabulary_.tokens.size();
+    const bool known = id >= 0 && static_cast<size_t>(id) < vocabulary_->tokens().size();
     require(known, ErrorKind::invalid_argument, "[clip_bpe] there is no token ", id);
-    std::string_view token = vocabulary_.tokens[static_cast<size_t>(id)];
+    std::string_view token = vocabulary_->tokens()[static_cast<size_t>(id)];
     const bool ends_word = token.ends_with(kWordEnd);
     if (ends_word) token.remove_suffix(kWordEnd.size());
     for (const char32_t c : unicode::decode(token)) {

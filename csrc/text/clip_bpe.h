@@ -3,10 +3,13 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
+#include <utility>
 #include <vector>
+
+#include "text/clip_vocabulary.h"
 
 namespace sdcore {
 
@@ -18,9 +21,8 @@ struct SpecialToken {
   bool normalized = false;
 };
 
-struct ClipVocabulary {
-  std::vector<std::string> tokens;  // by id, in the byte alphabet of GPT-2
-  std::vector<std::string> merges;  // "left right", the first applied first
+// What a tokenizer has beside its vocabulary, by id.
+struct ClipSpecials {
   std::vector<SpecialToken> special;
   int32_t bos = 0, eos = 0, pad = 0;
   int32_t unknown = 0;  // for a byte that is no token
@@ -29,8 +31,8 @@ struct ClipVocabulary {
 // Immutable, so safe to use from many threads.
 class ClipTokenizer {
  public:
-  // Throws Error(checkpoint) when the parts do not fit together.
-  explicit ClipTokenizer(ClipVocabulary vocabulary);
+  // Throws Error(checkpoint) for special tokens that are none of the vocabulary.
+  ClipTokenizer(std::shared_ptr<const ClipVocabulary> vocabulary, ClipSpecials specials);
 
   // All ids of a prompt in UTF-8, without BOS and EOS. Bytes that are not UTF-8 read as U+FFFD.
   std::vector<int32_t> encode(std::string_view text) const;
@@ -41,22 +43,18 @@ class ClipTokenizer {
   // The text of ids, as near to the prompt as the tokens tell; may break off within a character.
   std::string decode(const std::vector<int32_t>& ids) const;
 
-  const ClipVocabulary& vocabulary() const { return vocabulary_; }
+  const std::shared_ptr<const ClipVocabulary>& vocabulary() const { return vocabulary_; }
+  const ClipSpecials& specials() const { return specials_; }
   int32_t comma() const { return comma_; }  // the id of a comma alone; -1 where there is none
 
  private:
-  struct Merge {
-    int32_t rank, id;
-  };
-
   void encode_words(std::u32string_view text, std::vector<int32_t>& ids) const;
   void encode_word(std::u32string_view word, std::vector<int32_t>& ids) const;
-  const Merge* find_merge(int32_t left, int32_t right) const;
 
-  ClipVocabulary vocabulary_;
+  std::shared_ptr<const ClipVocabulary> vocabulary_;
+  ClipSpecials specials_;
   std::array<int32_t, 256> inner_, last_;  // ids of one byte within a word and at its end
   int32_t comma_ = -1;
-  std::unordered_map<uint64_t, Merge> merges_;
   // Special tokens by where they are looked for: in the raw prompt, and after normalization.
   std::vector<std::pair<std::u32string, int32_t>> raw_special_, normalized_special_;
 };

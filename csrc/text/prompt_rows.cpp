@@ -70,9 +70,9 @@ std::vector<PromptRow> cut_rows(std::span<const TokenGroup> groups, const ClipTo
   std::vector<PromptRow> rows;
   for (const Chunk& chunk : cut_chunks(groups, tokenizer.comma(), room)) {
     PromptRow row{std::vector<int32_t>(size, padding), std::vector<float>(size, 1.0f)};
-    row.ids[0] = tokenizer.vocabulary().bos;
+    row.ids[0] = tokenizer.specials().bos;
     std::copy(chunk.ids.begin(), chunk.ids.end(), row.ids.begin() + 1);
-    row.ids[chunk.ids.size() + 1] = tokenizer.vocabulary().eos;
+    row.ids[chunk.ids.size() + 1] = tokenizer.specials().eos;
     std::copy(chunk.weights.begin(), chunk.weights.end(), row.weights.begin() + 1);
     rows.push_back(std::move(row));
   }

@@ -156,11 +156,21 @@ def weigh_beyond(
 class SpecialToken:
     def __init__(self, text: str, id: int, normalized: bool = False) -> None: ...
 
+class ClipVocabulary:
+    def __init__(self, tokens: Sequence[str], merges: Sequence[str]) -> None: ...
+    @staticmethod
+    def from_merges(lines: bytes, most: int) -> ClipVocabulary: ...
+    @property
+    def tokens(self) -> list[str]: ...
+    @property
+    def merges(self) -> list[str]: ...
+    def find(self, token: str) -> int: ...
+    def __len__(self) -> int: ...
+
 class ClipTokenizer:
     def __init__(
         self,
-        tokens: Sequence[str],
-        merges: Sequence[str],
+        vocabulary: ClipVocabulary,
         special: Sequence[SpecialToken],
         bos: int,
         eos: int,

@@ -87,10 +87,9 @@ def test_prompts_are_read_as_in_python(
 def test_text_encoders_of_different_vocabularies_are_refused(tmp_path: Path) -> None:
     tiny_xl.xl(tmp_path / "tokenizers").save_pretrained(tmp_path / "model")
     pipe = sdcore.DiffusionPipeline.open(tmp_path / "model")
-    tokens = pipe.tokenizer_2.tokens
-    pipe.tokenizer_2 = sdcore.tokenizer.CLIPTokenizer(
-        [*tokens, "more"], pipe.tokenizer_2.merges, special={}
-    )
+    other = pipe.tokenizer_2.vocabulary
+    more = sdcore._core.ClipVocabulary([*other.tokens, "more"], other.merges)
+    pipe.tokenizer_2 = sdcore.tokenizer.CLIPTokenizer(more)
     with pytest.raises(sdcore.UnsupportedModelError, match="different vocabularies"):
         pipe.export(tmp_path / "model.gguf")
     assert not (tmp_path / "model.gguf").exists()

@@ -30,7 +30,7 @@ def chunks(
 
     A prompt that fits is one row. Longer ones, and those with BREAK, have more.
     """
-    known = len(tokenizer.tokens)
+    known = len(tokenizer.vocabulary)
     vectors: list[Vector] = []  # by id, beyond the vocabulary
 
     def number(token: Token) -> int:

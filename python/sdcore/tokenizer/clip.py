@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -54,8 +55,7 @@ class CLIPTokenizer:
 
     def __init__(
         self,
-        tokens: Sequence[str],
-        merges: Sequence[str],
+        vocabulary: _core.ClipVocabulary,
         *,
         bos: str = BOS,
         eos: str = EOS,
@@ -63,30 +63,38 @@ class CLIPTokenizer:
         pad: str = EOS,
         special: Mapping[str, bool] | None = None,
     ) -> None:
-        """`tokens` by id; `merges` as "left right", best first. `special` are more tokens that
-        stand for themselves within a prompt, and whether case is ignored in finding them; bos, eos,
-        unk and pad always do, as in transformers (so where "!" pads, it is no longer a word)."""
-        self.tokens = list(tokens)
-        self.merges = list(merges)
+        """`special` are more tokens that stand for themselves within a prompt, and whether case is
+        ignored in finding them; bos, eos, unk and pad always do, as in transformers (so where "!"
+        pads, it is no longer a word)."""
+        self.vocabulary = vocabulary
         roles = {"bos": bos, "eos": eos, "unk": unk, "pad": pad}
+        self.special = {**dict.fromkeys(roles.values(), False), **(special or {})}
+        ids = {token: vocabulary.find(token) for token in self.special}
         for role, token in roles.items():
-            if token not in self.tokens:
+            if ids[token] < 0:
                 raise CheckpointError(
                     f"[tokenizer] the {role} token {token!r} is not in the vocabulary"
                 )
-        self.special = {**dict.fromkeys(roles.values(), False), **(special or {})}
-        ids = {token: self.tokens.index(token) for token in self.special}
         self.bos_token_id, self.eos_token_id = ids[bos], ids[eos]
         self.unk_token_id, self.pad_token_id = ids[unk], ids[pad]
         self._core = _core.ClipTokenizer(
-            self.tokens,
-            self.merges,
+            vocabulary,
             [_core.SpecialToken(text, ids[text], ci) for text, ci in self.special.items()],
             self.bos_token_id,
             self.eos_token_id,
             self.pad_token_id,
             self.unk_token_id,
         )
+
+    @property
+    def tokens(self) -> list[str]:
+        """The vocabulary by id."""
+        return self.vocabulary.tokens
+
+    @property
+    def merges(self) -> list[str]:
+        """As "left right", best first."""
+        return self.vocabulary.merges
 
     @classmethod
     def from_merges(cls, lines: Iterable[str], **options: Any) -> "CLIPTokenizer":
@@ -95,16 +103,13 @@ class CLIPTokenizer:
         merges = [line.rstrip("\r\n") for line in lines]
         if merges and "#version" in merges[0]:
             merges = merges[1:]
-        merges = [line for line in merges if line][:CLIP_MERGES]
-        alphabet = byte_alphabet()
-        tokens = [*alphabet, *(char + "</w>" for char in alphabet)]
-        tokens += [line.replace(" ", "") for line in merges]
-        return cls([*tokens, BOS, EOS], merges, **options)
+        text = "\n".join(line for line in merges if line).encode("utf-8")
+        return cls(_core.ClipVocabulary.from_merges(text, CLIP_MERGES), **options)
 
     @classmethod
     def default(cls, **options: Any) -> "CLIPTokenizer":
         """CLIP's own vocabulary, for files that bring none; pad="!" for OpenCLIP's models."""
-        return cls.from_merges(clip_merges(), **options)
+        return cls(clip_vocabulary(), **options)
 
     @classmethod
     def from_folder(cls, path: str | PathLike[str]) -> "CLIPTokenizer":
@@ -123,7 +128,8 @@ class CLIPTokenizer:
         for text, i, ignore_case in [*added, *more]:
             vocab.setdefault(text, i)
             special[text] = ignore_case
-        return cls(_by_id(vocab, folder), merges, **roles, special=special)
+        vocabulary = _core.ClipVocabulary(_by_id(vocab, folder), merges)
+        return cls(vocabulary, **roles, special=special)
 
     @classmethod
     def from_gguf_metadata(cls, metadata: Mapping[str, Any]) -> "CLIPTokenizer":
@@ -152,8 +158,7 @@ class CLIPTokenizer:
 
         types = metadata.get("tokenizer.ggml.token_type", ())
         return cls(
-            tokens,
-            [str(merge) for merge in get("merges")],
+            _core.ClipVocabulary(tokens, [str(merge) for merge in get("merges")]),
             bos=role("bos", int(get("bos_token_id"))),
             eos=role("eos", int(get("eos_token_id"))),
             unk=role("unknown", int(get("eos_token_id"))),
@@ -242,17 +247,10 @@ class CLIPTokenizer:
         return text.decode("utf-8", "replace")
 
 
-def byte_alphabet() -> list[str]:
-    """GPT-2's printable stand-ins for the 256 bytes, in the order of CLIP's vocabulary: bytes that
-    are printable themselves, then the others from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    return [chr(b) for b in printable] + [chr(0x100 + i) for i in range(256 - len(printable))]
-
-
 @functools.cache
-def clip_merges() -> tuple[str, ...]:
-    """CLIP's merges, from the package instant-clip-tokenizer: its compiled module holds OpenAI's
-    list as text, which its functions do not give out."""
+def clip_vocabulary() -> _core.ClipVocabulary:
+    """CLIP's, from the package instant-clip-tokenizer: its compiled module holds OpenAI's list of
+    merges as text, which its functions do not give out."""
     spec = importlib.util.find_spec("instant_clip_tokenizer")
     if spec is None or spec.origin is None:
         raise UnsupportedModelError(
@@ -260,16 +258,19 @@ def clip_merges() -> tuple[str, ...]:
             "pip install instant-clip-tokenizer"
         )
     for file in sorted(Path(spec.origin).parent.glob("instant_clip_tokenizer*")):
-        _, found, after = file.read_bytes().partition(b"#version: 0.2\n")
-        lines = after.split(b"\n", CLIP_MERGES)[:CLIP_MERGES]
-        text = b"\n".join(lines)
-        # That each is two tokens is looked at when the tokenizer is made of them.
-        if found and len(lines) == CLIP_MERGES == text.count(b" "):
-            return tuple(text.decode("utf-8").split("\n"))
+        if lines := _after(file, b"#version: 0.2\n"):
+            return _core.ClipVocabulary.from_merges(lines, CLIP_MERGES)
     raise UnsupportedModelError(
         f"[tokenizer] {Path(spec.origin).parent} holds no list of merges; "
         "instant-clip-tokenizer 0.1.1 does"
     )
+
+
+def _after(file: Path, marker: bytes) -> bytes:
+    """A megabyte behind the marker in a file, more than the merges take; nothing without it."""
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as held:
+        found = held.find(marker)
+        return b"" if found < 0 else held[found + len(marker) : found + (1 << 20)]
 
 
 Added = list[tuple[str, int, bool]]  # text, id, whether case is ignored in finding it
