@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-Shapes = Mapping[str, tuple[int, ...]]
+
+class Shapes(dict[str, tuple[int, ...]]):
+    """By the tensors' names. What matches a pattern is looked for once: many clues share theirs."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        super().__init__(shapes)
+        self._matching: dict[str, list[str]] = {}
+
+    def matching(self, pattern: str) -> list[str]:
+        if pattern not in self._matching:
+            self._matching[pattern] = list(filter(re.compile(pattern).search, self))
+        return self._matching[pattern]
 
 
 @dataclass(frozen=True)
@@ -19,16 +29,8 @@ class Clue:
     only: bool = False
 
     def find(self, shapes: Shapes) -> str | None:
-        search = re.compile(self.pattern).search
-        found = None
-        for name, shape in shapes.items():
-            if search(name) and self._fits(shape):
-                found = found or name
-                if not self.only:
-                    break
-            elif self.only:
-                return None
-        return found
+        found = [name for name in shapes.matching(self.pattern) if self._fits(shapes[name])]
+        return found[0] if found and not (self.only and len(found) < len(shapes)) else None
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
         # Trailing ones come and go between writers, so only the sizes that are named must exist.

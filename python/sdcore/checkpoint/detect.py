@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -41,13 +40,21 @@ def recognise(
 ) -> Kind | None:
     """The kind of the model or adapter; `metadata` is asked for what an adapter's tensors do not
     show."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    find = functools.cache(lambda clue: clue.find(shapes))  # families share clues
+    shapes = Shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()})
     for family, clues in RULES:
-        found = [find(clue) for clue in clues]
-        if all(found):
+        if found := _found(clues, shapes):
             return _kind(family, list(_evidence(clues, found, shapes)), shapes, metadata or {})
     return None
+
+
+def _found(clues: tuple[Clue, ...], shapes: Shapes) -> list[str]:
+    """A tensor for each of the clues; nothing where one of them has none."""
+    found = []
+    for clue in clues:
+        if (name := clue.find(shapes)) is None:
+            return []
+        found.append(name)
+    return found
 
 
 def _kind(family: str, why: list[str], shapes: Shapes, metadata: Mapping[str, object]) -> Kind:
@@ -61,10 +68,8 @@ def _kind(family: str, why: list[str], shapes: Shapes, metadata: Mapping[str, ob
     return Kind(family, " and ".join(dict.fromkeys(why)), target, more.details)
 
 
-def _evidence(clues: tuple[Clue, ...], found: list[str | None], shapes: Shapes) -> Iterator[str]:
+def _evidence(clues: tuple[Clue, ...], found: list[str], shapes: Shapes) -> Iterator[str]:
     for clue, name in zip(clues, found, strict=True):
-        if name is None:
-            continue
         if clue.pattern == CONTEXT and shapes[name]:
             yield f"{name} takes {shapes[name][-1]}"
         else:

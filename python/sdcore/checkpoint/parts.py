@@ -67,15 +67,15 @@ PLACES = (
 )
 
 # Schedules, counters and tied copies: they carry no weights, and every published file has some.
+_WEIGHTLESS_ANYWHERE = ("position_ids", "logit_scale")
 _WEIGHTLESS = re.compile(
-    r"(^|\.)(position_ids|logit_scale)$"
-    r"|^(betas|alphas_cumprod(_prev)?|sqrt_\w+|log_one_minus_alphas_cumprod|posterior_\w+|logvar)$"
-    r"|^(scale_factor|denoiser\.sigmas|v_pred|ztsnr|edm_mean|edm_std|edm_vpred\.sigma_(min|max))$"
+    r"(betas|alphas_cumprod(_prev)?|sqrt_\w+|log_one_minus_alphas_cumprod|posterior_\w+|logvar)$"
+    r"|(scale_factor|denoiser\.sigmas|v_pred|ztsnr|edm_mean|edm_std|edm_vpred\.sigma_(min|max))$"
 )
 
 
 def is_weightless(name: str) -> bool:
-    return bool(_WEIGHTLESS.search(name))
+    return name.rpartition(".")[2] in _WEIGHTLESS_ANYWHERE or bool(_WEIGHTLESS.match(name))
 
 
 def find_parts(
