@@ -22,7 +22,7 @@ FAMILIES = {
     "doubler": Family(
         "a doubler",
         ("doubler",),
-        True,
+        "doubler.DoublerPipeline",
         scheduler={"_class_name": "LCMScheduler"},
         configs={"doubler": {"hidden": 32}},
         infer={"doubler": config},
@@ -34,7 +34,7 @@ RULES = (("doubler", (Clue(r"\\.twice\\.weight$"),)),)
 PIPELINE = """
 from sdcore.pipelines.pipeline import DiffusionPipeline
 
-class DoublerPipeline(DiffusionPipeline, families=("doubler",)):
+class DoublerPipeline(DiffusionPipeline):
     pass
 """
 CODE = """

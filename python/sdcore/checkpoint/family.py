@@ -84,8 +84,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class Family:
-    """`components` are the parts that sdcore can take out of such a file; `hint` is what to say to
-    somebody who gave it as a model.
+    """`components` are the parts that sdcore can take out of such a file. `pipeline` draws with it:
+    the module in pipelines/families and the class, by name, so that no other has to be imported; of
+    what no pipeline draws with, `hint` is what to say to somebody who gave it as a model.
 
     `scheduler` is what a single file means without saying it. `configs` are, by component, values
     that no shape shows; `infer` reads configs of networks that other families do not have off their
@@ -94,10 +95,14 @@ class Family:
 
     title: str
     components: tuple[str, ...] = ()
-    runs: bool = False
+    pipeline: str | None = None
     hint: str = "which sdcore does not run"
     scheduler: Config | None = None
     configs: Mapping[str, Config] = field(default_factory=dict)
     infer: Mapping[str, Callable[[Tensors], Config]] = field(default_factory=dict)
     places: tuple[Place, ...] = ()
     layout: Layout | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self.pipeline is not None

@@ -1,7 +1,6 @@
 """Prompt to picture."""
 
 from sdcore.pictures.outpaint import outpaint
-from sdcore.pipelines import families as _families  # noqa: F401  (registers them)
 from sdcore.pipelines.loading import POCKET
 from sdcore.pipelines.pipeline import DiffusionPipeline
 from sdcore.pipelines.request import Arguments

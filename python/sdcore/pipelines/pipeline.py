@@ -26,6 +26,7 @@ from sdcore.models.base import Loadable, RunOptions
 from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.embeddings import EmbeddingsMixin
 from sdcore.pipelines.export import TextEncoding, check_target, export
+from sdcore.pipelines.families import PIPELINES
 from sdcore.pipelines.hires import drawn_twice
 from sdcore.pipelines.hooks import FamilyHooks
 from sdcore.pipelines.loading import (
@@ -71,7 +72,7 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
     is read when a call begins.
     """
 
-    registry: ClassVar[dict[str, type[DiffusionPipeline]]] = {}  # by the names of checkpoint.detect
+    registry: ClassVar[Mapping[str, type[DiffusionPipeline]]] = PIPELINES  # by family
     networks: ClassVar[Mapping[str, Loadable]] = {}  # by component, in the order they run in
     optional: ClassVar[Sequence[str]] = ()  # components that it can do without
     tokenizers: ClassVar[Sequence[str]] = ()
@@ -82,11 +83,6 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
     beside: ClassVar[Mapping[str, str]] = {}
     # Arguments that take the place of a prompt, and what the denoiser calls them.
     embeds: ClassVar[Mapping[str, str]] = {}
-
-    def __init_subclass__(cls, families: Sequence[str] = ()) -> None:
-        super().__init_subclass__()
-        for family in families:
-            DiffusionPipeline.registry[family] = cls
 
     def __init__(self, parts: Parts) -> None:
         self.family = parts.family

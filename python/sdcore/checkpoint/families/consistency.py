@@ -6,7 +6,11 @@ from sdcore.checkpoint.clue import Clue
 from sdcore.checkpoint.family import Family, Rules
 from sdcore.checkpoint.unet_families import CONV_IN
 
-FAMILIES = {"consistency": Family("a consistency model", ("unet",), True)}
+FAMILIES = {
+    "consistency": Family(
+        "a consistency model", ("unet",), "consistency_models.ConsistencyModelPipeline"
+    )
+}
 RULES: Rules = (
     (
         "consistency",

@@ -102,7 +102,7 @@ def _family(title: str, pipeline: str, scaling_factor: float) -> Family:
     return Family(
         title,
         ("transformer", "vae", "text_encoder"),
-        True,
+        "pixart.PixArtPipeline",
         scheduler=_DPM,
         configs={"vae": {"scaling_factor": scaling_factor}},
         infer={"transformer": _config},

@@ -25,7 +25,7 @@ FAMILIES = {
     "playground-v2.5": Family(
         "Playground v2.5",
         TWO_CLIPS,
-        True,
+        "stable_diffusion_xl.StableDiffusionXLPipeline",
         scheduler=_EDM,
         configs={
             "unet": {"sample_size": 128},

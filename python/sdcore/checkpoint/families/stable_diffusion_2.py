@@ -23,7 +23,7 @@ FAMILIES = {
     "sd2": Family(
         "Stable Diffusion 2.x",
         ONE_CLIP,
-        True,
+        "stable_diffusion_2.StableDiffusion2Pipeline",
         scheduler=DDIM,
         layout=Layout(SD2, folder_1("StableDiffusionPipeline", BANG)),
     ),
@@ -31,21 +31,21 @@ FAMILIES = {
     "sd2-small": Family(
         "Stable Diffusion 2.x, distilled to do without a middle block",
         ONE_CLIP,
-        True,
+        "stable_diffusion_2.StableDiffusion2Pipeline",
         scheduler=DDIM,
         layout=Layout(SD2, folder_1("StableDiffusionPipeline", BANG)),
     ),
     "sd2-inpaint": Family(
         "Stable Diffusion 2.x for inpainting",
         ONE_CLIP,
-        True,
+        "stable_diffusion_inpaint.StableDiffusion2InpaintPipeline",
         scheduler=PNDM,
         layout=Layout(SD2, folder_1("StableDiffusionInpaintPipeline", BANG)),
     ),
     "sd2-depth": Family(
         "Stable Diffusion 2.x with depth",
         ONE_CLIP,
-        True,
+        "stable_diffusion_depth.StableDiffusionDepth2ImgPipeline",
         scheduler=PNDM,
         layout=Layout(SD2, folder_1("StableDiffusionDepth2ImgPipeline", BANG)),
     ),

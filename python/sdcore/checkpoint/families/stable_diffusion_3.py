@@ -54,7 +54,7 @@ FAMILIES = {
     "sd3": Family(
         "Stable Diffusion 3",
         ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"),
-        True,
+        "stable_diffusion_3.StableDiffusion3Pipeline",
         scheduler={"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0},
         configs={"vae": {"scaling_factor": 1.5305, "shift_factor": 0.0609}},
         infer={"transformer": _config},

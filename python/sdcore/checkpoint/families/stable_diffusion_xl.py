@@ -25,11 +25,11 @@ _SECOND_CLIP = r"^(conditioner\.embedders\.1|text_encoder_2)\."
 _FACTS: dict[str, Config] = {"unet": {"sample_size": 128}, "vae": {"scaling_factor": 0.13025}}
 
 
-def _family(title: str, pipeline: str) -> Family:
+def _family(title: str, module: str, pipeline: str) -> Family:
     return Family(
         title,
         TWO_CLIPS,
-        True,
+        f"{module}.{pipeline}",
         scheduler=EULER,
         configs=_FACTS,
         layout=Layout(SDXL, folder_xl(pipeline)),
@@ -56,24 +56,29 @@ _REFINER = Layout(
 )
 
 FAMILIES = {
-    "sdxl": _family("Stable Diffusion XL", "StableDiffusionXLPipeline"),
+    "sdxl": _family("Stable Diffusion XL", "stable_diffusion_xl", "StableDiffusionXLPipeline"),
     "sdxl-refiner": Family(
         "Stable Diffusion XL refiner",
         ("unet", "vae", "text_encoder_2"),
-        True,
+        "stable_diffusion_xl.StableDiffusionXLRefinerPipeline",
         scheduler=EULER,
         configs=_FACTS,
         layout=_REFINER,
     ),
     "sdxl-inpaint": _family(
-        "Stable Diffusion XL for inpainting", "StableDiffusionXLInpaintPipeline"
+        "Stable Diffusion XL for inpainting",
+        "stable_diffusion_inpaint",
+        "StableDiffusionXLInpaintPipeline",
     ),
     "sdxl-edit": _family(
-        "Stable Diffusion XL for editing", "StableDiffusionXLInstructPix2PixPipeline"
+        "Stable Diffusion XL for editing",
+        "instruct_pix2pix",
+        "StableDiffusionXLInstructPix2PixPipeline",
     ),
     # SSD-1B, Segmind-Vega, KOALA-700M: levels of uneven depths, and no attention in the middle.
     "sdxl-small": _family(
         "Stable Diffusion XL, distilled to do without attention in the middle",
+        "stable_diffusion_xl",
         "StableDiffusionXLPipeline",
     ),
 }

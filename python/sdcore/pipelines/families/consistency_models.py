@@ -42,7 +42,7 @@ class Pixels:
         return latents
 
 
-class ConsistencyModelPipeline(DiffusionPipeline, families=("consistency",)):
+class ConsistencyModelPipeline(DiffusionPipeline):
     """The number of a class is the prompt: `pipe("207")`, or `class_labels=207`, one or a list.
     Without one, each seed draws its class; models without classes take none."""
 

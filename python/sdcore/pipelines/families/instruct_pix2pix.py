@@ -92,17 +92,13 @@ class _Editing(DiffusionPipeline):
         return Start(latents, channels=np.concatenate([images, images, np.zeros_like(images)]))
 
 
-class StableDiffusionInstructPix2PixPipeline(
-    _Editing, StableDiffusionPipeline, families=("sd1-edit",)
-):
+class StableDiffusionInstructPix2PixPipeline(_Editing, StableDiffusionPipeline):
     """Stable Diffusion 1.x."""
 
     extra_arguments = _arguments(StableDiffusionPipeline)
 
 
-class StableDiffusionXLInstructPix2PixPipeline(
-    _Editing, StableDiffusionXLPipeline, families=("sdxl-edit",)
-):
+class StableDiffusionXLInstructPix2PixPipeline(_Editing, StableDiffusionXLPipeline):
     """SDXL, and Stability's CosXL for editing, which its schedule tells."""
 
     extra_arguments = _arguments(StableDiffusionXLPipeline)

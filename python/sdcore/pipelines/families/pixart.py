@@ -49,7 +49,7 @@ _SIZES_2K = (
 )
 
 
-class PixArtPipeline(DiffusionPipeline, families=("pixart", "pixart-alpha", "pixart-sigma")):
+class PixArtPipeline(DiffusionPipeline):
     """T5 and a transformer that attends to it (Chen et al. 2023 and 2024)."""
 
     networks: ClassVar[Mapping[str, Loadable]] = {

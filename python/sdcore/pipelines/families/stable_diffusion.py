@@ -27,7 +27,7 @@ __all__ = ["StableDiffusionPipeline"]
 Array = NDArray[np.float32]
 
 
-class StableDiffusionPipeline(UNetPipeline, families=("sd1", "sd1-small")):
+class StableDiffusionPipeline(UNetPipeline):
     """One CLIP text encoder and a UNet (Rombach et al. 2022)."""
 
     networks: ClassVar[Mapping[str, Loadable]] = {

@@ -10,7 +10,7 @@ from sdcore.pipelines.families.stable_diffusion import StableDiffusionPipeline
 __all__ = ["StableDiffusion2Pipeline"]
 
 
-class StableDiffusion2Pipeline(StableDiffusionPipeline, families=("sd2", "sd2-small")):
+class StableDiffusion2Pipeline(StableDiffusionPipeline):
     """Stable Diffusion with OpenCLIP's ViT-H, whose texts are padded with "!" (token 0)."""
 
     padding: ClassVar[Mapping[str, str]] = {"tokenizer": "!"}

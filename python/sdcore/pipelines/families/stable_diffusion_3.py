@@ -35,7 +35,7 @@ _T5_TOKENS = 256  # unless asked for
 _CLIP_TOKENS = 77
 
 
-class StableDiffusion3Pipeline(ControlledSD3Pipeline, families=("sd3",)):
+class StableDiffusion3Pipeline(ControlledSD3Pipeline):
     """Two CLIP text encoders, T5 and a transformer of two streams (Esser et al. 2024). Each text
     encoder may be left out."""
 

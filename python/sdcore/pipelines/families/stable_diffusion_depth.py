@@ -24,7 +24,7 @@ __all__ = ["StableDiffusionDepth2ImgPipeline"]
 Array = NDArray[np.float32]
 
 
-class StableDiffusionDepth2ImgPipeline(StableDiffusion2Pipeline, families=("sd2-depth",)):
+class StableDiffusionDepth2ImgPipeline(StableDiffusion2Pipeline):
     """Five channels into the UNet: latents, and the depth of the picture to be, which every call
     needs as `depth_map`."""
 

@@ -49,21 +49,15 @@ class _Inpainting(DiffusionPipeline):
         return Start(latents, channels=np.concatenate([shrunk, around], axis=1))
 
 
-class StableDiffusionInpaintPipeline(
-    _Inpainting, StableDiffusionPipeline, families=("sd1-inpaint",)
-):
+class StableDiffusionInpaintPipeline(_Inpainting, StableDiffusionPipeline):
     """Stable Diffusion 1.x."""
 
 
-class StableDiffusion2InpaintPipeline(
-    _Inpainting, StableDiffusion2Pipeline, families=("sd2-inpaint",)
-):
+class StableDiffusion2InpaintPipeline(_Inpainting, StableDiffusion2Pipeline):
     """Stable Diffusion 2.x."""
 
 
-class StableDiffusionXLInpaintPipeline(
-    _Inpainting, StableDiffusionXLPipeline, families=("sdxl-inpaint",)
-):
+class StableDiffusionXLInpaintPipeline(_Inpainting, StableDiffusionXLPipeline):
     """SDXL."""
 
     extra_arguments = tuple(

@@ -41,9 +41,7 @@ _SCORE = "aesthetic_score"
 _SCORES = {False: 6.0, True: 2.5}  # of prompts, of negative ones (Podell et al. 2023)
 
 
-class StableDiffusionXLPipeline(
-    PhotoMakerPipeline, families=("sdxl", "sdxl-small", "playground-v2.5")
-):
+class StableDiffusionXLPipeline(PhotoMakerPipeline):
     """Two CLIP text encoders, the second one's pooled state, and the sizes of the picture (Podell
     et al. 2023). Sizes are heights and widths; those of negative prompts are the others' unless
     given."""
@@ -211,7 +209,7 @@ class StableDiffusionXLPipeline(
         return [*original, *crop, _number(_SCORE, score)]
 
 
-class StableDiffusionXLRefinerPipeline(StableDiffusionXLPipeline, families=("sdxl-refiner",)):
+class StableDiffusionXLRefinerPipeline(StableDiffusionXLPipeline):
     """SDXL's second stage: the larger text encoder alone, and an aesthetic score for a size."""
 
     networks: ClassVar[Mapping[str, Loadable]] = {
