@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,7 +146,7 @@ def save_picture(
     path = Path(os.path.realpath(path))  # renaming onto a link would replace the link
     if path.exists() and not overwrite:
         raise FileError(f"[output] '{path}' exists already")
-    temporary = path.with_name(f".sdcore-{secrets.token_hex(8)}.part")
+    temporary = path.with_name(f".sdcore-{os.urandom(8).hex()}.part")
     try:
         try:
             # Not tempfile, whose files only their owner may read.

@@ -20,7 +20,8 @@ import torch
 from sdcore import CheckpointError, FileError, InvalidArgumentError, SDCoreError, _core, checkpoint
 from sdcore.checkpoint import gguf_output, output, torch_output
 from sdcore.checkpoint import safetensors as st
-from sdcore.checkpoint.output import Outgoing, outgoing, whole_file, whole_folder
+from sdcore.checkpoint.folder_output import whole_folder
+from sdcore.checkpoint.output import Outgoing, outgoing, whole_file
 
 DTYPES = {
     "f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,10 @@ from sdcore.checkpoint import safetensors
 from sdcore.checkpoint.family import Folder
 from sdcore.checkpoint.layouts import layout_of
 from sdcore.checkpoint.model import Checkpoint, Component
-from sdcore.checkpoint.output import Outgoing, Progress, whole_folder
+from sdcore.checkpoint.output import Outgoing, Progress, beside
 from sdcore.checkpoint.sidecars import own_tokenizer, public, t5_tokenizer
 from sdcore.checkpoint.tensor import Tensor
-from sdcore.errors import UnsupportedModelError
+from sdcore.errors import FileError, SDCoreError, UnsupportedModelError
 from sdcore.tokenizer import CLIPTokenizer
 
 log = logging.getLogger("sdcore")
@@ -37,6 +39,32 @@ _NOT_OF_CLASS = {
     "SD3ControlNetModel": ("control_type",),  # its config says it
 }
 _LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.")
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder to fill, that gets its name when all went well. One that is there is replaced."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise FileError(f"[file] cannot write folder '{path}': it is a file")
+    target = path.resolve()
+    temporary = beside(target, "partial")
+    try:
+        temporary.mkdir()
+        yield temporary
+        if target.is_dir():
+            old = beside(target, "old")
+            target.rename(old)
+            temporary.rename(target)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(target)
+    except OSError as error:
+        if isinstance(error, SDCoreError):
+            raise
+        raise FileError(f"[file] cannot write folder '{path}': {error.strerror}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def folder_tensors(opened: Checkpoint) -> dict[str, dict[str, Tensor]]:

@@ -1,13 +1,11 @@
 """What every writer of checkpoints shares: tensors that are made when their turn comes, and files
-and folders that appear under their names only when they are complete."""
+that appear under their names only when they are complete."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -82,6 +80,11 @@ def write_padding(file: BinaryIO, written: int, boundary: int) -> None:
     file.write(bytes(-written % boundary))
 
 
+def beside(target: Path, ending: str) -> Path:
+    """A path in the same folder that nothing has."""
+    return target.with_name(f".sdcore-{os.urandom(8).hex()}.{ending}")
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write, that gets its name when all went well; a failure leaves nothing behind. A
@@ -90,7 +93,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     if path.exists() and not path.is_file():
         raise FileError(f"[file] cannot write '{path}': it is not a file")
     target = path.resolve() if path.is_symlink() else path
-    temporary = target.with_name(f".sdcore-{secrets.token_hex(8)}.partial")
+    temporary = beside(target, "partial")
     try:
         with temporary.open("xb") as file:
             yield file
@@ -101,32 +104,6 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise FileError(f"[file] cannot write '{path}': {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder to fill, that gets its name when all went well. One that is there is replaced."""
-    path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise FileError(f"[file] cannot write folder '{path}': it is a file")
-    target = path.resolve()
-    temporary = target.with_name(f".sdcore-{secrets.token_hex(8)}.partial")
-    try:
-        temporary.mkdir()
-        yield temporary
-        if target.is_dir():
-            old = target.with_name(f".sdcore-{secrets.token_hex(8)}.old")
-            target.rename(old)
-            temporary.rename(target)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(target)
-    except OSError as error:
-        if isinstance(error, SDCoreError):
-            raise
-        raise FileError(f"[file] cannot write folder '{path}': {error.strerror}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @cache

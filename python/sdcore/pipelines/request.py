@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import secrets
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -479,7 +479,7 @@ def _seeds(seed: Any, name: str, images: int) -> list[int]:
     if callable(getattr(seed, "initial_seed", None)):
         seed = seed.initial_seed()
     drawn = seed is None or (type(seed) is int and seed == -1)
-    first = secrets.randbelow(2**32) if drawn else whole(seed, name, 0)
+    first = int.from_bytes(os.urandom(4), "little") if drawn else whole(seed, name, 0)
     if first + images > 2**64:
         raise InvalidArgumentError(f"[pipeline] {name} has 64 bits, got {first}")
     return [first + i for i in range(images)]

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 
 from sdcore.schedulers.base import Term
@@ -14,6 +13,8 @@ def exponential_integrals(
     nodes: Sequence[float], start: float, end: float, rate: float
 ) -> NDArray[np.float64]:
     """∫ exp(rate * u) L_j(u) du from start to end, of Lagrange's polynomials over the nodes."""
+    from numpy.polynomial import Polynomial  # here, as most models start without it
+
     weights = []
     for j, own in enumerate(nodes):
         others = [other for k, other in enumerate(nodes) if k != j]
