@@ -16,10 +16,17 @@ template <class Madd, int... j>
 void multiply_each(int64_t rounds, std::integer_sequence<int, j...>) {
   using F = typename Madd::F;
   F sum[] = {Madd::set(static_cast<float>(j))...};
-  const F a = Madd::set(1.0f), b = Madd::set(0.5f);
+  const F a = Madd::set(1.0f);
+  F b = Madd::set(0.5f);
   for (int64_t i = 0; i < rounds; ++i) {
-    ((sum[j] = Madd::madd(a, b, sum[j])), ...);
-    if constexpr (requires(F x) { Madd::keep(x); }) (Madd::keep(sum[j]), ...);
+    if constexpr (requires(F x) { Madd::keep(x); }) {
+      // What multiplies and adds in two instructions would multiply once before the loop, unless b
+      // seems another each time.
+      ((Madd::keep(b), sum[j] = Madd::madd(a, b, sum[j])), ...);
+      (Madd::keep(sum[j]), ...);
+    } else {
+      ((sum[j] = Madd::madd(a, b, sum[j])), ...);
+    }
   }
   F total = Madd::set(0.0f);
   ((total = Madd::madd(total, b, sum[j])), ...);
