@@ -389,6 +389,23 @@ def test_what_is_kept_between_steps_begins_anew_at_the_merge(
     assert len(asked) < 8 and 251 in asked  # the time of step 5; it would be spared
 
 
+def test_prompts_change_before_and_after_the_merge(files: Path) -> None:
+    """As if each were drawn from where the one before it had come."""
+    pipe, latents = ours(files), np.zeros(0)
+    for step, words in enumerate(("the red cat", "the dog cat", "the dog cat", "the dog circle")):
+        images = {"input_id_images": ONE, "output_type": "latent", "seed": 5}
+        for made in pipe.stream(**{**ARGS, **images, "prompt": f"{words} img"}):
+            if made.index == step - 1:
+                made.latents = latents
+            if made.index == step:
+                latents = made.latents
+                break
+    edited = draw(pipe, prompt="the [red:dog:1] [cat:circle:3] img")
+    assert np.array_equal(edited, latents)
+    with pytest.raises(sdcore.InvalidArgumentError, match="'the circle' has it nowhere"):
+        draw(pipe, prompt="the [cat img:circle:3]")
+
+
 @pytest.mark.parametrize("mode", ["merge", "side"])
 def test_loras_go_with_it(files: Path, tmp_path: Path, mode: str) -> None:
     state = {name: value.flip(0) for name, value in tiny_photomaker.lora_weights().items()}

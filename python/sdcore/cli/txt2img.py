@@ -41,6 +41,7 @@ examples:
   sdcore txt2img -m model.gguf --ip-adapter ip.safetensors --ip-adapter-image photo.png "a cat"
   sdcore txt2img -m sdxl.gguf "a man img" --photo-maker photomaker-v1.bin --pm-id-image photo.png
   sdcore txt2img -m model.gguf "a house" --control-net canny.safetensors --control-image edges.png
+  sdcore txt2img -m model.gguf "a (red:1.2) [cat:dog:0.4] in a [green|blue] hat"
   sdcore txt2img --diffusion-model sd3.gguf -m sd3-folder "a cat" --skip-layers 7,8,9
 """
 _ABOUT_POCKET = (

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.pipelines.request import Encoded, Prompt
 
-__all__ = ["Conditioning", "at_step", "by_length", "encode_unique", "stacked"]
+__all__ = [
+    "Conditioning",
+    "by_length",
+    "changed",
+    "encode_unique",
+    "joined",
+    "picked",
+    "stacked",
+    "together",
+]
 
 # Arguments of the denoiser besides sample and timestep, by diffusers' names, with a row an image.
 # Where rows differ in length, an array [n] of arrays.
@@ -62,6 +73,39 @@ def by_length(
         yield rows, {name: stacked(list(array[rows])) for name, array in conditioning.items()}
 
 
-def at_step(conditions: Mapping[int, Conditioning], step: int) -> Conditioning:
-    """What holds at a step, of conditionings by the first step at which they do; one is from 0."""
-    return conditions[max(first for first in conditions if first <= step)]
+def joined(groups: Iterable[tuple[Any, NDArray[np.float32]]]) -> NDArray[np.float32]:
+    """What the groups of a batch give, in one: which rows they are, and theirs."""
+    made = list(groups)
+    if len(made) == 1:
+        return made[0][1]
+    out = np.empty((sum(len(part) for _, part in made), *made[0][1].shape[1:]), np.float32)
+    for rows, part in made:
+        out[rows] = part
+    return out
+
+
+def picked(conditioning: Conditioning, places: Sequence[int]) -> Conditioning:
+    """These rows of it, in this order."""
+    return {name: stacked([rows[i] for i in places]) for name, rows in conditioning.items()}
+
+
+def changed(before: Conditioning, after: Conditioning, images: int) -> NDArray[np.bool_]:
+    """Of which images something is told that was not told before; rows are those of all images
+    once or more."""
+    found = np.zeros(images, bool)
+    if before is after:
+        return found
+    for name, rows in after.items():
+        for i, row in enumerate(rows):
+            found[i % images] |= not np.array_equal(before[name][i], row)
+    return found
+
+
+def together(conditions: Mapping[int, Conditioning], images: int) -> list[NDArray[np.intp]]:
+    """The images in groups that are told something new at the same steps."""
+    told = [conditions[first] for first in sorted(conditions)]
+    news = np.array([changed(*pair, images) for pair in pairwise(told)])
+    groups: dict[bytes, list[int]] = {}
+    for image in range(images):
+        groups.setdefault(news[:, image].tobytes() if len(news) else b"", []).append(image)
+    return [np.array(group) for group in groups.values()]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sdcore.arguments import as_floats
 from sdcore.errors import InvalidArgumentError
-from sdcore.pipelines.conditioning import Conditioning, at_step
+from sdcore.pipelines.conditioning import Conditioning, changed, joined, together
 from sdcore.pipelines.finite import require_finite
 from sdcore.pipelines.guidance import Guidance
 from sdcore.pipelines.noise import Noise
@@ -20,6 +20,7 @@ from sdcore.pipelines.request import Request
 from sdcore.pipelines.start import Start
 from sdcore.pipelines.step_cache import StepCache
 from sdcore.pipelines.stream import Step
+from sdcore.prompts.editing import at_step
 from sdcore.schedulers import Scheduler
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["denoise", "new_scheduler"]
 
 Array = NDArray[np.float32]
+# What the denoiser keeps between steps for images that are told something new at the same ones.
+Deep = list[tuple[NDArray[np.intp], Any]]
 
 
 def new_scheduler(pipe: DiffusionPipeline, request: Request) -> Scheduler:
@@ -61,7 +64,11 @@ def denoise(
     first = pipe.first_step(request)
     pipe.needs_only(pipe.denoiser)
     latents, rows = start.latents, pipe.rows(scheduler, request)
-    deep, options = pipe.keeps_between_steps(request), pipe.denoiser_options(request)
+    options, images = pipe.denoiser_options(request), len(latents)
+    deep: Deep = []
+    if pipe.keeps_between_steps(request) is not None:
+        groups = together(conditions, images)
+        deep = [(group, pipe.keeps_between_steps(request)) for group in groups]
     if (control := pipe.control(request)) is not None:
         options["control"] = control
     cache = StepCache(request.cache_threshold) if request.cache_threshold else None
@@ -75,11 +82,11 @@ def denoise(
         # Samplers that ask twice a step have more rows than steps.
         step_number = first + index * (request.steps - first) // len(scheduler.table.rows)
         before, conditioning = conditioning, at_step(conditions, step_number)
-        changed = before is not None and conditioning is not before
-        if changed and cache is not None:  # what it learned was of another picture
-            cache = StepCache(request.cache_threshold)
-        if deep is not None:
-            deep.begin_step(index, anew=changed)
+        anew = changed(before or conditioning, conditioning, images)
+        if cache is not None:
+            cache.forget(anew)
+        for group, kept in deep:
+            kept.begin_step(index, anew=bool(anew[group[0]]))
         if control is not None:
             control.begin_step(index, len(rows))
         options |= pipe.step_options(request, index, len(rows))
@@ -121,12 +128,19 @@ def _predict(
     t: float,
     conditioning: Conditioning,
     start: Start,
-    deep: Any,
+    deep: Deep,
     x: Array,
     rows: slice = slice(None),
     **more: Any,
 ) -> Array:
-    if deep is not None:
-        more["deep"] = (deep, (rows.start, rows.stop))
     told = {name: array[rows] for name, array in conditioning.items()}
-    return pipe.predict(start.beside(x, rows.start or 0), t, told, **more)
+    x = start.beside(x, rows.start or 0)
+    if not deep:
+        return pipe.predict(x, t, told, **more)
+    image = np.arange(len(x)) % sum(len(group) for group, _ in deep)
+    places = [(np.flatnonzero(np.isin(image, group)), kept) for group, kept in deep]
+    return joined(
+        (at, pipe.predict(x[at], t, part, deep=(kept, (rows.start, rows.stop)), **more))
+        for at, kept in places
+        for part in [{name: array[at] for name, array in told.items()}]
+    )

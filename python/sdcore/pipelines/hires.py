@@ -35,6 +35,7 @@ def drawn_twice(
         width=hires.width,
         height=hires.height,
         steps=hires.steps,
+        steps_before=pipe.span(request).steps,
         strength=hires.strength,
         images=np.zeros(0, np.float32),
         mask=None,
@@ -43,6 +44,7 @@ def drawn_twice(
     )
     if isinstance(pipe.vae, AutoencoderTiny):
         pipe.vae.require_encoder()
+    pipe.denoiser_options(second)
     scheduler = new_scheduler(pipe, second)
     more = len(scheduler.table.rows)
 

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.models.autoencoders import Autoencoder
-from sdcore.pipelines.conditioning import Conditioning, by_length
+from sdcore.pipelines.conditioning import Conditioning, by_length, joined, picked
 from sdcore.pipelines.guidance import Guidance, GuidancePlusPlus
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.request import Prompt, Request
 from sdcore.pipelines.start import Start, begin
+from sdcore.prompts.editing import Span, at_step
 from sdcore.schedulers import Scheduler
 from sdcore.schedulers.base import Row
 
@@ -56,20 +57,38 @@ class FamilyHooks(ABC):
     def conditions(self, prompts: Sequence[Prompt], request: Request) -> Mapping[int, Conditioning]:
         """The same where it changes on the way: by the step from which on it holds, the first one
         from 0. Steps are a whole schedule's, though a picture to begin from leaves out some."""
-        return {0: self.condition(prompts, request)}
+        said = self.said(prompts, request)
+        if len(said) == 1:
+            return {0: self.condition(said[0], request)}
+        unique = dict.fromkeys(prompt for told in said.values() for prompt in told)
+        rows = self.condition(list(unique), request)
+        places = {prompt: i for i, prompt in enumerate(unique)}
+        made = {told: picked(rows, [places[p] for p in told]) for told in said.values()}
+        return {first: made[told] for first, told in said.items()}
+
+    def said(self, prompts: Sequence[Prompt], request: Request) -> Mapping[int, tuple[Prompt, ...]]:
+        """What prompts say that change on the way, by such steps."""
+        span = self.span(request)
+        timelines = {prompt: prompt.timeline(span) for prompt in dict.fromkeys(prompts)}
+        firsts = sorted({first for one in timelines.values() for first in one})
+        left_out = request.steps - span.steps
+        return {
+            first and left_out + first: tuple(at_step(timelines[one], first) for one in prompts)
+            for first in firsts
+        }
+
+    def span(self, request: Request) -> Span:
+        """The steps that prompts count: those that a run makes, or the whole schedule where it is
+        shared with another pipeline."""
+        left_out = 0 if request.shares_schedule else self.first_step(request)
+        return Span(request.steps - left_out, request.steps_before)
 
     def predict(self, x: Array, timestep: float, conditioning: Conditioning, **more: Any) -> Array:
         """The denoiser's output at scaled latents x; `more` are arguments of its own."""
-        groups: list[tuple[Any, Array]] = [
+        return joined(
             (rows, self.ask(x[rows], timestep, part, **more))
             for rows, part in by_length(conditioning)
-        ]
-        if len(groups) == 1:
-            return groups[0][1]
-        out = np.empty((len(x), *groups[0][1].shape[1:]), np.float32)
-        for rows, part in groups:
-            out[rows] = part
-        return out
+        )
 
     def ask(self, x: Array, timestep: float, conditioning: Conditioning, **more: Any) -> Array:
         """The same of rows that go into one batch."""

@@ -26,6 +26,7 @@ from sdcore.pipelines.request import Prompt, Request, whole
 from sdcore.pipelines.stream import Stream
 from sdcore.pipelines.unet import UNetPipeline
 from sdcore.prompts.chunks import Row, chunks
+from sdcore.prompts.editing import at_step
 from sdcore.prompts.words import Vector, Word, Words
 
 __all__ = ["PHOTOMAKER_ARGUMENTS", "PhotoMakerPipeline"]
@@ -145,20 +146,35 @@ class PhotoMakerPipeline(UNetPipeline):
         of the person (Li et al. 2024, delayed subject conditioning)."""
         if self.id_encoder is None:
             return super().conditions(prompts, request)
-        people = list(dict.fromkeys(prompt for prompt in prompts if not prompt.negative))
+        said, begin = self.said(prompts, request), _text_steps(request)
+        people = self._people(prompts, request)
         # Both encodings of the prompts first: text encoders may be given back then.
         made = self._class_words(people, request)
-        told = self.condition(prompts, request)
+        told = super().conditions(prompts, request)
         states = self._with_person(made, request)
         rows: dict[str, dict[Prompt, Array]] = {
             "encoder_hidden_states": dict(zip(people, states, strict=True)),
             "text_embeds": {p: one.pooled for p, one in zip(people, made, strict=True)},
         }
-        merged = {
-            name: stacked([of[p] if p in of else told[name][i] for i, p in enumerate(prompts)])
-            for name, of in rows.items()
-        }
-        return {0: told, _text_steps(request): {**told, **merged}}
+
+        def merged(step: int) -> Conditioning:
+            alone, here = at_step(told, step), at_step(said, step)
+            return {
+                **alone,
+                **{
+                    name: stacked([of.get(p, alone[name][i]) for i, p in enumerate(here)])
+                    for name, of in rows.items()
+                },
+            }
+
+        later = {first: merged(first) for first in {begin, *told} if first >= begin}
+        return {**{first: one for first, one in told.items() if first < begin}, **later}
+
+    def _people(self, prompts: Sequence[Prompt], request: Request) -> list[Prompt]:
+        """What prompts say, but negative ones, from where the person is known."""
+        said, begin = self.said(prompts, request), _text_steps(request)
+        here = [at_step(said, begin), *(told for first, told in said.items() if first > begin)]
+        return list(dict.fromkeys(p for told in here for p in told if not p.negative))
 
     def _class_words(self, prompts: Sequence[Prompt], request: Request) -> list[_ClassWords]:
         rows = [self._rows(prompt, request) for prompt in prompts]
@@ -229,7 +245,7 @@ class PhotoMakerPipeline(UNetPipeline):
             as_picture(one, "input_id_images")
         _check_faces(request, encoder.config.id_embeddings_dim)
         _check_steps(request)
-        for prompt in dict.fromkeys(request.prompts):
+        for prompt in self._people(request.prompts, request):
             if prompt.given is not None:
                 raise InvalidArgumentError(
                     "[photomaker] PhotoMaker reads the prompt itself: give prompt in place of "

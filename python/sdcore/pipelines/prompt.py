@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 
 from sdcore.arguments import as_floats
 from sdcore.errors import InvalidArgumentError
-from sdcore.prompts import attention
+from sdcore.prompts import attention, editing
+from sdcore.prompts.editing import Span, at_step
 from sdcore.prompts.lora_tags import LoraTag, split_tags
 
 __all__ = ["Given", "Prompt", "Texts", "make_prompts"]
+
+log = logging.getLogger("sdcore")
 
 Array = NDArray[np.float32]
 Texts = str | Sequence[str]
@@ -35,8 +39,8 @@ class Prompt:
 
     texts: tuple[str, ...]
     negative: bool = False
-    written: str = ""  # as the caller wrote it, with the tags
-    tags: tuple[LoraTag, ...] = ()
+    written: str = field(default="", compare=False)  # as the caller wrote it, with the tags
+    tags: tuple[LoraTag, ...] = field(default=(), compare=False)
     given: Given | None = None
 
     def text(self, encoder: int = 0) -> str:
@@ -44,12 +48,22 @@ class Prompt:
             return ""
         return self.texts[encoder if encoder < len(self.texts) else 0]
 
+    def timeline(self, span: Span) -> dict[int, Prompt]:
+        """What it says, by the step of these, from 0, from which on it does; one is from 0."""
+        texts = [editing.timeline(text, span) for text in self.texts]
+        firsts = sorted({0, *(first for of_text in texts for first in of_text)})
+        return {
+            first: replace(self, texts=tuple(at_step(of_text, first) for of_text in texts))
+            for first in firsts
+        }
+
     @classmethod
     def read(cls, written: tuple[str, ...], negative: bool = False) -> Prompt:
         """A prompt with the tags taken out of its texts; a negative one has none."""
         first = written[0] if written else ""
         for text in dict.fromkeys(written):
-            attention.warn(text)
+            for what in (*attention.misread(text), *editing.misread(text)):
+                log.warning("[prompt] %s", what)
         if negative:
             return cls(written, negative, first)
         split = [split_tags(text) for text in written]

@@ -205,6 +205,7 @@ class Request:
     hires: Hires | None
     extra: Mapping[str, Any]  # arguments that only some families have, as given
     cut: tuple[int, int] | None = None  # what pictures are shrunk and cut to: width and height
+    steps_before: int | None = None  # of a second pass: those that the first one made
     encoded: Encoded = field(default_factory=dict)  # filled by the first pass
 
     def lora_tags(self) -> tuple[LoraTag, ...]:
@@ -221,6 +222,11 @@ class Request:
     def goes_on(self) -> bool:
         """Whether `latents` are what another pipeline left, at the noise level of a step."""
         return self.extra.get("denoising_start") is not None
+
+    @property
+    def shares_schedule(self) -> bool:
+        """Whether another pipeline draws a part of the steps."""
+        return self.goes_on or self.extra.get("denoising_end") is not None
 
 
 def make_request(

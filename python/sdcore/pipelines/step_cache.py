@@ -23,18 +23,26 @@ class StepCache:
         self._threshold = threshold
         self._x: Array | None = None  # of the last step
         self._out: Array | None = None
-        self._rate: NDArray[np.float64] | None = None  # change of output by change of input
-        self._drift: NDArray[np.float64] = np.zeros(1)  # expected since each image's last output
+        # Of each image: outputs that tell of the picture that it is now to become, up to the two
+        # that make a rate; the change of output by change of input; what is expected of it since
+        # its last output; and whether it does without the model now.
+        self._seen: NDArray[np.int64] = np.zeros(1, np.int64)
+        self._rate: NDArray[np.float64] = np.zeros(1)
+        self._drift: NDArray[np.float64] = np.zeros(1)
         self._left: NDArray[np.bool_] = np.zeros(1, bool)
+
+    def forget(self, images: NDArray[np.bool_]) -> None:
+        """Of these, another picture is asked for from here on."""
+        self._seen = np.where(images, 0, self._seen)
 
     def enough(self, x: Array, index: int, steps: int) -> bool:
         """Whether no image needs the model at this step, at which it would be given x."""
         self._left = np.zeros(len(x), bool)
-        if self._rate is not None and self._x is not None and self._out is not None:
+        if self._x is not None and self._out is not None:
             moved = _norms(x - self._x) / np.maximum(_norms(self._out), 1e-12)
             self._drift = self._drift + self._rate * moved
             inside = _BEGIN * steps <= index < _END * steps
-            self._left = (self._drift < self._threshold) & inside
+            self._left = (self._seen > 1) & (self._drift < self._threshold) & inside
         return bool(self._left.all())
 
     def output(self, x: Array, out: Array | None) -> Array:
@@ -46,11 +54,12 @@ class StepCache:
         else:
             if self._x is not None and self._out is not None:
                 rate = _norms(out - self._out) / np.maximum(_norms(x - self._x), 1e-12)
-                self._rate = rate if self._rate is None else np.where(self._left, self._rate, rate)
+                self._rate = np.where(self._left, self._rate, rate)
                 found = np.where(self._left[:, None, None, None], self._out, out)
             else:
                 found = out
             self._drift = np.where(self._left, self._drift, 0.0)
+            self._seen = np.where(self._left, self._seen, np.minimum(self._seen + 1, 2))
         self._x, self._out = x, found
         return found
 

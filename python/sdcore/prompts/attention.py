@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import NamedTuple
 
 from sdcore import _core
 from sdcore.tokenizer.reading import as_bytes
 
-__all__ = ["Piece", "misread", "parse", "warn"]
-
-log = logging.getLogger("sdcore")
+__all__ = ["Piece", "misread", "parse", "quoted"]
 
 _SIGNS = re.compile(
     r"\\[\\()\[\]]|\\|\(|\[|:\s*(?P<weight>[+-]?(?:\d{1,4}(?:\.\d*)?|\.\d+))\s*\)|\)|\]|[^\\()\[\]:]+|:"
 )
 # What stands where a weight would, in one word.
 _NO_WEIGHT = re.compile(r"[^\s:,()\[\]]*|[+-]?\d*[.,]\d+")
-_STEP = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")  # or a share of the steps
 _AND = re.compile(r"\bAND\b")
 
 
@@ -41,39 +37,24 @@ def misread(prompt: str) -> list[str]:
     takes for text, in words of its own."""
     found = []
     rounds: list[int] = []  # where brackets that are open begin
-    squares: list[int] = []
-    # The last : with no bracket after it, and the last | that no bracket closed yet.
-    colon = bar = -1
+    colon = -1  # the last : with no bracket after it
     for match in _SIGNS.finditer(prompt):
         sign, at = match[0], match.start()
         if sign == ":":
             colon = at
-        if sign[0] not in "\\()[]:":
-            bar = max(bar, prompt.rfind("|", at, match.end()))
         if sign[-1] not in "()[]":
             continue
         tail = prompt[colon + 1 : at] if colon >= 0 else None
         colon = -1
         if sign == "(":
             rounds.append(at)
-        elif sign == "[":
-            squares.append(at)
-        elif sign == "]" and squares:
-            begin = squares.pop()
-            if tail is not None and _STEP.fullmatch(tail.strip()):
-                group = _group(prompt, begin, at)
-                found.append(f"{group}: no prompt changes with the steps here, so it is words")
-            elif bar > begin:
-                group = _group(prompt, begin, at)
-                found.append(f"{group}: no words take turns here, so it is words")
-            bar = -1 if bar > begin else bar
         elif sign.endswith(")") and sign[0] != "\\" and rounds:
             begin = rounds.pop()
             if tail is None or match["weight"] is not None or tail.startswith("/"):
                 continue
             word = tail.strip()
             if _NO_WEIGHT.fullmatch(word):
-                group = _group(prompt, begin, at)
+                group = quoted(prompt, begin, at)
                 found.append(f"{group}: '{word}' is no weight, so it is words, times 1.1")
     if rounds:
         found.append(f"a ( is never closed, and weighs all that follows: {prompt[rounds[0] :]:.40}")
@@ -82,13 +63,7 @@ def misread(prompt: str) -> list[str]:
     return found
 
 
-def _group(prompt: str, begin: int, end: int) -> str:
+def quoted(prompt: str, begin: int, end: int) -> str:
     """What stands in brackets, or its end."""
     inside = "" if end - begin <= 40 else "…"
     return f"{prompt[begin]}{inside}{prompt[max(begin + 1, end - 39) : end + 1]}"
-
-
-def warn(prompt: str) -> None:
-    """Says in warnings what `misread` finds."""
-    for what in misread(prompt):
-        log.warning("[prompt] %s", what)

@@ -83,6 +83,10 @@ class ConsistencyModelPipeline(DiffusionPipeline):
             raise InvalidArgumentError("[pipeline] consistency models begin from no image")
         return super().stream("" if prompt is None else prompt, negative_prompt, **arguments)
 
+    def said(self, prompts: Sequence[Prompt], request: Request) -> Mapping[int, tuple[Prompt, ...]]:
+        """A class is not read as a prompt."""
+        return {0: tuple(prompts)}
+
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         classes = self.unet.config.num_class_embeds
         texts = [prompt.text().strip() for prompt in prompts]
