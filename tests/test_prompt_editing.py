@@ -163,6 +163,7 @@ def test_what_is_no_edit_stays_as_it_is(prompt: str, words: list[str]) -> None:
         "[" * 10_000 + "a" + "|b]" * 10_000,
         "[a|]" * 10_000,
         "[a:" + "9" * 100_000 + "]",
+        "[a:" + "9" * 100_000 + "x]",
         "(]" * 10_000,
     ],
     ids=lambda prompt: prompt[:4],

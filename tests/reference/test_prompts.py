@@ -102,7 +102,6 @@ def test_the_pieces_of_a_prompt(prompt: str, pieces: list[tuple[str, float]]) ->
         ("(cat:1,3) ((dog:1.2.3))", ["(cat:1,3): '1,3'", "(dog:1.2.3): '1.2.3'"]),
         ("(cat:) (dog:12345)", ["(cat:): ''", "(dog:12345): '12345'"]),
         ("[a:b:0,5] [f:g]", ["[a:b:0,5]: '0,5' is no step"]),
-        ("cat AND dog, ANDROID", ["AND is a word here"]),
         ("a (red [cat", ["a ( is never closed, and weighs all that follows: (red [cat"]),
     ],
 )

@@ -157,6 +157,16 @@ def test_loras_by_tags(client, pipe) -> None:
     assert "no LoRA '../secret'" in info["comments"][0]
 
 
+def test_prompts_that_change_and_are_joined(client, pipe) -> None:
+    prompt = "a [cat:dog:1] AND a [red|blue] circle :0.5"
+    (image,), info = drawn(client, prompt=prompt, negative_prompt="[x:y:2]")
+    assert np.array_equal(pixels(image), called(pipe, prompt, negative_prompt="[x:y:2]"))
+    assert not np.array_equal(pixels(image), pixels(drawn(client)[0][0]))
+    assert info["comments"] == [] and prompt in info["infotexts"][0]
+    comments = drawn(client, prompt="[a:b:c:2]", negative_prompt="x AND y")[1]["comments"]
+    assert [("':' too many" in comments[0]), ("AND is a word" in comments[1])] == [True, True]
+
+
 def test_words_of_a_users_own(client, pipe) -> None:
     (image,), _ = drawn(client, prompt="a mine cat")
     assert np.array_equal(pixels(image), called(pipe, "a mine cat"))

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from sdcore.arguments import as_floats
 from sdcore.errors import InvalidArgumentError
+from sdcore.pipelines.composition import composition
 from sdcore.pipelines.conditioning import Conditioning, changed, joined, together
 from sdcore.pipelines.finite import require_finite
-from sdcore.pipelines.guidance import Guidance
+from sdcore.pipelines.guidance import Guidance, Model
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.request import Request
 from sdcore.pipelines.start import Start
@@ -60,7 +61,8 @@ def denoise(
             f"[pipeline] {type(scheduler).__name__} takes plain guidance, not "
             f"{type(guidance).__name__}; use another scheduler"
         )
-    conditions = pipe.conditions(guidance.asked(request), request)
+    composed = composition(pipe, request, guidance.in_turns)
+    conditions = pipe.conditions((composed or guidance).asked(request), request)
     first = pipe.first_step(request)
     pipe.needs_only(pipe.denoiser)
     latents, rows = start.latents, pipe.rows(scheduler, request)
@@ -90,7 +92,9 @@ def denoise(
         if control is not None:
             control.begin_step(index, len(rows))
         options |= pipe.step_options(request, index, len(rows))
-        model = partial(_predict, pipe, row.timestep, conditioning, start, deep, **options)
+        model: Model = partial(_predict, pipe, row.timestep, conditioning, start, deep, **options)
+        if composed is not None:
+            model = composed.joined(model)
         negative = None
         if scheduler.renoises_negative:
             out, negative = guidance.predict_both(model, x, index, len(rows))

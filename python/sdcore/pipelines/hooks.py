@@ -30,6 +30,8 @@ class FamilyHooks(ABC):
 
     # Whether the denoiser sees a mask, and the latents of a picture without what it covers.
     inpaints: ClassVar[bool] = False
+    # Whether it can be asked about several prompts for one picture, which AND joins.
+    composes: ClassVar[bool] = True
 
     vae: Autoencoder
     default_steps = 20

@@ -245,7 +245,8 @@ class PhotoMakerPipeline(UNetPipeline):
             as_picture(one, "input_id_images")
         _check_faces(request, encoder.config.id_embeddings_dim)
         _check_steps(request)
-        for prompt in self._people(request.prompts, request):
+        parts = [part for prompt in request.prompts for part, _ in prompt.parts()]
+        for prompt in self._people(parts, request):
             if prompt.given is not None:
                 raise InvalidArgumentError(
                     "[photomaker] PhotoMaker reads the prompt itself: give prompt in place of "

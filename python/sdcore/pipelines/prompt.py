@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sdcore.arguments import as_floats
 from sdcore.errors import InvalidArgumentError
-from sdcore.prompts import attention, editing
+from sdcore.prompts import attention, editing, joining
 from sdcore.prompts.editing import Span, at_step
 from sdcore.prompts.lora_tags import LoraTag, split_tags
 
@@ -22,6 +22,8 @@ log = logging.getLogger("sdcore")
 
 Array = NDArray[np.float32]
 Texts = str | Sequence[str]
+
+_MOST_PARTS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,30 @@ class Prompt:
             return ""
         return self.texts[encoder if encoder < len(self.texts) else 0]
 
+    def parts(self) -> list[tuple[Prompt, float]]:
+        """What AND joins in it, and how much each counts. A text without AND goes with all parts of
+        the others."""
+        of_texts = [joining.parts(text) for text in self.texts if not self.negative]
+        several = [of_text for of_text in of_texts if len(of_text) > 1]
+        if not several:
+            return [(self, 1.0)]
+        if len({len(of_text) for of_text in several}) > 1:
+            counts = " and ".join(str(len(of_text)) for of_text in several)
+            raise InvalidArgumentError(
+                f"[prompt] AND joins {counts} parts in the prompts of the text encoders: give each "
+                "as many, or one"
+            )
+        if len(several[0]) > _MOST_PARTS:
+            raise InvalidArgumentError(
+                f"[prompt] AND joins {len(several[0])} parts, and the model is asked about each: "
+                f"give at most {_MOST_PARTS}"
+            )
+        columns = [of * len(several[0]) if len(of) == 1 else of for of in of_texts]
+        return [
+            (replace(self, texts=tuple(part.text for part in row)), weight)
+            for *row, (_, weight) in zip(*columns, several[0], strict=True)
+        ]
+
     def timeline(self, span: Span) -> dict[int, Prompt]:
         """What it says, by the step of these, from 0, from which on it does; one is from 0."""
         texts = [editing.timeline(text, span) for text in self.texts]
@@ -62,13 +88,19 @@ class Prompt:
         """A prompt with the tags taken out of its texts; a negative one has none."""
         first = written[0] if written else ""
         for text in dict.fromkeys(written):
-            for what in (*attention.misread(text), *editing.misread(text)):
+            for what in (
+                *attention.misread(text),
+                *editing.misread(text),
+                *joining.misread(text, negative),
+            ):
                 log.warning("[prompt] %s", what)
         if negative:
             return cls(written, negative, first)
         split = [split_tags(text) for text in written]
         tags = tuple(dict.fromkeys(tag for _, tags in split for tag in tags))
-        return cls(tuple(text for text, _ in split), negative, first, tags)
+        made = cls(tuple(text for text, _ in split), negative, first, tags)
+        made.parts()  # what is wrong with them is said now
+        return made
 
 
 def make_prompts(

@@ -15,7 +15,6 @@ _SIGNS = re.compile(
 )
 # What stands where a weight would, in one word.
 _NO_WEIGHT = re.compile(r"[^\s:,()\[\]]*|[+-]?\d*[.,]\d+")
-_AND = re.compile(r"\bAND\b")
 
 
 class Piece(NamedTuple):
@@ -33,8 +32,7 @@ def parse(prompt: str) -> list[Piece]:
 
 
 def misread(prompt: str) -> list[str]:
-    """What a person may have meant as weights, or as others of the web UI's words, and `parse`
-    takes for text, in words of its own."""
+    """What a person may have meant as weights and `parse` takes for text, in words of its own."""
     found = []
     rounds: list[int] = []  # where brackets that are open begin
     colon = -1  # the last : with no bracket after it
@@ -58,8 +56,6 @@ def misread(prompt: str) -> list[str]:
                 found.append(f"{group}: '{word}' is no weight, so it is words, times 1.1")
     if rounds:
         found.append(f"a ( is never closed, and weighs all that follows: {prompt[rounds[0] :]:.40}")
-    if _AND.search(prompt):
-        found.append("AND is a word here: it does not join the pictures of two prompts")
     return found
 
 

@@ -26,7 +26,7 @@ __all__ = ["Span", "at_step", "misread", "timeline"]
 T = TypeVar("T")
 
 _MARKS = re.compile(r"\\.|[\[\]():|]", re.DOTALL)
-_WHEN = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+_WHEN = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 _NO_WHEN = re.compile(r"[+-]?[0-9][0-9.,]*%?|[.,][0-9]+")  # what may have been meant as one
 
 

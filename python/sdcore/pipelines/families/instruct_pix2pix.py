@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,7 @@ def _arguments(base: type[DiffusionPipeline]) -> tuple[str, ...]:
 class _Editing(DiffusionPipeline):
     """Eight channels into the UNet: latents, and those of `image`, which every call needs."""
 
+    composes: ClassVar[bool] = False
     # Whether those of `image` are scaled as latents are.
     scaled = False
 
