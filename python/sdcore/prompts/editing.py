@@ -132,18 +132,26 @@ def _read(prompt: str) -> tuple[list[_Edit], list[str]]:
     edits: list[_Edit] = []
     faults: list[str] = []
     opened: list[_Open] = []
+    square = colon = -1  # the last [, and the last sign where that is a :
     for match in _MARKS.finditer(prompt):
         sign, at = match[0], match.start()
+        before, colon = colon, at if sign == ":" else -1
         if sign in "([":
             opened.append(_Open(at, sign))
-        elif not opened or len(sign) > 1:
+            square = at if sign == "[" else square
+        elif len(sign) > 1:
             continue
-        elif sign == ":":
-            opened[-1].colons.append(at)
-        elif sign == "|":
-            opened[-1].bars.append(at)
-        elif (opened[-1].sign == "(") != (sign == ")"):
+        elif sign in ":|":
+            if opened:
+                (opened[-1].colons if sign == ":" else opened[-1].bars).append(at)
+        elif not opened or (opened[-1].sign == "(") != (sign == ")"):
             opened.clear()  # brackets that cross: none of them holds a whole prompt
+            if (
+                sign == "]"
+                and 0 <= square < before
+                and _WHEN.fullmatch(prompt[before + 1 : at].strip())
+            ):
+                faults.append(f"{quoted(prompt, square, at)}: brackets in it cross, so it is words")
         else:
             bracket = opened.pop()
             found = bracket.close(prompt, at)
