@@ -1,10 +1,16 @@
 """Its being here puts tests/ on the path, so that every test can import the helpers beside it."""
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# Hashes of files, which users keep in theirs; also of the programs that tests start.
+_CACHE = tempfile.TemporaryDirectory(prefix="sdcore-cache-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 
 @pytest.fixture(scope="session")
