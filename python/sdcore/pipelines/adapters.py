@@ -146,6 +146,11 @@ class LoraMixin:
             if (names := [n for n, f in self._adapters.loaded.items() if component in f.changes])
         }
 
+    @property
+    def lora_files(self) -> dict[str, Path]:
+        """Those of the LoRAs at work, by name."""
+        return {name: self._adapters.loaded[name].path for name in self._adapters.strengths}
+
     # -- inside ----------------------------------------
 
     def _adopt(self, adapters: Adapters) -> None:

@@ -110,7 +110,7 @@ def denoise(
         if start.kept is not None:
             following = rows[index + 1].timestep if index + 1 < len(rows) else None
             latents = start.kept.restore(latents, scheduler, following)
-        step = Step(index, len(rows), row.timestep, latents, scheduler.denoised, pipe.to_pil)
+        step = Step(index, len(rows), row.timestep, latents, scheduler.denoised, pipe)
         yield step
         latents = _replaced(step, latents)
 

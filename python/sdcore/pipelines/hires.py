@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,61 +10,52 @@ from numpy.typing import NDArray
 
 from sdcore.models.autoencoder_tiny import AutoencoderTiny
 from sdcore.pictures.fit import fitted
-from sdcore.pipelines.denoise import denoise, new_scheduler
-from sdcore.pipelines.noise import Noise
+from sdcore.pipelines.denoise import new_scheduler
 from sdcore.pipelines.request import Hires, Request
-from sdcore.pipelines.stream import Step
+from sdcore.pipelines.stages import Stage
 
 if TYPE_CHECKING:
     from sdcore.pipelines.pipeline import DiffusionPipeline
 
-__all__ = ["drawn_twice"]
+__all__ = ["second_pass"]
 
 Array = NDArray[np.float32]
 
 
-def drawn_twice(
-    pipe: DiffusionPipeline, request: Request, hires: Hires, first: Iterator[Step]
-) -> Iterator[Step]:
-    """The steps of the first pass and of a second: image-to-image from the first one's picture,
-    enlarged by Lanczos' filter, with the same seeds."""
-    # Made before the first step, so that what is wrong with it is said at once.
+def second_pass(pipe: DiffusionPipeline, request: Request, hires: Hires) -> Stage:
+    """Image-to-image from the first pass's picture, enlarged by Lanczos' filter, with the same
+    seeds."""
+    own = hires.prompts or request.prompts
+    same_loras = own[0].tags == request.prompts[0].tags
     second = dataclasses.replace(
         request,
+        prompts=own,
+        negative_prompts=hires.negative_prompts or request.negative_prompts,
         width=hires.width,
         height=hires.height,
         steps=hires.steps,
         steps_before=pipe.span(request).steps,
         strength=hires.strength,
+        guidance_scale=(
+            request.guidance_scale if hires.guidance_scale is None else hires.guidance_scale
+        ),
         images=np.zeros(0, np.float32),
         mask=None,
         latents=None,
         hires=None,
+        encoded=request.encoded if same_loras else {},  # of text encoders with other LoRAs
     )
     if isinstance(pipe.vae, AutoencoderTiny):
         pipe.vae.require_encoder()
-    pipe.denoiser_options(second)
-    scheduler = new_scheduler(pipe, second)
-    more = len(scheduler.table.rows)
+    call = pipe._for_call(second.lora_tags())
+    call.denoiser_options(second)
+    if hires.scheduler is not None:
+        call.scheduler = hires.scheduler
 
-    def steps() -> Iterator[Step]:
-        step = None
-        for step in first:
-            step.total += more
-            yield step
-        assert step is not None  # there is no table without a step
-        larger = dataclasses.replace(second, images=_enlarged(pipe, step.latents, hires))
-        noise = Noise(request.seeds, request.rng)
-        start = pipe.start(larger, scheduler, noise)
-        before = step.index + 1
-        for step in denoise(pipe, larger, scheduler, noise, start):
-            step.index += before
-            step.total += before
-            yield step
+    def enlarged(asked: Request, latents: Array) -> Request:
+        pictures = call.to_pil(latents)
+        size = asked.width, asked.height
+        images = np.stack([fitted(picture, *size, hires.mode) for picture in pictures])
+        return dataclasses.replace(asked, images=images)
 
-    return steps()
-
-
-def _enlarged(pipe: DiffusionPipeline, latents: Array, hires: Hires) -> Array:
-    pictures = pipe.to_pil(latents)
-    return np.stack([fitted(picture, hires.width, hires.height) for picture in pictures])
+    return Stage(call, second, new_scheduler(call, second), enlarged)

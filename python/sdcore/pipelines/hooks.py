@@ -16,6 +16,7 @@ from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.request import Prompt, Request
 from sdcore.pipelines.start import Start, begin
 from sdcore.prompts.editing import Span, at_step
+from sdcore.prompts.lora_tags import split_tags
 from sdcore.schedulers import Scheduler
 from sdcore.schedulers.base import Row
 
@@ -25,7 +26,7 @@ Array = NDArray[np.float32]
 
 
 class FamilyHooks(ABC):
-    """Asked by what draws (denoise.py, request.py, start.py, hires.py); docs/add-a-model.md tells
+    """Asked by what draws (denoise.py, request.py, start.py, stages.py); docs/add-a-model.md tells
     when. Most of it has a usual answer."""
 
     # Whether the denoiser sees a mask, and the latents of a picture without what it covers.
@@ -46,6 +47,10 @@ class FamilyHooks(ABC):
     @abstractmethod
     def denoiser(self) -> Any:
         """The network that runs once a step."""
+
+    def words_for_another(self, prompt: str) -> str:
+        """A prompt as another model is told it, which has none of this one's adapters."""
+        return split_tags(prompt)[0]
 
     @property
     def companions(self) -> Mapping[str, Any]:

@@ -335,6 +335,11 @@ class IPAdapterPipeline(FacesPipeline):
 
     # -- inside ----------------------------------------
 
+    @property
+    def lora_files(self) -> dict[str, Path]:
+        files = super().lora_files
+        return {name: path for name, path in files.items() if name not in self._images.loras}
+
     def _require_ip_adapters(self) -> ImageAdapters:
         if not self._images.projections:
             raise InvalidArgumentError(

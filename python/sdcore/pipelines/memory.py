@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MemoryPlan",
+    "are_tight",
     "available",
     "fits",
     "is_tight",
@@ -125,6 +126,22 @@ def is_tight(pipe: DiffusionPipeline) -> bool:
         return plan_memory(pipe, *pipe.default_size).together > room
     except UnsupportedModelError:  # it has no plan
         return True
+
+
+def are_tight(first: DiffusionPipeline, second: DiffusionPipeline) -> bool:
+    """Whether a picture of one model needs more memory than there is, with the other's weights
+    beside it."""
+    room = _room(_device(first))
+    if room is None or _device(first) != _device(second):
+        return False
+    weights = [sum(map(_weights, _parts(pipe).values())) for pipe in (first, second)]
+    if sum(weights) < _PLENTY * room:
+        return False
+    try:
+        needed = [plan_memory(pipe, *pipe.default_size).together for pipe in (first, second)]
+    except UnsupportedModelError:  # it has no plan
+        return True
+    return max(needed[0] + weights[1], needed[1] + weights[0]) > room
 
 
 def is_too_large(pipe: DiffusionPipeline, width: int, height: int) -> bool:

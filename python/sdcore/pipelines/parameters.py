@@ -31,13 +31,29 @@ def parameters(pipe: DiffusionPipeline, request: Request) -> dict[str, Any]:
         "rng": request.rng,
         "subseed": request.subseeds[0] if request.subseed_strength else None,
         "subseed_strength": request.subseed_strength or None,
-        "hires_scale": request.hires and request.hires.scale,
-        "hires_steps": request.hires and request.hires.steps,
-        "hires_strength": request.hires and request.hires.strength,
+        **_hires(request),
         "strength": None if request.images is None else request.strength,
         "resize_mode": request.resize_mode,
         "cache_threshold": request.cache_threshold or None,
         "dtype": arithmetic.dtypes(pipe),
         "kernels": arithmetic.kernels(pipe),
         **{name: x for name, x in request.extra.items() if isinstance(x, int | float)},
+    }
+
+
+def _hires(request: Request) -> dict[str, Any]:
+    """Of a second pass what it has of its own; `hires_scheduler` is one."""
+    hires = request.hires
+    if hires is None:
+        return {}
+    prompts, negatives = hires.prompts, hires.negative_prompts
+    return {
+        "hires_scale": hires.scale,
+        "hires_size": hires.asked and "{}x{}".format(*hires.asked),
+        "hires_steps": hires.steps,
+        "hires_strength": hires.strength,
+        "hires_prompt": prompts[0].written if prompts else None,
+        "hires_negative_prompt": negatives[0].written if negatives else None,
+        "hires_guidance_scale": hires.guidance_scale,
+        "hires_scheduler": hires.scheduler,
     }

@@ -3,9 +3,11 @@ pipeline (TencentARC/PhotoMaker, photomaker/pipeline.py)."""
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,7 @@ TRIGGER = "img"  # the word of a prompt after the one that is the person
 ADAPTER = "photomaker"  # what its LoRA is called
 # Share of the steps that know the text alone, unless a call says otherwise: 10 of its authors' 50.
 _TEXT_ALONE = 0.2
+_TRIGGER_AND_SPACE = re.compile(rf"(?i)\s*(?<!\w){TRIGGER}(?!\w)")
 _HERE = Vector(np.zeros(0, np.float32))  # where the trigger stood, until the row is made
 
 
@@ -115,10 +118,20 @@ class PhotoMakerPipeline(UNetPipeline):
         return super().at_work_beside() | own
 
     @property
+    def lora_files(self) -> dict[str, Path]:
+        files = super().lora_files
+        return files if self.id_encoder is None else {k: files[k] for k in files if k != ADAPTER}
+
+    @property
     def words(self) -> Words:
         """The trigger is no word of the text alone."""
         words = super().words
         return words if self.id_encoder is None else {**words, TRIGGER: self._trigger}
+
+    def words_for_another(self, prompt: str) -> str:
+        """Another model knows no person."""
+        plain = super().words_for_another(prompt)
+        return plain if self.id_encoder is None else _TRIGGER_AND_SPACE.sub("", plain)
 
     def _trigger(self, *vectors: Vector) -> Word:
         return Word(TRIGGER, dict.fromkeys(self._widths(), vectors))

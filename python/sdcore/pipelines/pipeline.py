@@ -23,11 +23,10 @@ from sdcore.errors import (
 )
 from sdcore.models.autoencoder_tiny import AutoencoderTiny
 from sdcore.models.base import Loadable, RunOptions
-from sdcore.pipelines.denoise import denoise, new_scheduler
 from sdcore.pipelines.embeddings import EmbeddingsMixin
 from sdcore.pipelines.export import TextEncoding, check_target, export
 from sdcore.pipelines.families import PIPELINES
-from sdcore.pipelines.hires import drawn_twice
+from sdcore.pipelines.hires import second_pass
 from sdcore.pipelines.hooks import FamilyHooks
 from sdcore.pipelines.loading import (
     ForParts,
@@ -43,11 +42,12 @@ from sdcore.pipelines.loading import (
     shipped_loras,
 )
 from sdcore.pipelines.memory import is_tight, is_too_large, tell_memory
-from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.parameters import parameters
 from sdcore.pipelines.pictures import cut_to, decode, to_pil, to_torch
 from sdcore.pipelines.prompt import Texts
+from sdcore.pipelines.refined import refined, take_refiner
 from sdcore.pipelines.request import Arguments, Request, make_request
+from sdcore.pipelines.stages import Stage, in_turn
 from sdcore.pipelines.stream import PipelineOutput, Stream
 from sdcore.schedulers import Scheduler
 
@@ -330,6 +330,14 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
             for network in other.networks:
                 network.release_mapped()
 
+    def release(self) -> None:
+        """Gives back the memory of all parts until they run again."""
+        tagged = {} if self._last_tagged is None else self._last_tagged[1]
+        parts = [getattr(self, name) for name in self.networks]
+        for part in (*parts, *self.companions.values(), *tagged.values()):
+            if part is not None:
+                part.release()
+
     # Whether guidance asks the model about one prompt after the other: less memory, the same
     # picture. None: where one batch of both does not fit into memory.
     guidance_in_turns: bool | None = None
@@ -421,35 +429,44 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
 
         Arguments are checked here, before the first step.
         """
-        request = make_request(self, prompt, negative_prompt, arguments)
-        call = self._for_call(request.lora_tags())
+        given, refiner = take_refiner(self, prompt, negative_prompt, arguments)
+        request = make_request(self, prompt, negative_prompt, given)
+        first = Stage.of(self, request)
         # Asked again at the first step; what is wrong is said now.
-        call.denoiser_options(request)
-        call.keeps_between_steps(request)
-        call.control(request)
-        scheduler = new_scheduler(call, request)
-        noise = Noise(request.seeds, request.rng)
-        start = call.start(request, scheduler, noise)
-        steps = denoise(call, request, scheduler, noise, start)
+        first.pipe.denoiser_options(request)
+        first.pipe.keeps_between_steps(request)
+        first.pipe.control(request)
+        stages = [first]
         if request.hires is not None:
-            steps = drawn_twice(call, request, request.hires, steps)
+            stages.append(second_pass(self, request, request.hires))
+        if refiner is not None:  # of the last pass, as in A1111's web UI
+            stages[-1:] = refined(stages[-1], refiner)
+        steps = in_turn(stages, apart=refiner is not None and refiner.keeps_apart(self))
         largest = request.hires or request
-        tell_memory(call, largest.width, largest.height)
-        return Stream(steps, lambda latents: call._finish(request, latents))
+        tell_memory(first.pipe, largest.width, largest.height)
+        switch = None if refiner is None else refiner.switch
+
+        def finish(latents: Array) -> PipelineOutput:
+            own = stages if refiner is None else stages[:-1]
+            loras = {name: path for one in own for name, path in one.pipe.lora_files.items()}
+            more = {"refiner_switch": switch, "lora_files": loras}
+            images = stages[-1].pipe._decoded(request, latents)
+            return PipelineOutput(images, request.seeds, parameters(first.pipe, request) | more)
+
+        return Stream(steps, finish, [stage.steps for stage in stages])
 
     def to_pil(self, latents: Array) -> list[Image.Image]:
         """Latents [n, c, h, w] through the VAE."""
         return to_pil(decode(self.vae, latents))
 
-    def _finish(self, request: Request, latents: Array) -> PipelineOutput:
-        images: Any = latents
-        if request.output_type != "latent":
-            self.needs_only(self.vae)
-            images = decode(self.vae, latents)
-            if request.cut is not None:
-                images = cut_to(images, *request.cut)
-            if request.output_type == "pil":
-                images = to_pil(images)
-            elif request.output_type == "pt":
-                images = to_torch(images)
-        return PipelineOutput(images, request.seeds, parameters(self, request))
+    def _decoded(self, request: Request, latents: Array) -> Any:
+        """Latents as the `output_type` that is asked for."""
+        if request.output_type == "latent":
+            return latents
+        self.needs_only(self.vae)
+        images = decode(self.vae, latents)
+        if request.cut is not None:
+            images = cut_to(images, *request.cut)
+        if request.output_type == "pil":
+            return to_pil(images)
+        return to_torch(images) if request.output_type == "pt" else images

@@ -20,6 +20,7 @@ from sdcore.pictures.fit import RESIZE_MODES, fitted, fitted_mask, in_multiples
 from sdcore.pictures.given import ImageLike, as_picture
 from sdcore.pipelines.prompt import Prompt, Texts, make_prompts
 from sdcore.prompts.lora_tags import LoraTag
+from sdcore.schedulers import Scheduler
 
 if TYPE_CHECKING:
     from sdcore.pipelines.pipeline import DiffusionPipeline
@@ -69,6 +70,17 @@ class Arguments(TypedDict, total=False):
     hires_scale: float  # draw so many times larger in a second pass, over the first one's picture
     hires_strength: float  # share of the steps that the second pass makes
     hires_steps: int | None  # of the second pass, before that share; None: as the first
+    # Its size in place of its scale: one side in proportion, or both, and what sticks out is cut.
+    hires_width: int | None
+    hires_height: int | None
+    hires_prompt: Texts | None  # what it is told, all text encoders alike; None: as the first
+    hires_negative_prompt: Texts | None
+    hires_guidance_scale: float | None  # None: as the first
+    hires_scheduler: Scheduler | None  # None: as the first
+    # SDXL's refiner, or another SDXL, that goes on with the last part of the steps, those of the
+    # second pass if there is one; and how much of the schedule comes before it, 0.8.
+    refiner: DiffusionPipeline | None
+    refiner_switch: float | None
     image_guidance_scale: float  # of models for editing: how closely to keep to `image`
     mask_image: ImageLike | None  # white where `image` is to be painted over, black where kept
     # What becomes of pictures of another shape than width and height: "stretch", "crop", or "fill",
@@ -163,18 +175,32 @@ _DEFAULTS: Mapping[str, Any] = {
     "hires_scale": 1.0,
     "hires_strength": 0.7,
     "hires_steps": None,
+    "hires_width": None,
+    "hires_height": None,
+    "hires_prompt": None,
+    "hires_negative_prompt": None,
+    "hires_guidance_scale": None,
+    "hires_scheduler": None,
 }
 
 
 @dataclass(frozen=True)
 class Hires:
-    """A second pass over the first one's picture, enlarged."""
+    """A second pass over the first one's picture, enlarged by `scale` or to the size `asked` for,
+    where 0 follows the other side. What is None or empty is the first pass's; `mode` is one of
+    RESIZE_MODES."""
 
-    scale: float
+    scale: float | None
+    asked: tuple[int, int] | None
     width: int
     height: int
+    mode: str
     strength: float
     steps: int
+    prompts: list[Prompt] = field(default_factory=list)
+    negative_prompts: list[Prompt] = field(default_factory=list)
+    guidance_scale: float | None = None
+    scheduler: Scheduler | None = None
 
 
 @dataclass(frozen=True)
@@ -254,13 +280,14 @@ def make_request(
         sizes = [(w * pipe.vae.scale_factor, h * pipe.vae.scale_factor)]
     mode = _resize_mode(given["resize_mode"])
     asked = width, height = _size(pipe, given["width"], given["height"], sizes)
-    if latents is None and given["hires_scale"] == 1:
+    hires_size = given["hires_width"], given["hires_height"]
+    if latents is None and given["hires_scale"] == 1 and hires_size == (None, None):
         width, height = pipe.drawn_size(width, height, extra)
     steps = given["num_inference_steps"]
     steps = whole(pipe.default_steps if steps is None else steps, "num_inference_steps", 1)
     scale = given["guidance_scale"]
     begin, end = _interval(given)
-    hires = _hires(pipe, given, width, height, steps)
+    hires = _hires(pipe, given, width, height, steps, len(prompts) // per_prompt)
     if mode != RESIZE_MODES[0]:
         largest = (width, height) if hires is None else (hires.width, hires.height)
         extra |= pipe.resized(extra, largest, mode)
@@ -415,30 +442,92 @@ def _mask(
 
 
 def _hires(
-    pipe: DiffusionPipeline, given: Mapping[str, Any], width: int, height: int, steps: int
+    pipe: DiffusionPipeline,
+    given: Mapping[str, Any],
+    width: int,
+    height: int,
+    steps: int,
+    count: int,
 ) -> Hires | None:
-    scale = finite(given["hires_scale"], "hires_scale")
-    if scale == 1:
-        return None
-    if not 1 < scale <= _MOST_ENLARGED:
-        raise InvalidArgumentError(
-            f"[pipeline] hires_scale must be from 1, which is off, to {_MOST_ENLARGED}, got {scale}"
-        )
+    scale: float | None = finite(given["hires_scale"], "hires_scale")
+    asked = [given["hires_width"], given["hires_height"]]
+    m = pipe.size_multiple
+    if asked == [None, None]:
+        if scale == 1:
+            return None
+        assert scale is not None
+        if not 1 < scale <= _MOST_ENLARGED:
+            raise InvalidArgumentError(
+                f"[pipeline] hires_scale must be from 1, which is off, to {_MOST_ENLARGED}, "
+                f"got {scale}"
+            )
+        larger = [round(side * scale / m) * m for side in (width, height)]
+    else:
+        if scale != 1:
+            raise InvalidArgumentError(
+                "[pipeline] hires_scale and hires_width or hires_height say the same: give one"
+            )
+        scale, larger = None, _hires_size(asked, (width, height), m)
     if {"denoising_start", "denoising_end"} & given.keys():
         raise InvalidArgumentError(
-            "[pipeline] hires_scale draws a whole picture: it cannot go with denoising_start or "
+            "[pipeline] a second pass draws a whole picture: it cannot go with denoising_start or "
             "denoising_end"
         )
-    m = pipe.size_multiple
-    larger = [round(side * scale / m) * m for side in (width, height)]
-    own = given["hires_steps"]
+    own, guidance, scheduler = (
+        given[f"hires_{name}"] for name in ("steps", "guidance_scale", "scheduler")
+    )
+    if scheduler is not None and not isinstance(scheduler, Scheduler):
+        raise InvalidArgumentError(
+            f"[pipeline] hires_scheduler must be one of sdcore's schedulers, got {scheduler!r:.80}"
+        )
     return Hires(
         scale=scale,
+        asked=None if scale else (asked[0] or 0, asked[1] or 0),
         width=_side(pipe, larger[0], "width of the second pass"),
         height=_side(pipe, larger[1], "height of the second pass"),
+        mode="stretch" if None in asked else "crop",
         strength=_share(given["hires_strength"], "hires_strength"),
         steps=steps if own is None else whole(own, "hires_steps", 1),
+        guidance_scale=None if guidance is None else finite(guidance, "hires_guidance_scale"),
+        scheduler=scheduler,
+        prompts=_hires_prompts(given, "prompt", count),
+        negative_prompts=_hires_prompts(given, "negative_prompt", count),
     )
+
+
+def _hires_size(asked: Sequence[Any], first: tuple[int, int], multiple: int) -> list[int]:
+    """Both sides, where one may be None: the other in proportion."""
+    names = ("hires_width", "hires_height")
+    for side, before, name in zip(asked, first, names, strict=True):
+        if side is not None and whole(side, name, multiple) > _MOST_ENLARGED * before:
+            raise InvalidArgumentError(
+                f"[pipeline] {name} must be at most {_MOST_ENLARGED} times the first pass's, "
+                f"{before}, got {side}"
+            )
+    width, height = asked
+    if width is None:
+        width = round(height * first[0] / first[1] / multiple) * multiple
+    if height is None:
+        height = round(width * first[1] / first[0] / multiple) * multiple
+    return [width, height]
+
+
+def _hires_prompts(given: Mapping[str, Any], name: str, count: int) -> list[Prompt]:
+    """Those that the second pass has of its own, for so many prompts."""
+    texts, times = given[f"hires_{name}"], given["num_images_per_prompt"]
+    if texts is None:
+        return []
+    if not isinstance(texts, str | Sequence):
+        raise InvalidArgumentError(f"[pipeline] hires_{name} must be a string or a list of strings")
+    listed = [texts] * count if isinstance(texts, str) else texts
+    positive = name == "prompt"
+    first, second = (listed, None) if positive else ([""] * count, listed)
+    made = make_prompts(first, second, times, {}, {})[not positive]
+    if len(made) != count * times:
+        raise InvalidArgumentError(
+            f"[pipeline] there are {count} prompts and {len(listed)} of hires_{name}"
+        )
+    return made
 
 
 def _interval(given: Mapping[str, Any]) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,23 +38,30 @@ class Step:
     timestep: float
     latents: Array
     denoised: Array
-    _decode: Callable[[Array], Any] = field(repr=False)
+    pipe: Any = field(repr=False)  # the pipeline that made it
 
     def preview(self) -> Any:
         """Pictures of `denoised`, through the VAE: a list of PIL images."""
-        return self._decode(self.denoised)
+        return self.pipe.to_pil(self.denoised)
 
 
 class Stream:
     """Iterate for the steps; stop when you like. `result()` runs what is left and decodes.
 
+    `stages` are how many steps each stage makes: one, or more with a second pass or a refiner.
     `stop()`, which any thread may call, ends the step that is being made too: on the CPU whoever
     iterates, or waits for the result, gets CancelledError within the time of one op.
     """
 
-    def __init__(self, steps: Iterator[Step], finish: Callable[[Array], PipelineOutput]) -> None:
+    def __init__(
+        self,
+        steps: Iterator[Step],
+        finish: Callable[[Array], PipelineOutput],
+        stages: Sequence[int],
+    ) -> None:
         self._steps = steps
         self._finish = finish
+        self.stages = tuple(stages)
         self._last: Step | None = None
         self._output: PipelineOutput | None = None
         self._stopped = _core.StopFlag()
