@@ -32,6 +32,7 @@ class FakeStream:
     def __init__(self, pipe, prompt, negative_prompt, options):
         self.pipe, self.options = pipe, options
         self.total = options["num_inference_steps"] or pipe.default_steps
+        self.stages = (self.total,)
         self.texts = {"prompt": prompt, "negative_prompt": negative_prompt}
 
     def __iter__(self):
@@ -52,7 +53,8 @@ class FakeStream:
             "eta": options.get("eta"),
         }
         image = Image.new("RGB", (parameters["width"], parameters["height"]), "red")
-        return sdcore.pipelines.PipelineOutput([image], [options["seed"]], parameters)
+        seeds = [options["seed"] + i for i in range(options["num_images_per_prompt"])]
+        return sdcore.pipelines.PipelineOutput([image] * len(seeds), seeds, parameters)
 
 
 class FakePipeline:
@@ -253,6 +255,17 @@ def test_batch_uses_one_seed_more_each(pipe, capsys):
     assert len(pipe.opened) == 1
 
 
+def test_batches_have_a_size(pipe, capsys):
+    assert txt2img("x", "-b", 2, "--batch-size", 2, "-s", 10) == 0
+    captured = capsys.readouterr()
+    assert captured.out.split() == [f"x-{seed}.png" for seed in (10, 11, 12, 13)]
+    assert captured.err.splitlines() == [f"seed: {seed}" for seed in (10, 11, 12, 13)]
+    seeds = [parameters_of(path).settings["Seed"] for path in captured.out.split()]
+    assert seeds == ["10", "11", "12", "13"]
+    drawn = [(options["seed"], options["num_images_per_prompt"]) for *_, options in pipe.calls]
+    assert drawn == [(10, 2), (12, 2)]
+
+
 def test_a_seed_is_drawn_and_reported(pipe, capsys):
     assert txt2img("x", "-s", -1) == 0
     assert txt2img("x") == 0
@@ -374,6 +387,7 @@ def test_a_full_disk_is_found_early(pipe, capsys, monkeypatch):
     [
         (["x", "-o", "x.gif"], "'x.gif'"),
         (["x", "-b", "0"], "--batch-count"),
+        (["x", "--batch-size", "0"], "--batch-size"),
         (["x", "-s", "-2"], "--seed"),
         (["x", "--sampler", "quantum"], "'quantum'; use one of ddim, ddim_cfg_pp, ddpm"),
         (["x", "--sampler", "eular_a"], "'eular_a'; did you mean 'euler_a'?"),

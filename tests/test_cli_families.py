@@ -15,8 +15,9 @@ import tiny_models
 import tiny_transformers
 import tiny_xl
 from command_line import REFUSED
-from sdcore.cli import main, refiner
+from sdcore.cli import main
 from sdcore.image_io import Infotext, read_png_parameters
+from sdcore.pipelines import stages
 
 PROMPT = "the red circle of a cat"
 SMALL: dict[str, Any] = {"width": 24, "height": 32, "num_inference_steps": 4}
@@ -141,7 +142,7 @@ def test_the_refiner_draws_the_last_steps(models: Path, sampler: str) -> None:
     image = opened(second)(
         PROMPT,
         num_inference_steps=4,
-        seed=refiner.noise_seed(5),
+        seed=5 + 2**32,
         aesthetic_score=8.0,
         denoising_start=0.5,
         image=first.images,
@@ -157,13 +158,18 @@ def test_a_batch_is_drawn_by_one_model_and_then_by_the_other(
 ) -> None:
     """So that the two are never in memory together."""
     released: list[str] = []
-    release = refiner.release
+    pipeline, drawn = sdcore.pipelines.DiffusionPipeline, []
+    release, denoise = pipeline.release, stages.denoise
     monkeypatch.setattr(
-        refiner, "release", lambda pipe: (released.append(pipe.family), release(pipe))
+        pipeline, "release", lambda pipe: (released.append(len(drawn)), release(pipe))
+    )
+    monkeypatch.setattr(
+        stages, "denoise", lambda pipe, *more: (drawn.append(pipe.family), denoise(pipe, *more))[1]
     )
     words = ("-m", models / "xl", "--refiner", models / "refiner", *FLAGS, PROMPT)
     assert main(["txt2img", *map(str, words), "-b", "2", "-o", "x-%03d.png"]) == 0
-    assert released == ["sdxl"]
+    assert drawn == ["sdxl"] * 2 + ["sdxl-refiner"] * 2
+    assert released[-1] == 2
     alone = draw(models / "xl", "--refiner", models / "refiner")
     assert np.array_equal(np.asarray(Image.open("x-001.png")), alone)
     text = Infotext.parse(read_png_parameters(Path("x-002.png")) or "")
@@ -252,10 +258,10 @@ def test_what_flags_cannot_say(models: Path, capsys: pytest.CaptureFixture[str])
     assert "--skip-layers must be LAYERS, got 'x'" in fails(
         capsys, models / "sd3", "--skip-layers", "x"
     )
-    assert "--refiner is for SDXL, and this is Stable Diffusion 1.x" in fails(
+    assert "a refiner is for SDXL, and this is Stable Diffusion 1.x" in fails(
         capsys, xl, "--refiner", sd1
     )
-    assert "--refiner is for SDXL, and this is Stable Diffusion 1.x" in fails(
+    assert "a refiner is for SDXL, and this is Stable Diffusion 1.x" in fails(
         capsys, sd1, "--refiner", second
     )
     assert "no such file or folder: 'nowhere'" in fails(capsys, xl, "--refiner", "nowhere")

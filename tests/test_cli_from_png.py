@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,15 @@ def drawn(files: Path, *words: str) -> bytes:
         ("a cat", "--sampler", "euler", "--cache-threshold", "0.9", "--steps", "6"),
         ("a cat", "--subseed", "9", "--subseed-strength", "0.3"),
         ("a cat", "--hires-scale", "1.5", "--hires-strength", "0.5", "--hires-steps", "4"),
+        (
+            *("a cat", "--hires-width", "24", "--hires-height", "24", "--hires-sampler", "dpm++2m"),
+            *("--hires-prompt", "a dog, <lora:kohya:0.5>", "--hires-negative-prompt", "red: x"),
+            *("--hires-cfg-scale", "2.5", "--schedule", "karras", "--sampler", "euler"),
+        ),
+        (
+            *("a cat", "--sampler", "heun", "--schedule", "karras", "--hires-height", "32"),
+            *("--hires-schedule", "normal"),
+        ),
         ("a cat", "--dtype", "f32", "--type", "q8_0"),
         ("a mine cat <lora:kohya:0.5>",),
     ],
@@ -147,6 +158,13 @@ def from_web_ui(settings: str, prompt: str = "a cat\nNegative prompt: dog") -> N
             "--sampler euler --hires-scale 1.5 --hires-strength 0.5 --hires-steps 4",
         ),
         (
+            "Sampler: Euler, Schedule type: Automatic, Denoising strength: 0.5, Hires prompt: "
+            '"a dog, red", Hires sampler: DPM++ 2M, Hires CFG Scale: 3, Hires resize: 32x0, '
+            "Hires steps: 2, Hires upscaler: Lanczos",
+            "--sampler euler --hires-width 32 --hires-strength 0.5 --hires-steps 4 --hires-prompt "
+            "a_dog,_red --hires-cfg-scale 3 --hires-sampler dpm++2m --hires-schedule karras",
+        ),
+        (
             "Sampler: Euler, Variation seed: 11, Variation seed strength: 0.2",
             "--sampler euler --subseed 11 --subseed-strength 0.2",
         ),
@@ -156,7 +174,8 @@ def test_what_the_web_ui_writes(files: Path, settings: str, flags: str) -> None:
     from_web_ui(settings)
     out = drawn(files, "txt2img", "--from-png", "a1111.png")
     rng = () if "--rng" in flags else ("--rng", "cuda")
-    same = ("a cat", "-n", "dog", *SMALL, "--cfg-scale", "6.5", "-s", "5", *rng, *flags.split())
+    words = [word.replace("a_dog,_red", "a dog, red") for word in flags.split()]
+    same = ("a cat", "-n", "dog", *SMALL, "--cfg-scale", "6.5", "-s", "5", *rng, *words)
     drawn(files, "txt2img", *same)
     assert np.array_equal(np.asarray(Image.open("x.png")), _pixels(out))
 
@@ -176,12 +195,55 @@ def test_what_is_left_out_is_said(files: Path, capsys: pytest.CaptureFixture[str
     assert main([*words]) == 0
     said = capsys.readouterr().err
     for line in (
-        "warning: [from-png] 'a1111.png': left out what is not known here: ENSD, Lora hashes, RNG",
+        "warning: [from-png] 'a1111.png': left out what is not known here: ENSD, RNG",
         "there is no schedule 'Turbo' here",
         "was drawn with another model, 'other'",
         "was drawn with the VAE 'some.pt': name its file with --vae",
     ):
         assert line in said
+
+
+def test_another_file_of_the_models_name_is_said(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path("model.safetensors")
+    shutil.copy(tiny, model)
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()[:10]
+    words = ("txt2img", "-m", str(model), "--from-png", "a1111.png", "-f", "-o", "x.png")
+    said = f"was drawn with a model of the hash 0123456789, and that of '{model}' is {digest}"
+    settings = "Sampler: Euler, Model: {}, Model hash: {}"
+    for name, written, warnings in (
+        ("model", "0123456789", (said,)),  # after the first picture, when it is known
+        ("model", "0123456789", (said,)),  # and before
+        ("model", "01234567", ()),  # of a kind that the web UI wrote once
+        ("model", digest, ()),
+        ("other", digest, ()),  # it has another name here
+        ("other", "0123456789", ("was drawn with another model, 'other'",)),
+    ):
+        from_web_ui(settings.format(name, written))
+        assert main([*words]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+        assert len(lines) == len(warnings)
+        for line, warning in zip(lines, warnings, strict=True):
+            assert warning in line
+    text = Infotext.parse(read_png_parameters(Path("x.png")) or "")
+    assert text.settings["Model hash"] == digest
+    assert main([*words, "--no-hashing", "--quiet"]) == 0
+    text = Infotext.parse(read_png_parameters(Path("x.png")) or "")
+    assert "Model hash" not in text.settings
+
+
+def test_loras_and_the_vae_are_told_by_their_hashes(files: Path) -> None:
+    lora = files / "loras" / "kohya.safetensors"
+    vae = files / "model" / "vae" / "diffusion_pytorch_model.safetensors"
+    words = ("a cat", *SMALL, "--lora", f"{lora}:0.5", "--vae", str(vae), "-o", "x.png")
+    assert sdcore(files, "txt2img", *words) == 0
+    settings = Infotext.parse(read_png_parameters(Path("x.png")) or "").settings
+    length = 8 + int.from_bytes(lora.read_bytes()[:8], "little")
+    body = hashlib.sha256(lora.read_bytes()[length:]).hexdigest()
+    assert settings["Lora hashes"] == f"kohya: {body[:12]}"
+    assert settings["VAE hash"] == hashlib.sha256(vae.read_bytes()).hexdigest()[:10]
+    assert "Model hash" not in settings  # of a folder
 
 
 def test_what_cannot_be_drawn_again_is_said(

@@ -180,13 +180,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{flag.name}", dest=flag.argument, help=flag.help, **kind)
 
 
-def arguments(args: argparse.Namespace, pipe: DiffusionPipeline) -> dict[str, Any]:
-    """Those that are given and that this pipeline takes."""
+def arguments(args: argparse.Namespace, *pipes: DiffusionPipeline) -> dict[str, Any]:
+    """Those that are given and that one of the pipelines takes."""
     return {
         flag.argument: _value(flag, given)
         for flag in _FLAGS
         if (given := vars(args)[flag.argument]) is not None
-        and flag.argument in pipe.extra_arguments
+        and any(flag.argument in pipe.extra_arguments for pipe in pipes)
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ __all__ = [
     "check",
     "settings",
     "take",
-    "without_trigger",
 ]
 
 _FLAGS = ("pm_id_image", "pm_id_images_dir", "pm_id_embed_path", "pm_style_strength")
@@ -123,11 +121,6 @@ def _embeds(path: Path) -> Any:
         raise FileError(
             f"[photomaker] cannot read '{path}' as numpy's .npy file of numbers: {error}"
         ) from None
-
-
-def without_trigger(prompt: str, args: argparse.Namespace) -> str:
-    """What a refiner is told, which knows no person."""
-    return prompt if args.photo_maker is None else re.sub(r"(?i)\s*(?<!\w)img(?!\w)", "", prompt)
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sdcore.cli import model, scheduler
-from sdcore.errors import InvalidArgumentError, UnsupportedModelError
+from sdcore.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
 
-__all__ = ["add_arguments", "noise_seed", "open_pipeline", "release", "switch"]
+__all__ = ["add_arguments", "open_pipeline", "switch"]
 
-_SWITCH = 0.8  # Podell et al. 2023
+_SWITCH = 0.8  # of sdcore.pipelines.refined, without waiting for NumPy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,35 +42,19 @@ def switch(args: argparse.Namespace) -> float:
     return share
 
 
-def open_pipeline(base: DiffusionPipeline, args: argparse.Namespace) -> DiffusionPipeline:
-    """What goes on where `base` stops. Parts that its file lacks are those of the base's file, and
-    a VAE that is asked for is for both."""
-    from sdcore.checkpoint import FAMILIES
-
+def open_pipeline(args: argparse.Namespace) -> DiffusionPipeline | None:
+    """What goes on where the model stops, if anything is to. Parts that its file lacks are those of
+    the model's file, and a VAE that is asked for is for both."""
+    if args.refiner is None:
+        return None
+    switch(args)
     if getattr(args, "mask", None) is not None:
         raise InvalidArgumentError("[refiner] --refiner does not go with --mask")
     parts = model.others(args.refiner, args.model or args.diffusion_model)
     if args.vae is not None:
         parts["vae"] = args.vae
     second = model.open_as(args.refiner, args, **parts)
-    for pipe, argument in ((base, "denoising_end"), (second, "denoising_start")):
-        if argument not in pipe.extra_arguments:
-            raise UnsupportedModelError(
-                f"[refiner] --refiner is for SDXL, and this is {FAMILIES[pipe.family].title}"
-            )
     scheduler.apply(second, args)
     if args.vae_tiling:
         second.vae_tiling = True
     return second
-
-
-def release(pipe: DiffusionPipeline) -> None:
-    """Gives back the memory of all its parts."""
-    for part in (getattr(pipe, name) for name in pipe.networks):
-        if part is not None:
-            part.release()
-
-
-def noise_seed(seed: int) -> int:
-    """Samplers that add noise must not add what the picture began from once more."""
-    return (seed + 2**32) % 2**64

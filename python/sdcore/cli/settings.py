@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdcore import __version__
-from sdcore.cli import adapters, control, family, model, photomaker, refiner
+from sdcore.cli import adapters, control, family, model, photomaker
 from sdcore.errors import InvalidArgumentError
 from sdcore.webui import samplers
 from sdcore.webui.settings import RNG_NAMES, described, hires_steps, number
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sdcore")
 
+_TAKES_A_WHILE = 1 << 30  # bytes to hash
+_HIRES_SIZE = ("hires_scale", "hires_width", "hires_height")
 _OURS = "sdcore "  # how Version begins
 
 # Keys that are a flag's value, and its type. "Denoising strength" is either pass's.
@@ -34,6 +37,9 @@ _FLAGS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "Resize mode": ("resize_mode", str),
     "Hires upscale": ("hires_scale", float),
     "Hires denoising strength": ("hires_strength", float),
+    "Hires prompt": ("hires_prompt", str),
+    "Hires negative prompt": ("hires_negative_prompt", str),
+    "Hires CFG Scale": ("hires_guidance_scale", float),
     "Hires steps": ("hires_steps", int),
     "Clip skip": ("clip_skip", int),
     "Eta DDIM": ("eta", float),
@@ -54,20 +60,31 @@ _LEVELS, _ZERO_SNR = "Noise Schedule", "Zero Terminal SNR"  # the web UI's words
 # Keys that are looked at one by one, or say nothing that draws.
 _OTHERS = (
     *("Sampler", "Schedule type", "Size", "RNG", "Denoising strength", "Model", "VAE"),
-    *("Model hash", "VAE hash", "Hires upscaler", "Version", "Refiner", _LEVELS),
+    *("Model hash", "VAE hash", "Lora hashes", "Version", "Refiner", _LEVELS),
+    *("Hires upscaler", "Hires resize", "Hires sampler", "Hires schedule type"),
     *("ControlNet", "IP-Adapter", "PhotoMaker", "Dtype", "Kernels"),
 )
 
 
-def text(out: PipelineOutput, pipe: DiffusionPipeline, args: argparse.Namespace) -> str:
-    """What a picture is given to carry."""
+def text(out: PipelineOutput, pipe: DiffusionPipeline, args: argparse.Namespace, index: int) -> str:
+    """What picture `index` is given to carry."""
     from sdcore.image_io import Infotext
 
-    name = _model_name(model.path(args).resolve())
-    settings = described(out, pipe, name, schedule=args.schedule, layer=args.clip_skip) | {
-        "VAE": Path(args.vae).name if args.vae else None,
-        "Refiner": _model_name(Path(args.refiner).resolve()) if args.refiner else None,
-        "Refiner switch at": number(refiner.switch(args)) if args.refiner else None,
+    second = Path(args.refiner).resolve() if args.refiner else None
+    tags, used = adapters.tags(args), out.parameters
+    settings = described(
+        out,
+        pipe,
+        _model_name(model.path(args).resolve()),
+        index=index,
+        schedule=args.schedule,
+        hires_schedule=args.hires_schedule,
+        layer=args.clip_skip,
+        refiner=_model_name(second) if second else None,
+        vae=Path(args.vae).name if args.vae else None,
+        hashes=_hashes(out, args),
+    ) | {
+        "Hires prompt": used["hires_prompt"] + tags if used.get("hires_prompt") else None,
         "IP-Adapter": Path(args.ip_adapter).name if args.ip_adapter else None,
         "IP-Adapter scale": args.ip_adapter_scale if args.ip_adapter else None,
         **family.settings(args),
@@ -79,8 +96,50 @@ def text(out: PipelineOutput, pipe: DiffusionPipeline, args: argparse.Namespace)
         "Weight type": args.type,
         "Version": f"{_OURS}{__version__}",
     }
-    used = out.parameters
-    return str(Infotext(used["prompt"] + adapters.tags(args), used["negative_prompt"], settings))
+    return str(Infotext(used["prompt"] + tags, used["negative_prompt"], settings))
+
+
+def _hashes(out: PipelineOutput, args: argparse.Namespace) -> dict[str, str | None]:
+    """Those of the files, which are hashed now, once and for all: the pictures are drawn."""
+    if args.no_hashing:
+        return {}
+    from sdcore.webui.hashes import hashes_of, short_hash  # late, for a quick --help
+
+    files = {name: Path(vars(args)[name]) for name in ("refiner", "vae") if vars(args)[name]}
+    for path in (model.path(args), *files.values()):
+        large = path.is_file() and path.stat().st_size > _TAKES_A_WHILE
+        if large and not args.quiet and short_hash(path, known=True) is None:
+            print(f"hashing {path.name}, this once (not with --no-hashing)", file=sys.stderr)
+    found = hashes_of(out, model.path(args), **files)
+    _compare_hash(args, found["Model hash"])
+    return found
+
+
+def _compare_model(args: argparse.Namespace, name: str, wanted: str) -> None:
+    """Says where the picture's model is another one, as far as nothing must be hashed for it."""
+    from sdcore.webui.hashes import short_hash
+
+    path = model.path(args)
+    found = short_hash(path, known=True) if wanted else None
+    if name and _model_name(path.resolve()) != name:
+        if found is None or found != wanted:
+            log.warning("[from-png] '%s' was drawn with another model, '%s'", args.from_png, name)
+        return
+    args.model_hash = wanted
+    _compare_hash(args, found)
+
+
+def _compare_hash(args: argparse.Namespace, found: str | None) -> None:
+    """Says where the picture `--from-png` was drawn with another file of the model's name."""
+    wanted = str(args.model_hash or "")
+    if found and len(wanted) == len(found) and wanted.lower() != found:  # older ones have 8 digits
+        log.warning(
+            "[from-png] '%s' was drawn with a model of the hash %s, and that of '%s' is %s",
+            args.from_png,
+            wanted,
+            model.path(args).name,
+            found,
+        )
 
 
 def _model_name(path: Path) -> str:
@@ -92,7 +151,7 @@ def take(args: argparse.Namespace) -> None:
 
     What the picture says and nobody here knows is left out with a warning.
     """
-    args.kernels = None
+    args.kernels = args.model_hash = None
     if args.from_png is None:
         return
     from sdcore.image_io import Infotext, read_png_parameters
@@ -118,6 +177,9 @@ def take(args: argparse.Namespace) -> None:
         values.pop("schedule", None)  # it belongs to the picture's sampler
     if "dtype" in values and args.device == "cpu":
         values["dtype"] = _on_cpu(values["dtype"])
+    if any(vars(args)[name] is not None for name in _HIRES_SIZE):
+        for name in _HIRES_SIZE:  # one says the size
+            values.pop(name, None)
     args.kernels = info.settings.get("Kernels")
     for name, value in values.items():
         if name in args and getattr(args, name) is None:
@@ -185,11 +247,24 @@ def _on_cpu(dtype: str | dict[str, str]) -> str | dict[str, str]:
 def _hires(
     read: Callable[[str, Callable[[str], Any]], Any], settings: Mapping[str, object], ours: bool
 ) -> Iterator[tuple[str, Any]]:
-    """Whose the strength is; and steps, which the web UI counts in its own way."""
+    """Size and sampler; whose the strength is; and steps, which the web UI counts in its own
+    way."""
+    if "Hires resize" in settings:
+        for name, side in zip(_HIRES_SIZE[1:], read("Hires resize", _size), strict=True):
+            if side:  # 0 follows the other
+                yield name, side
+    named = settings.get("Hires sampler", settings.get("Sampler"))
+    titles = [settings[key] for key in ("Hires schedule type", "Schedule type") if key in settings]
+    if "Hires sampler" in settings:
+        yield "hires_sampler", str(named)
+    if named and titles and ("Hires sampler" in settings or "Hires schedule type" in settings):
+        schedule = samplers.schedule_of(str(titles[0]), str(named))
+        if schedule is not None:
+            yield "hires_schedule", schedule
     if "Denoising strength" not in settings:
         return
     strength = read("Denoising strength", float)
-    twice = "Hires upscale" in settings
+    twice = "Hires upscale" in settings or "Hires resize" in settings
     yield (
         "hires_strength" if twice and "Hires denoising strength" not in settings else "strength",
         strength,
@@ -237,9 +312,9 @@ def _models(args: argparse.Namespace, settings: Mapping[str, object]) -> None:
         raise InvalidArgumentError(
             f"[from-png] '{args.from_png}' was drawn with the model '{name}': name its file with -m"
         )
-    if model.is_given(args) and name and _model_name(model.path(args).resolve()) != name:
-        log.warning("[from-png] '%s' was drawn with another model, '%s'", args.from_png, name)
-    second = str(settings.get("Refiner", ""))
+    if model.is_given(args):
+        _compare_model(args, name, str(settings.get("Model hash", "")))
+    second = str(settings.get("Refiner", "")).partition(" [")[0]  # before its hash
     if second and args.refiner is None:
         raise InvalidArgumentError(
             f"[from-png] '{args.from_png}' was drawn with the refiner '{second}': name its file "

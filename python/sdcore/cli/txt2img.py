@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import itertools
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +15,7 @@ from sdcore.cli import (
     control,
     faces,
     family,
+    hires,
     model,
     photomaker,
     refiner,
@@ -27,7 +28,9 @@ from sdcore.webui import samplers
 from sdcore.webui.settings import RNGS, clip_skip
 
 if TYPE_CHECKING:
-    from sdcore.pipelines import DiffusionPipeline, PipelineOutput
+    from tqdm import tqdm
+
+    from sdcore.pipelines import DiffusionPipeline, PipelineOutput, Stream
 
 NAME = "txt2img"
 HELP = "draw pictures from a prompt"
@@ -56,7 +59,7 @@ _OPTIONS = (
     *("eta", "guidance_rescale", "guidance_start", "guidance_end", "pag_scale"),
     *("cache_interval", "cache_threshold", "token_merging_ratio"),
     *("rng", "subseed", "subseed_strength"),
-    *("hires_scale", "hires_strength", "hires_steps"),
+    *hires.OPTIONS,
 )
 
 
@@ -76,7 +79,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = picture.add_argument
     add("-W", "--width", type=int, metavar="PIXELS", help="default: the model's own")
     add("-H", "--height", type=int, metavar="PIXELS", help="default: the model's own")
-    add("-b", "--batch-count", type=int, default=1, metavar="N", help="pictures (default: 1)")
+    add(
+        "-b",
+        "--batch-count",
+        type=int,
+        default=1,
+        metavar="N",
+        help="batches, drawn one after the other (default: 1)",
+    )
+    add(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="pictures of a batch, drawn at once: faster on GPUs, in more memory (default: 1)",
+    )
     add(
         "-s",
         "--seed",
@@ -91,9 +108,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--subseed", type=int, metavar="SEED", help="noise to mix in, for variations")
     add("--subseed-strength", type=float, metavar="SHARE", help="its share, 0 to 1 (default: 0)")
-    add("--hires-scale", type=float, metavar="TIMES", help="draw again so many times larger")
-    add("--hires-strength", type=float, metavar="SHARE", help="of that pass (default: 0.7)")
-    add("--hires-steps", type=int, metavar="N", help="of that pass (default: as --steps)")
 
     sampling = parser.add_argument_group("sampling")
     add = sampling.add_argument
@@ -162,6 +176,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="begin from noise alone, for models trained so whose file does not say it",
     )
 
+    hires.add_arguments(parser)
     refiner.add_arguments(parser)
     family.add_arguments(parser)
     adapters.add_arguments(parser)
@@ -179,6 +194,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file, .png, .jpg or .webp, folder, or pattern with {seed} or %%03d (default: the "
         "prompt and the seed)",
     )
+    add("--no-hashing", action="store_true", help="leave the hashes of files out of the settings")
     add("-f", "--overwrite", action="store_true", help="replace files that exist")
     add("--quiet", action="store_true", help="no progress bar, no seed and no warnings")
     add("-v", "--verbose", action="store_true", help="say more, with tracebacks of faults")
@@ -206,12 +222,15 @@ def draw(
     if args.sampler is not None:
         args.sampler, schedule = samplers.parted(args.sampler)
         args.schedule = args.schedule or schedule
+    if args.hires_sampler is not None:
+        args.hires_sampler, schedule = samplers.parted(args.hires_sampler)
+        args.hires_schedule = args.hires_schedule or schedule
     if not model.is_given(args):
         take_pocket(args)
     args.dtype = args.dtype or "auto"
     control.check(args)
     photomaker.check(args)
-    seeds = _seeds(-1 if args.seed is None else args.seed, args.batch_count)
+    seeds = _seeds(args)
     paths = output_paths(args.output, prompt, seeds)
     pixels = (args.width or _DEFAULT_SIZE) * (args.height or _DEFAULT_SIZE)
     make_folder(args.output)
@@ -220,47 +239,39 @@ def draw(
     pipe = _open(args)
     ready(pipe)
     arguments |= adapters.arguments(args)
-    way = _draw_each if args.refiner is None else _draw_in_stages
-    for out, path in zip(way(pipe, prompt, seeds, args, arguments), paths, strict=True):
-        _save(out, path, pipe, args)
-        print(path, flush=True)
+    left = iter(paths)
+    for out in _drawn(pipe, prompt, seeds, args, arguments):
+        for index, path in zip(range(len(out.images)), left, strict=False):
+            _save(out, index, path, pipe, args)
+            print(path, flush=True)
 
 
-def _draw_each(
+def _drawn(
     pipe: DiffusionPipeline,
     prompt: str,
     seeds: Sequence[int],
     args: argparse.Namespace,
     arguments: Mapping[str, Any],
 ) -> Iterator[PipelineOutput]:
-    family.check(args, pipe)
-    for seed in seeds:
-        yield _draw(pipe, prompt, seed, args, arguments)
-
-
-def _draw_in_stages(
-    base: DiffusionPipeline,
-    prompt: str,
-    seeds: Sequence[int],
-    args: argparse.Namespace,
-    arguments: Mapping[str, Any],
-) -> Iterator[PipelineOutput]:
-    """All pictures as far as the base draws them, and only then the refiner: the two are never in
-    memory together."""
-    from sdcore.prompts.lora_tags import split_tags
-
-    end = {"denoising_end": refiner.switch(args), "output_type": "latent"}
-    second = refiner.open_pipeline(base, args)
-    family.check(args, base, second)
-    first = [_draw(base, prompt, seed, args, {**arguments, **end}) for seed in seeds]
-    refiner.release(base)
-    plain = photomaker.without_trigger(
-        split_tags(prompt)[0], args
-    )  # a LoRA of the base does not fit the refiner
-    for out in first:
-        goes_on = {"denoising_start": refiner.switch(args), "image": out.images}
-        made = _draw(second, plain, refiner.noise_seed(out.seeds[0]), args, goes_on)
-        yield dataclasses.replace(out, images=made.images)
+    """Batch by batch. With a refiner all as far as the model draws them, and only then the refiner:
+    the two are never in memory together."""
+    second, size = refiner.open_pipeline(args), args.batch_size
+    pipes = [pipe] if second is None else [pipe, second]
+    family.check(args, *pipes)
+    arguments = {**arguments, **family.arguments(args, *pipes)}
+    batches = [seeds[i : i + size] for i in range(0, len(seeds), size)]
+    if second is None:
+        for batch in batches:
+            yield _rest(_begun(pipe, prompt, batch, args, arguments), args)
+        return
+    arguments |= {"refiner": second, "refiner_switch": refiner.switch(args)}
+    streams = []
+    for batch in batches:
+        streams.append(stream := _begun(pipe, prompt, batch, args, arguments))
+        _steps(stream, args, last=sum(stream.stages[:-1])).close()
+    pipe.release()
+    for stream in streams:
+        yield _rest(stream, args, sum(stream.stages[:-1]))
 
 
 def take_pocket(args: argparse.Namespace) -> None:
@@ -283,22 +294,26 @@ def _prompt(args: argparse.Namespace) -> str:
     return family.text(prompt)
 
 
-def _seeds(first: int, count: int) -> list[int]:
-    if count < 1:
-        raise InvalidArgumentError(f"[txt2img] --batch-count must be at least 1, got {count}")
+def _seeds(args: argparse.Namespace) -> list[int]:
+    first = -1 if args.seed is None else args.seed
+    for name, count in (("count", args.batch_count), ("size", args.batch_size)):
+        if count < 1:
+            raise InvalidArgumentError(f"[txt2img] --batch-{name} must be at least 1, got {count}")
     if first < -1:
         raise InvalidArgumentError(f"[txt2img] --seed must be at least 0, or -1, got {first}")
     # Drawn here, not by the pipeline, because the files' names are checked before it is opened.
     first = secrets.randbelow(2**32) if first == -1 else first
-    return [first + i for i in range(count)]
+    return [first + i for i in range(args.batch_count * args.batch_size)]
 
 
 def _open(args: argparse.Namespace) -> DiffusionPipeline:
     if args.sampler is not None:
         samplers.find(args.sampler)  # a wrong name is said before the model is read
+    if args.hires_sampler is not None:
+        samplers.find(args.hires_sampler)
     pipe = model.open_pipeline(args)
     settings.compare_kernels(pipe, args)
-    scheduler.apply(pipe, args)
+    args.hires_scheduler = scheduler.apply(pipe, args)
     if args.vae_tiling:
         pipe.vae_tiling = True
     adapters.apply_ip_adapter(pipe, args)
@@ -309,15 +324,14 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
     return pipe
 
 
-def _draw(
+def _begun(
     pipe: DiffusionPipeline,
     prompt: str,
-    seed: int,
+    seeds: Sequence[int],
     args: argparse.Namespace,
     arguments: Mapping[str, Any],
-) -> PipelineOutput:
-    from tqdm import tqdm
-
+) -> Stream:
+    """A batch, before its first step."""
     options = {name: vars(args)[name] for name in _OPTIONS if vars(args)[name] is not None}
     if args.clip_skip is not None:
         options["clip_skip"] = clip_skip(pipe, args.clip_skip)
@@ -328,30 +342,45 @@ def _draw(
         width=args.width,
         num_inference_steps=args.steps,
         guidance_scale=args.cfg_scale,
-        seed=seed,
+        num_images_per_prompt=len(seeds),
+        seed=seeds[0],
         **options,
-        **family.arguments(args, pipe),
         **control.arguments(args, pipe),
         **photomaker.arguments(args, pipe),
         **arguments,
     )
-    if not args.quiet and "denoising_start" not in arguments:  # the first stage has said it
-        print(f"seed: {seed}", file=sys.stderr, flush=True)  # after what was given is checked
-    with tqdm(
-        total=args.steps or pipe.default_steps,
+    for seed in () if args.quiet else seeds:  # after what was given is checked
+        print(f"seed: {seed}", file=sys.stderr, flush=True)
+    return stream
+
+
+def _steps(
+    stream: Stream, args: argparse.Namespace, first: int = 0, last: int | None = None
+) -> tqdm[Any]:
+    """Makes those from `first` on, up to `last` or all that are left, under a bar."""
+    from tqdm import tqdm
+
+    bar = tqdm(
+        total=sum(stream.stages),
+        initial=first,
         bar_format="{n_fmt}/{total_fmt} |{bar:30}| {rate_inv_fmt}, {remaining} left{postfix}",
         disable=True if args.quiet else None,  # None: unless stderr is a terminal
-    ) as bar:
-        for step in stream:
-            bar.total = step.total
-            bar.update()
+    )
+    for _ in itertools.islice(stream, None if last is None else last - first):
+        bar.update()
+    return bar
+
+
+def _rest(stream: Stream, args: argparse.Namespace, first: int = 0) -> PipelineOutput:
+    with _steps(stream, args, first) as bar:
         bar.set_postfix_str("decoding")
         return stream.result()
 
 
 def _save(
-    out: PipelineOutput, path: Path, pipe: DiffusionPipeline, args: argparse.Namespace
+    out: PipelineOutput, index: int, path: Path, pipe: DiffusionPipeline, args: argparse.Namespace
 ) -> None:
     from sdcore.image_io import save_picture
 
-    save_picture(out.images[0], path, settings.text(out, pipe, args), overwrite=args.overwrite)
+    text = settings.text(out, pipe, args, index)
+    save_picture(out.images[index], path, text, overwrite=args.overwrite)

@@ -208,14 +208,19 @@ def schedule_title(scheduler: Scheduler, asked: str | None = None) -> str | None
 def schedule_of(title: str, sampler: str) -> str | None:
     """The schedule that the web UI or stable-diffusion.cpp calls so; None if there is none, or
     `sampler` does not take it. Automatic is the one that a sampler is best known with."""
-    from sdcore import schedulers
-
     found = find(sampler)
     if title == AUTOMATIC:
         return _AUTOMATIC.get(found.title)
     name = _schedule_names().get(_key(title))
-    takes = schedulers.get(found.scheduler).defaults
-    return name if name and all(level in takes for level in SCHEDULES[name]) else None
+    return name if name and takes(found.scheduler, name) else None
+
+
+def takes(sampler: str, schedule: str) -> bool:
+    """Whether a sampler has these noise levels."""
+    from sdcore import schedulers
+
+    has = schedulers.get(find(sampler).scheduler).defaults
+    return all(level in has for level in SCHEDULES[schedule])
 
 
 def schedule(title: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sdcore.errors import InvalidArgumentError
@@ -10,7 +11,14 @@ from sdcore.webui import samplers
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline, PipelineOutput
 
-__all__ = ["RNGS", "RNG_NAMES", "clip_skip", "described", "hires_steps", "number"]
+__all__ = [
+    "RNGS",
+    "RNG_NAMES",
+    "clip_skip",
+    "described",
+    "hires_steps",
+    "number",
+]
 
 # Noise made on the CPU, and NVIDIA's noise.
 RNGS = {"cpu": "CPU", "cuda": "NV"}
@@ -24,11 +32,17 @@ def described(
     *,
     index: int = 0,
     schedule: str | None = None,
+    hires_schedule: str | None = None,
     layer: int | None = None,
+    refiner: str | None = None,
+    vae: str | None = None,
+    hashes: Mapping[str, str | None] | None = None,
 ) -> dict[str, object]:
-    """What image `index` was drawn with; `model` is its name. `schedule` and `layer`, the CLIP
-    skip, are as they were asked for."""
+    """What image `index` was drawn with; `model`, `refiner` and `vae` are names. The schedules and
+    `layer`, the CLIP skip, are as they were asked for; `hashes` are by key, as of `hashes_of`."""
+    known = hashes or {}
     used = out.parameters
+    larger = used.get("hires_scheduler")
     strengths = [used.get("strength"), used.get("hires_strength")]
     first, second = strengths if all(strengths) else (strengths[0] or strengths[1], None)
     subseed = used.get("subseed")
@@ -42,15 +56,27 @@ def described(
         "Guidance end": used.get("guidance_end"),
         "Seed": out.seeds[index],
         "Size": f"{used['width']}x{used['height']}",
+        "Model hash": known.get("Model hash"),
         "Model": model,
+        "VAE hash": known.get("VAE hash"),
+        "VAE": vae,
         "Variation seed": None if subseed is None else subseed + index,
         "Variation seed strength": used.get("subseed_strength"),
         "Denoising strength": first,
         "Resize mode": used.get("resize_mode"),
         "Hires denoising strength": second,
+        "Hires prompt": used.get("hires_prompt"),
+        "Hires negative prompt": used.get("hires_negative_prompt"),
+        "Hires sampler": larger and samplers.title(larger),
+        "Hires schedule type": larger and samplers.schedule_title(larger, hires_schedule),
+        "Hires CFG Scale": used.get("hires_guidance_scale"),
         "Hires upscale": used.get("hires_scale"),
+        "Hires resize": used.get("hires_size"),
         "Hires steps": used.get("hires_steps"),
-        "Hires upscaler": "Lanczos" if used.get("hires_scale") else None,
+        "Hires upscaler": "Lanczos" if used.get("hires_steps") else None,
+        "Refiner": _short_title(refiner, known.get("Refiner")),
+        "Refiner switch at": refiner and number(used["refiner_switch"]),
+        "Lora hashes": known.get("Lora hashes"),
         "Clip skip": layer,
         "RNG": RNGS[used.get("rng", "cpu")],
         "Eta DDIM": None if used.get("eta") is None else number(used["eta"]),
@@ -61,6 +87,10 @@ def described(
         "Dtype": used.get("dtype"),
         "Kernels": used.get("kernels"),
     }
+
+
+def _short_title(name: str | None, found: str | None) -> str | None:
+    return f"{name} [{found}]" if name and found else name
 
 
 def number(value: float) -> str:
