@@ -66,6 +66,31 @@ def refused(client: httpx.Client, path: str, *parts: str, status: int = 422, **f
             {"enable_hr": True, "hr_resize_x": 32, "hr_resize_y": 48, "hr_second_pass_steps": 2},
             {"hires_scale": 2.0, "hires_strength": 0.75, "hires_steps": 2},
         ),
+        (
+            {
+                **{"enable_hr": True, "hr_resize_x": 32, "hr_resize_y": 32, "hr_prompt": "a dog"},
+                **{"hr_negative_prompt": "red", "hr_cfg": 2, "hr_sampler_name": "Use same sampler"},
+            },
+            {
+                **{"hires_width": 32, "hires_height": 32, "hires_prompt": "a dog"},
+                **{"hires_negative_prompt": "red", "hires_guidance_scale": 2.0},
+                **{"hires_strength": 0.75, "hires_steps": 4},
+            },
+        ),
+        (
+            {"enable_hr": True, "hr_resize_x": 24, "hr_sampler_name": "DPM++ 2M"},
+            {
+                **{"hires_width": 24, "hires_strength": 0.75, "hires_steps": 4},
+                "hires_scheduler": sdcore.DPMSolverMultistepScheduler(
+                    use_karras_sigmas=True,
+                    beta_start=0.00085,
+                    beta_end=0.012,
+                    beta_schedule="scaled_linear",
+                    steps_offset=1,
+                    timestep_spacing="leading",
+                ),
+            },
+        ),
     ],
 )
 def test_the_same_seed_gives_the_same_pixels(client, pipe, fields, options) -> None:
@@ -266,12 +291,13 @@ def test_echo_leaves_pictures_out(client) -> None:
         ({"n_iter": 100}, ("at most 64 pictures",)),
         ({"restore_faces": True}, ("restore_faces cannot be True here", "send False")),
         ({"tiling": True}, ("tiling",)),
-        ({"refiner_checkpoint": "xl"}, ("refiner_checkpoint",)),
+        ({"enable_hr": True, "hr_sampler_name": "Restart"}, ("there is no sampler 'Restart'",)),
+        ({"enable_hr": True, "hr_checkpoint_name": "x"}, ("hr_checkpoint_name cannot be 'x'",)),
         ({"script_name": "X/Y/Z plot"}, ("script_name",)),
         ({"alwayson_scripts": {"ADetailer": {"args": []}}}, ("alwayson_scripts",)),
         ({"enable_hr": True, "hr_upscaler": "Latent"}, ("hr_upscaler", "'Latent'")),
         ({"enable_hr": True, "denoising_strength": 0}, ("hires_strength must be above 0",)),
-        ({"enable_hr": True, "hr_resize_x": 32, "hr_resize_y": 32}, ("keep the proportions",)),
+        ({"enable_hr": True, "hr_resize_x": 900}, ("hires_width must be at most 8 times",)),
         ({"override_settings": {"sd_vae": "x.pt"}}, ("sd_vae must be Automatic",)),
         ({"override_settings": {"samples_format": "gif"}}, ("samples_format",)),
         ({"override_settings": []}, ("override_settings must be an object",)),

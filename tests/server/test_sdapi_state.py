@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 import sdcore
+from sdcore.checkpoint.hashes import known_lora_hash
 from sdcore.webui import samplers
 from server.serving import LONG, SMALL, Running, pixels, read
 
@@ -206,7 +207,7 @@ def test_a_model_is_put_away_and_opened_again(client, running) -> None:
     assert client.post(TXT2IMG, json={"prompt": "a cat", **SMALL}).status_code == 200
 
 
-def test_what_there_is(client, running) -> None:
+def test_what_there_is(client, running, folder) -> None:
     def get(name: str) -> Any:
         answer = client.get(f"/sdapi/v1/{name}")
         assert answer.status_code == 200
@@ -228,8 +229,12 @@ def test_what_there_is(client, running) -> None:
             answer = client.post(TXT2IMG, json=fields)
             assert answer.status_code == 200, answer.text
     assert [upscaler["name"] for upscaler in get("upscalers")] == ["None", "Lanczos"]
+    loras = folder / "loras" / "kohya.safetensors"
     assert get("loras") == [
-        {"name": "kohya", "alias": "kohya", "path": "kohya.safetensors", "metadata": {}}
+        {
+            **{"name": "kohya", "alias": "kohya", "path": "kohya.safetensors"},
+            **{"hash": known_lora_hash(loras), "metadata": {}},
+        }
     ]
     words = get("embeddings")
     assert list(words["skipped"]) == ["bad"]

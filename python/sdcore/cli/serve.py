@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=model.DTYPES, default="auto", help="default: the fastest")
     add("--vae-tiling", action="store_true", help="decode in less memory and more time")
     add("-t", "--threads", type=int, metavar="N", help="default: one a core")
+    add("--no-hashing", action="store_true", help="leave the hashes of files out of the settings")
     add("--quiet", action="store_true", help="no warnings")
     add("-v", "--verbose", action="store_true", help="say more: each request, and tracebacks")
 
@@ -88,6 +89,7 @@ def run(args: argparse.Namespace) -> None:
         "listen": not _is_loopback(args.host),
         "port": args.port,
         "cors_allow_origins": ",".join(args.cors) or None,
+        "no_hashing": args.no_hashing,
     }
     app = create_app(models, controls, keys=keys, origins=args.cors, flags=flags)
     with _listener(args.host, args.port) as listener:
@@ -127,7 +129,8 @@ def _models(args: argparse.Namespace) -> Models:
     first = None
     if model.is_given(args):
         path = model.path(args).absolute()
-        first = Model(path.name, path, lambda: _ready(model.open_pipeline(args), args))
+        vae = None if args.vae is None else Path(args.vae)
+        first = Model(path.name, path, lambda: _ready(model.open_pipeline(args), args), vae)
     folder = None if args.models_dir is None else Path(args.models_dir)
     return Models(first, folder, lambda path: _ready(model.open_as(os.fspath(path), args), args))
 

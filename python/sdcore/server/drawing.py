@@ -7,7 +7,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +22,12 @@ from sdcore.server.jobs import Job
 from sdcore.server.models import Model
 from sdcore.server.units import Unit, settings_of
 from sdcore.webui import samplers
+from sdcore.webui.hashes import hashes_of
 from sdcore.webui.settings import clip_skip, described
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline, PipelineOutput
+    from sdcore.schedulers import Scheduler
 
 __all__ = ["Drawn", "Picture", "Wanted", "draw", "preview"]
 
@@ -35,8 +37,9 @@ _PREVIEW_LATENTS, _PREVIEW_LATENTS_TINY = 32, 64
 
 @dataclass(frozen=True)
 class Wanted:
-    """`runs` times `batch` pictures; `arguments` are the pipeline's. `schedule` is as a client
-    names it; without one it is the sampler's usual one."""
+    """`runs` times `batch` pictures; `arguments` are the pipeline's. Schedules are as a client
+    names them; without one it is the sampler's usual one. A second pass has the first one's
+    sampler and schedule unless it has its own."""
 
     prompt: str
     negative_prompt: str = ""
@@ -46,11 +49,14 @@ class Wanted:
     batch: int = 1
     sampler: str | None = None
     schedule: str | None = None
+    hires_sampler: str | None = None
+    hires_schedule: str | None = None
     layer: int | None = None  # of CLIP, in the web UI's counting
     arguments: Mapping[str, Any] = field(default_factory=dict)
     finish: Callable[[Image.Image], Image.Image] | None = None  # what becomes of each picture
     units: Sequence[Unit] = ()  # ControlNets and IP-Adapters, which `arguments` are for too
     seen: Sequence[Image.Image] = ()  # what these are shown, for the answer
+    refiner: Model | None = None  # for which `arguments` has the switch
 
 
 @dataclass(frozen=True)
@@ -78,15 +84,31 @@ class Drawn:
     seen: Sequence[Image.Image]
 
 
-def draw(job: Job, pipe: DiffusionPipeline, model: Model, wanted: Wanted) -> Drawn:
+def draw(
+    job: Job,
+    pipe: DiffusionPipeline,
+    model: Model,
+    wanted: Wanted,
+    refiner: DiffusionPipeline | None = None,
+    *,
+    hashing: bool = True,
+) -> Drawn:
     """Runs in the drawing thread. An interrupted job has the pictures that were ready."""
     first, subseed = (
         secrets.randbelow(2**32) if seed is None else seed for seed in (wanted.seed, wanted.subseed)
     )
-    job.pipe, job.runs = pipe, wanted.runs
+    job.runs = wanted.runs
     pictures: list[Picture] = []
     used: Mapping[str, Any] = {}
-    with _scheduled(pipe, wanted) as schedule, _comments() as comments:
+    larger, hires_schedule = _of_second_pass(pipe, wanted)
+    more = {"hires_scheduler": larger, "refiner": refiner}
+    more = {name: value for name, value in more.items() if value is not None}
+    wanted = replace(wanted, arguments={**wanted.arguments, **more})
+    with contextlib.ExitStack() as stack:
+        schedule = stack.enter_context(_scheduled(pipe, wanted))
+        if refiner is not None:
+            stack.enter_context(_scheduled(refiner, wanted))
+        comments = stack.enter_context(_comments())
         for job.run in range(wanted.runs):
             if job.interrupted:
                 break
@@ -95,8 +117,10 @@ def draw(job: Job, pipe: DiffusionPipeline, model: Model, wanted: Wanted) -> Dra
             if out is None:
                 continue
             used = out.parameters
+            names = {"schedule": schedule, "hires_schedule": hires_schedule}
+            hashes = _hashes(out, model, wanted.refiner) if hashing else {}
             for index, image in enumerate(out.images):
-                text = _text(out, index, pipe, model, wanted, schedule)
+                text = _text(out, pipe, model, wanted, index=index, hashes=hashes, **names)
                 ready = image if wanted.finish is None else wanted.finish(image)
                 pictures.append(Picture(ready, out.seeds[index], text))
         sampler = samplers.title(pipe.scheduler)
@@ -142,6 +166,22 @@ def _scheduled(pipe: DiffusionPipeline, wanted: Wanted) -> Iterator[str | None]:
         pipe.scheduler = own
 
 
+def _of_second_pass(pipe: DiffusionPipeline, wanted: Wanted) -> tuple[Scheduler | None, str | None]:
+    """Its scheduler and the schedule's name, where it has its own."""
+    own, asked = pipe.scheduler, wanted.hires_schedule
+    if wanted.hires_sampler is None and asked is None:
+        return None, None
+    name = wanted.hires_sampler or wanted.sampler
+    title = asked or wanted.schedule or samplers.AUTOMATIC
+    sampler = name or type(own).__name__
+    if asked is None and samplers.schedule_of(title, sampler) is None:
+        title = samplers.AUTOMATIC  # this sampler has not the first one's
+    automatic = name is not None and "shift" not in own.defaults
+    schedule = _schedule(title, sampler, automatic=automatic)
+    schedule = samplers.of_family(schedule, pipe.family)
+    return samplers.make(own, name, schedule), schedule
+
+
 def _schedule(title: str, sampler: str, *, automatic: bool) -> str | None:
     if title.lower() == samplers.AUTOMATIC.lower():
         return samplers.schedule_of(samplers.AUTOMATIC, sampler) if automatic else None
@@ -154,16 +194,22 @@ def _schedule(title: str, sampler: str, *, automatic: bool) -> str | None:
     return found
 
 
+def _hashes(out: PipelineOutput, model: Model, refiner: Model | None) -> Mapping[str, str | None]:
+    return hashes_of(out, model.path, None if refiner is None else refiner.path, model.vae)
+
+
 def _text(
-    out: PipelineOutput,
-    index: int,
-    pipe: DiffusionPipeline,
-    model: Model,
-    wanted: Wanted,
-    schedule: str | None,
+    out: PipelineOutput, pipe: DiffusionPipeline, model: Model, wanted: Wanted, **more: Any
 ) -> str:
-    layer = wanted.layer if wanted.layer != 1 else None
-    settings = described(out, pipe, model.name, index=index, schedule=schedule, layer=layer)
+    settings = described(
+        out,
+        pipe,
+        model.name,
+        layer=wanted.layer if wanted.layer != 1 else None,
+        refiner=None if wanted.refiner is None else wanted.refiner.name,
+        vae=None if model.vae is None else model.vae.name,
+        **more,
+    )
     settings.pop("Resize mode", None)  # each unit says its own
     settings |= {**settings_of(wanted.units), "Version": f"sdcore {__version__}"}
     used = out.parameters
@@ -195,11 +241,11 @@ def preview(job: Job) -> Image.Image | None:
     """A small picture of how far a job is. None before the first step, and where the VAE would have
     to make room. Whoever looks at the same step sees the same picture."""
     with job.looking:
-        step, pipe = job.step, job.pipe
-        if step is None or pipe is None or pipe.unload:
+        step = job.step
+        if step is None or step.pipe.unload:
             return None
         if job.shown is None or job.shown[0] is not step:
-            job.shown = step, _small(pipe, step.denoised[:1])
+            job.shown = step, _small(step.pipe, step.denoised[:1])
         return job.shown[1]
 
 

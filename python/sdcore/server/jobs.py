@@ -16,7 +16,6 @@ from sdcore.errors import SDCoreError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sdcore.pipelines import DiffusionPipeline
     from sdcore.pipelines.stream import Step, Stream
 
 __all__ = ["BusyError", "Job", "Jobs"]
@@ -43,7 +42,6 @@ class Job:
     started: float | None = None
     runs: int = 1  # of the pipeline, which draw a batch each
     run: int = 0
-    pipe: DiffusionPipeline | None = None  # what draws
     stream: Stream | None = None  # this run
     step: Step | None = None  # the last one of it
     shown: tuple[Step, Image.Image] | None = None  # the step that was last looked at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,8 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdcore.errors import FileError, InvalidArgumentError
+from sdcore.errors import (
+    CheckpointError,
+    FileError,
+    InvalidArgumentError,
+    UnsupportedModelError,
+)
+from sdcore.pipelines.refined import require_pair
 from sdcore.server.beside import Beside
+from sdcore.server.fields import FieldError
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
@@ -33,6 +41,7 @@ class Model:
     title: str
     path: Path
     open: Open = field(repr=False, compare=False)
+    vae: Path | None = None  # in place of its own
 
     @property
     def name(self) -> str:
@@ -59,6 +68,7 @@ class Models:
         if not self.all:
             raise FileError(f"[server] there is no model in '{folder}': put one there, or give -m")
         self._open: tuple[Model, DiffusionPipeline, Beside] | None = None
+        self._refiner: tuple[Model, DiffusionPipeline] | None = None
 
     def refresh(self) -> None:
         """Looks into the folder again."""
@@ -102,6 +112,19 @@ class Models:
             self._open = model, pipe, Beside(pipe)
         return self._open[1]
 
+    def refiner(self, model: Model) -> DiffusionPipeline:
+        """One for the model that `pipeline` opened, kept until another one is asked for. Raises
+        FieldError where it is none."""
+        assert self._open is not None
+        base = self._open[1]
+        with _for_a_refiner(model):
+            if self._refiner is None or self._refiner[0] != model:
+                self._refiner = None
+                base.release()  # what is prepared already would count where memory is tight
+                self._refiner = model, model.open()
+            require_pair(base, self._refiner[1])
+        return self._refiner[1]
+
     @property
     def beside(self) -> Beside:
         """What is open beside the model that `pipeline` opened."""
@@ -109,8 +132,18 @@ class Models:
         return self._open[2]
 
     def close(self) -> None:
-        """Gives back the memory of the open one."""
-        self._open = None
+        """Gives back the memory of the open ones."""
+        self._open = self._refiner = None
+
+
+@contextlib.contextmanager
+def _for_a_refiner(model: Model) -> Iterator[None]:
+    """What a client chose wrongly is an error of his."""
+    try:
+        yield
+    except (CheckpointError, UnsupportedModelError) as error:
+        why = f"cannot be '{model.title}' here: {error}"
+        raise FieldError("refiner_checkpoint", why) from error
 
 
 def models_in(folder: Path, mark: str) -> Iterator[Path]:

@@ -25,7 +25,15 @@ from sdcore.server.drawing import Drawn, Wanted
 from sdcore.server.fields import FieldError, Fields
 from sdcore.server.models import Model
 from sdcore.server.pictures import MOST_SIDE, in_base64, picture_from_text
-from sdcore.server.state import Options, Plan, finished, json_fields, start_drawing, state_of
+from sdcore.server.state import (
+    Options,
+    Plan,
+    State,
+    finished,
+    json_fields,
+    start_drawing,
+    state_of,
+)
 from sdcore.server.units import Given, Scene, Unit, control_arguments, read_units
 from sdcore.webui import samplers
 from sdcore.webui.settings import RNG_NAMES, hires_steps
@@ -44,7 +52,6 @@ _NOT_BUILT: Mapping[str, tuple[Any, ...]] = {
     "tiling": (False,),
     "seed_resize_from_h": (-1, 0),
     "seed_resize_from_w": (-1, 0),
-    "refiner_checkpoint": ("", "None"),
     "s_churn": (0,),
     "s_noise": (1,),
     "s_min_uncond": (0,),
@@ -53,11 +60,7 @@ _NOT_BUILT: Mapping[str, tuple[Any, ...]] = {
 }
 _NOT_BUILT_HIRES: Mapping[str, tuple[Any, ...]] = {
     "hr_upscaler": ("", "None", "Lanczos"),
-    "hr_prompt": ("",),
-    "hr_negative_prompt": ("",),
     "hr_checkpoint_name": ("", "Use same checkpoint"),
-    "hr_sampler_name": ("", "Use same sampler"),
-    "hr_scheduler": ("", "Use same scheduler"),
 }
 _NOT_BUILT_IMG2IMG: Mapping[str, tuple[Any, ...]] = {
     "initial_noise_multiplier": (1,),
@@ -66,10 +69,15 @@ _NOT_BUILT_IMG2IMG: Mapping[str, tuple[Any, ...]] = {
 # What changes nothing here, or nothing while the above asks for nothing.
 _HARMLESS = (
     *("do_not_save_samples", "do_not_save_grid", "force_task_id", "session_hash"),
-    *("s_tmin", "s_tmax", "script_args", "refiner_switch_at", "firstphase_width"),
-    *("firstphase_height", "hr_force"),
+    *("s_tmin", "s_tmax", "script_args", "firstphase_width", "firstphase_height", "hr_force"),
 )
-_HIRES = (*_NOT_BUILT_HIRES, "hr_scale", "hr_second_pass_steps", "hr_resize_x", "hr_resize_y")
+_HIRES = (
+    *(*_NOT_BUILT_HIRES, "hr_scale", "hr_second_pass_steps", "hr_resize_x", "hr_resize_y"),
+    *("hr_prompt", "hr_negative_prompt", "hr_sampler_name", "hr_scheduler", "hr_cfg"),
+)
+# Settings that an answer has keys for.
+_MAIN = ("Steps", "Sampler", "CFG scale", "Seed", "Size", "Model hash", "Model", "Version")
+_SAME_SAMPLER, _SAME_SCHEDULER = "Use same sampler", "Use same scheduler"
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,8 @@ def _read(request: Request, kind: str, values: dict[str, Any]) -> _Asked:
     fields.refuse(_NOT_BUILT)
     units, comments = read_units(fields, state.controls)
     plan_of = _text_plan if kind == "txt2img" else _picture_plan
-    plan = plan_of(fields, chosen, units)
+    model = state.models.find(chosen.sd_model_checkpoint)
+    plan = _with_refiner(fields, state, model, plan_of(fields, chosen, units))
     comments += [f"override_settings.{name}: there is no such option here" for name in unknown]
     if fields.flag("save_images"):
         comments.append("save_images: pictures are sent, and never saved here")
@@ -121,7 +130,6 @@ def _read(request: Request, kind: str, values: dict[str, Any]) -> _Asked:
     comments += [f"{name}: there is no such field here" for name in fields.unasked()]
     large = () if keep else ("init_images", "mask", "alwayson_scripts")
     echo = {name: None if name in large else value for name, value in values.items()}
-    model = state.models.find(chosen.sd_model_checkpoint)
     return _Asked(model, plan, chosen, restore, send, echo, comments)
 
 
@@ -169,23 +177,54 @@ def _text_plan(fields: Fields, chosen: Options, units: Sequence[Unit]) -> Plan:
     strength = fields.number("denoising_strength")
     strength = _STRENGTH if strength is None else strength
     steps = fields.whole("hr_second_pass_steps", 0) or wanted.arguments["num_inference_steps"]
-    scale, larger = fields.number("hr_scale") or 2.0, _larger(fields)
+    sampler, schedule = _of_second_pass(fields)
+    wanted = replace(wanted, hires_sampler=sampler, hires_schedule=schedule)
+    hires: dict[str, Any] = {
+        **_larger(fields),
+        "hires_strength": strength,
+        "hires_prompt": fields.text("hr_prompt") or None,
+        "hires_negative_prompt": fields.text("hr_negative_prompt") or None,
+        "hires_guidance_scale": fields.number("hr_cfg"),
+    }
 
     def plan(pipe: DiffusionPipeline) -> Wanted:
-        times = scale
-        if any(larger):
-            first = _first_size(pipe, wanted)
-            ratios = {new / old for new, old in zip(larger, first, strict=True) if new}
-            if len(ratios) > 1:
-                raise FieldError("hr_resize_x", "and hr_resize_y must keep the proportions")
-            times = ratios.pop()
-        hires: dict[str, Any] = {"hires_scale": times, "hires_strength": strength}
+        own = {}
         if strength > 0:  # the pipeline says what else is wrong with it
-            hires["hires_steps"] = hires_steps(steps or pipe.default_steps, strength)
-        twice = replace(wanted, arguments={**wanted.arguments, **hires})
+            own["hires_steps"] = hires_steps(steps or pipe.default_steps, strength)
+        twice = replace(wanted, arguments={**wanted.arguments, **hires, **own})
         return _controlled(pipe, twice, units, Scene())
 
     return plan
+
+
+def _of_second_pass(fields: Fields) -> tuple[str | None, str | None]:
+    """Its sampler and schedule, where they are its own."""
+    named = fields.text("hr_sampler_name")
+    sampler, schedule = samplers.parted("" if named == _SAME_SAMPLER else named)
+    if sampler:
+        samplers.find(sampler)
+    title = fields.text("hr_scheduler")
+    return sampler or None, (schedule if title in ("", _SAME_SCHEDULER) else title)
+
+
+def _with_refiner(fields: Fields, state: State, model: Model, plan: Plan) -> Plan:
+    """The same with a refiner, where one is asked for that is not the model itself, as in the web
+    UI."""
+    name, switch = fields.text("refiner_checkpoint"), fields.number("refiner_switch_at")
+    if name in ("", "None") or switch == 1:  # which is never
+        return plan
+    refiner = state.models.find(name)
+    if refiner == model:
+        return plan
+    if switch is not None and not 0 < switch < 1:
+        raise FieldError("refiner_switch_at", f"must be above 0 and at most 1, got {switch:g}")
+
+    def refined(pipe: DiffusionPipeline) -> Wanted:
+        wanted = plan(pipe)
+        arguments = {**wanted.arguments, "refiner_switch": switch}
+        return replace(wanted, arguments=arguments, refiner=refiner)
+
+    return refined
 
 
 def _first_size(pipe: DiffusionPipeline, wanted: Wanted) -> Size:
@@ -207,9 +246,12 @@ def _controlled(
     return replace(wanted, arguments=arguments, units=units, seen=seen)
 
 
-def _larger(fields: Fields) -> tuple[int, int]:
-    """The sides of the second pass, 0 where its scale says them."""
-    return fields.whole("hr_resize_x", 0) or 0, fields.whole("hr_resize_y", 0) or 0
+def _larger(fields: Fields) -> dict[str, Any]:
+    """The sides of the second pass, or its scale where none is given."""
+    width, height = (fields.whole(f"hr_resize_{side}", 0, MOST_SIDE) or None for side in "xy")
+    scale = fields.number("hr_scale") or 2.0
+    sides = {"hires_width": width, "hires_height": height}
+    return sides if width or height else {"hires_scale": scale}
 
 
 def _picture_plan(fields: Fields, chosen: Options, units: Sequence[Unit]) -> Plan:
@@ -290,7 +332,6 @@ def _info(asked: _Asked, drawn: Drawn) -> dict[str, Any]:
     prompts = [str(asked.echo.get(name) or "") for name in ("prompt", "negative_prompt")]
     parsed = Infotext.parse(pictures[0].text).settings if pictures else {}
     settings = {key: str(value) for key, value in parsed.items()}
-    main = ("Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Version")
     return {
         "prompt": prompts[0],
         "all_prompts": prompts[:1] * count,
@@ -309,9 +350,9 @@ def _info(asked: _Asked, drawn: Drawn) -> dict[str, Any]:
         "batch_size": asked.echo.get("batch_size") or 1,
         "restore_faces": False,
         "sd_model_name": drawn.model.name,
-        "sd_model_hash": None,
+        "sd_model_hash": settings.get("Model hash"),
         "denoising_strength": used.get("strength") or used.get("hires_strength"),
-        "extra_generation_params": {k: v for k, v in settings.items() if k not in main},
+        "extra_generation_params": {k: v for k, v in settings.items() if k not in _MAIN},
         "index_of_first_image": 0,
         "infotexts": [one.text for one in pictures],
         "styles": [],

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sdcore import _core, checkpoint
+from sdcore.checkpoint.hashes import known_lora_hash, known_sha256
 from sdcore.errors import InvalidArgumentError, SDCoreError
 from sdcore.image_io import Infotext, parameters_of
 from sdcore.pipelines.adapters import loras_in
@@ -24,6 +25,7 @@ from sdcore.server.pictures import in_base64, stored_picture
 from sdcore.server.state import finished, json_fields, state_of
 from sdcore.server.units import SCRIPT
 from sdcore.webui import samplers
+from sdcore.webui.hashes import short_hash
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
@@ -106,19 +108,22 @@ async def set_options(request: Request) -> Response:
 
 
 async def sd_models(request: Request) -> Response:
-    return Answer(
-        [
-            {
-                "title": model.title,
-                "model_name": model.name,
-                "hash": None,
-                "sha256": None,
-                "filename": model.title,
-                "config": None,
-            }
-            for model in state_of(request).models.all
-        ]
-    )
+    return Answer(await run_in_threadpool(_sd_models, request))
+
+
+def _sd_models(request: Request) -> list[dict[str, Any]]:
+    """With the hashes of those that pictures have been drawn with."""
+    return [
+        {
+            "title": model.title,
+            "model_name": model.name,
+            "hash": short_hash(model.path, known=True),
+            "sha256": known_sha256(model.path),
+            "filename": model.title,
+            "config": None,
+        }
+        for model in state_of(request).models.all
+    ]
 
 
 async def refresh_checkpoints(request: Request) -> Response:
@@ -219,6 +224,7 @@ def _loras(request: Request) -> list[dict[str, Any]]:
             "name": path.stem,
             "alias": path.stem,
             "path": path.relative_to(folder).as_posix(),
+            "hash": known_lora_hash(path),
             "metadata": _metadata(os.fspath(path)),
         }
         for path in loras_in(folder)

@@ -57,6 +57,11 @@ class State:
     flags: Mapping[str, Any]  # how the server was started, in the web UI's words
     jobs: Jobs = field(default_factory=Jobs)
 
+    @property
+    def no_hashing(self) -> bool:
+        """Whether pictures go without the hashes of files."""
+        return bool(self.flags.get("no_hashing"))
+
     def chosen(self) -> Model:
         """The model for requests that name none."""
         return self.models.find(self.options.sd_model_checkpoint)
@@ -97,9 +102,11 @@ def start_drawing(state: State, kind: str, model: Model, plan: Plan) -> Job:
     """Queues what `plan` makes of the model's pipeline."""
 
     def work(job: Job) -> Drawn:
-        wanted = plan(state.models.pipeline(model))
-        with state.models.beside.at_work(wanted.units) as pipe:
-            return draw(job, pipe, model, wanted)
+        models = state.models
+        wanted = plan(models.pipeline(model))
+        refiner = None if wanted.refiner is None else models.refiner(wanted.refiner)
+        with models.beside.at_work(wanted.units) as pipe:
+            return draw(job, pipe, model, wanted, refiner, hashing=not state.no_hashing)
 
     return state.jobs.submit(kind, work)
 
