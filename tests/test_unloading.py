@@ -182,6 +182,23 @@ def test_what_a_run_holds_is_told_before_it(
     assert told()[0].startswith("[memory] this picture may not fit: text_encoder ")
 
 
+def test_a_batch_is_planned_as_large_as_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = sdcore.DiffusionPipeline.open(folder, dtype="f32")
+    alone, three = (memory.plan_memory(pipe, 48, 64, images) for images in (1, 3))
+    same = {name: arena for name, arena in three.arenas.items() if name != "unet"}
+    assert same.items() <= alone.arenas.items()
+    configs = {name: getattr(pipe, name).config for name in pipe.networks if getattr(pipe, name)}
+    graph, shapes = memory.planned_graphs(type(pipe), configs, 48, 64)["unet"]
+    batch = {name: [3 * shape[0], *shape[1:]] for name, shape in shapes.items()}
+    real = graph.plan(batch, "f32")["arena_bytes"]
+    assert 0.9 < real / three.arenas["unet"] <= 1
+    between = (alone.step + three.step) // 2
+    monkeypatch.setattr(memory, "available", lambda: between)
+    assert memory.is_too_large(pipe, 48, 64, 3) and not memory.is_too_large(pipe, 48, 64)
+
+
 def test_each_part_is_planned_as_it_runs(folder: Path) -> None:
     full, half = (sdcore.DiffusionPipeline.open(folder, dtype=t) for t in ("f32", "bf16"))
     f32, bf16 = (memory.plan_memory(pipe, 48, 64).arenas for pipe in (full, half))

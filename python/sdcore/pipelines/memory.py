@@ -77,9 +77,9 @@ class MemoryPlan:
         return text + free
 
 
-def plan_memory(pipe: DiffusionPipeline, width: int, height: int) -> MemoryPlan:
-    """Of the parts that run where the denoiser does. Raises UnsupportedModelError where the family
-    has no plan."""
+def plan_memory(pipe: DiffusionPipeline, width: int, height: int, images: int = 1) -> MemoryPlan:
+    """Of the parts that run where the denoiser does, for so many images at once. Raises
+    UnsupportedModelError where the family has no plan."""
     parts = _parts(pipe)
     configs = {
         name: part.config for name in pipe.networks if (part := getattr(pipe, name)) is not None
@@ -88,25 +88,28 @@ def plan_memory(pipe: DiffusionPipeline, width: int, height: int) -> MemoryPlan:
     denoiser = next(name for name, part in parts.items() if part is pipe.denoiser)
     for name, beside in pipe.companions.items():
         graphs[name] = beside.network.graph, beside.plan_shapes(graphs[denoiser][1])
+    in_steps = frozenset([denoiser, *(name for name in pipe.companions if name in parts)])
     return MemoryPlan(
         weights={name: _weights(part) for name, part in parts.items()},
         arenas={
+            # What runs in steps has all images in one batch, the VAE one after the other.
             name: _arena(graph, shapes, parts[name].networks[0])
+            * (images if name in in_steps else 1)
             for name, (graph, shapes) in graphs.items()
             if name in parts
         },
         unload=pipe.unload,
         available=_room(_device(pipe)),
-        in_steps=frozenset([denoiser, *(name for name in pipe.companions if name in parts)]),
+        in_steps=in_steps,
     )
 
 
-def tell_memory(pipe: DiffusionPipeline, width: int, height: int) -> None:
+def tell_memory(pipe: DiffusionPipeline, width: int, height: int, images: int = 1) -> None:
     """Logs what a run will hold, where somebody listens; more than there is, as a warning."""
     if not (pipe.unload or log.isEnabledFor(logging.INFO)):
         return
     try:
-        plan = plan_memory(pipe, width, height)
+        plan = plan_memory(pipe, width, height, images)
     except UnsupportedModelError:  # it has no plan
         return
     if plan.fits:
@@ -144,18 +147,18 @@ def are_tight(first: DiffusionPipeline, second: DiffusionPipeline) -> bool:
     return max(needed[0] + weights[1], needed[1] + weights[0]) > room
 
 
-def is_too_large(pipe: DiffusionPipeline, width: int, height: int) -> bool:
-    """Whether the denoiser, both prompts in one batch, needs more memory for such a picture than
+def is_too_large(pipe: DiffusionPipeline, width: int, height: int, images: int = 1) -> bool:
+    """Whether the denoiser, both prompts of so many images in one batch, needs more memory than
     there is."""
     room = _room(_device(pipe))
     if room is None:
         return False
     usual_width, usual_height = pipe.default_size
-    is_usual = width * height <= usual_width * usual_height
+    is_usual = width * height * images <= usual_width * usual_height
     if is_usual and _weights(pipe.denoiser) < _PLENTY * room:
         return False
     try:
-        plan = plan_memory(pipe, width, height)
+        plan = plan_memory(pipe, width, height, images)
     except UnsupportedModelError:  # it has no plan
         return False
     return plan.step > room

@@ -345,7 +345,8 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
     def guidance_options(self, request: Request) -> dict[str, Any]:
         in_turns = self.guidance_in_turns
         if in_turns is None:
-            in_turns = is_too_large(self, request.width, request.height)
+            images = len(request.prompts)
+            in_turns = is_too_large(self, request.width, request.height, images)
         return {
             "rescale": request.guidance_rescale,
             "begin": request.guidance_start,
@@ -443,7 +444,7 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
             stages[-1:] = refined(stages[-1], refiner)
         steps = in_turn(stages, apart=refiner is not None and refiner.keeps_apart(self))
         largest = request.hires or request
-        tell_memory(first.pipe, largest.width, largest.height)
+        tell_memory(first.pipe, largest.width, largest.height, len(request.prompts))
         switch = None if refiner is None else refiner.switch
 
         def finish(latents: Array) -> PipelineOutput:
