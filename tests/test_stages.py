@@ -55,6 +55,20 @@ def test_a_refiner_is_one_call_of_two(pipes: Any) -> None:
     assert (out.seeds, out.parameters["refiner_switch"]) == ([5], 0.6)
 
 
+def test_every_stage_can_be_looked_at_and_stopped(pipes: Any) -> None:
+    base, refiner, _ = pipes
+    stream = base.stream(PROMPT, **ARGS, hires_scale=1.5, hires_strength=0.8, refiner=refiner)
+    sizes = []
+    for step in stream:
+        sizes.append(step.preview()[0].size)
+        if step.index == sum(stream.stages[:-1]) - 1:
+            stream.stop()
+            break
+    assert sizes == [(24, 32)] * 5 + [(36, 48)] * 3
+    with pytest.raises(sdcore.CancelledError):
+        stream.result()
+
+
 def test_an_image_of_a_batch_is_the_one_made_alone(pipes: Any) -> None:
     base, refiner, sd1 = pipes
     twice = {"hires_width": 32, "hires_height": 32, "hires_prompt": "a dog", "hires_steps": 4}
