@@ -31,6 +31,8 @@ _WHOLE, _BODY = "sha256", "sha256 after the header"  # kinds
 _LORA_HASH = "sshs_model_hash"  # in kohya's metadata
 _MOST_CACHED = 64 << 20  # bytes; a larger file is none of ours
 _lock = threading.Lock()
+# Made by this program, by kind and path: there may be no folder to keep them in.
+_made: dict[tuple[str, str], list[Any]] = {}
 
 
 def sha256(path: str | os.PathLike[str]) -> str | None:
@@ -99,7 +101,8 @@ def _known(path: Path, kind: str) -> str | None:
         state = _state(path)
     except OSError:
         return None
-    entry = _remembered().get(kind, {}).get(os.path.realpath(path))
+    place = os.path.realpath(path)
+    entry = _made.get((kind, place)) or _remembered().get(kind, {}).get(place)
     if state is None or not isinstance(entry, list) or entry[:2] != state or len(entry) != 3:
         return None
     return entry[2] if isinstance(entry[2], str) else None
@@ -140,11 +143,12 @@ def _remembered() -> Mapping[str, Mapping[str, Any]]:
 
 def _remember(path: Path, kind: str, entry: list[Any]) -> None:
     """Of two programs that write at once one is forgotten, and hashes again."""
-    cache = _cache()
+    cache, place = _cache(), os.path.realpath(path)
+    _made[kind, place] = entry
     if cache is None:
         return
     kept = {name: dict(entries) for name, entries in _remembered().items()}
-    kept.setdefault(kind, {})[os.path.realpath(path)] = entry
+    kept.setdefault(kind, {})[place] = entry
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(cache) as file:
