@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sdcore.cli import settings, txt2img
+from sdcore.cli import from_png, txt2img
 from sdcore.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    settings.take(args)
+    from_png.take(args)
     from sdcore.pictures.given import as_picture  # late, for a quick --help
 
     picture = as_picture(args.init_img, "image")

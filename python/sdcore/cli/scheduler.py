@@ -1,4 +1,4 @@
-"""What flags say of sampling, as a scheduler."""
+"""Flags for a scheduler, and the one that they ask for."""
 
 from __future__ import annotations
 
@@ -12,12 +12,46 @@ if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
     from sdcore.schedulers import Scheduler
 
-__all__ = ["PREDICTIONS", "apply", "schedule"]
+__all__ = ["add_arguments", "apply", "schedule"]
 
 # stable-diffusion.cpp's words, and diffusers'.
-PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+_PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 # diffusers' advice for models that begin from noise alone: the last timestep is one that is used.
 _ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+
+
+def add_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--sampler",
+        "--sampling-method",
+        metavar="NAME",
+        help=f"one of {', '.join(samplers.SAMPLERS)}, or as other programs call it, with its "
+        "schedule or without: DPM++ 2M Karras (default: the model's own)",
+    )
+    add(
+        "--schedule",
+        type=schedule,
+        metavar="NAME",
+        help=f"noise levels: {', '.join(samplers.SCHEDULES)} (default: the model's own)",
+    )
+    add(
+        "--flow-shift",
+        type=float,
+        metavar="SHIFT",
+        help="how far the levels of SD 3 lean to noise (default: the model's own, 3)",
+    )
+    add(
+        "--prediction",
+        choices=_PREDICTIONS,
+        help="what the model predicts, where its file does not say so",
+    )
+    add(
+        "--zero-snr",
+        action="store_const",
+        const=True,
+        help="begin from noise alone, for models trained so whose file does not say it",
+    )
 
 
 def schedule(title: str) -> str:
@@ -43,7 +77,7 @@ def apply(pipe: DiffusionPipeline, args: argparse.Namespace) -> Scheduler | None
     if args.from_png is not None:
         levels = samplers.of_family(levels, pipe.family)
     if args.prediction is not None:
-        fields["prediction_type"] = PREDICTIONS[args.prediction]
+        fields["prediction_type"] = _PREDICTIONS[args.prediction]
     if args.zero_snr:
         fields |= _ZERO_SNR
     if args.sampler is not None or levels is not None or fields:

@@ -15,17 +15,19 @@ from sdcore.cli import (
     control,
     faces,
     family,
+    from_png,
     hires,
     model,
     photomaker,
     refiner,
+    sampling,
     scheduler,
     settings,
 )
 from sdcore.cli.output import check_outputs, make_folder, output_paths
 from sdcore.errors import InvalidArgumentError
 from sdcore.webui import samplers
-from sdcore.webui.settings import RNGS, clip_skip
+from sdcore.webui.settings import clip_skip
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -52,15 +54,6 @@ _ABOUT_POCKET = (
     "simple landscapes; name another with -m"
 )
 _DEFAULT_SIZE = 512  # pixels a side, for guessing a file's size before the model is known
-
-
-# Arguments of the pipeline that are its own to fill in.
-_OPTIONS = (
-    *("eta", "guidance_rescale", "guidance_start", "guidance_end", "pag_scale"),
-    *("cache_interval", "cache_threshold", "token_merging_ratio"),
-    *("rng", "subseed", "subseed_strength"),
-    *hires.OPTIONS,
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,82 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="seed of the first picture, each next one has one more; -1 draws one (default)",
     )
-    add(
-        "--rng",
-        choices=RNGS,
-        help="the device that seeds are known from: PyTorch's cpu (default), as in diffusers and "
-        "ComfyUI, or cuda, as in the web UI",
-    )
-    add("--subseed", type=int, metavar="SEED", help="noise to mix in, for variations")
-    add("--subseed-strength", type=float, metavar="SHARE", help="its share, 0 to 1 (default: 0)")
 
-    sampling = parser.add_argument_group("sampling")
-    add = sampling.add_argument
-    add("--steps", "--num-inference-steps", type=int, metavar="N", help="default: the model's own")
-    add(
-        "--cfg-scale",
-        "--guidance-scale",
-        type=float,
-        metavar="SCALE",
-        help="how closely to follow the prompt; 1 ignores the negative prompt",
-    )
-    add(
-        "--guidance-rescale",
-        type=float,
-        metavar="SHARE",
-        help="how far guidance is kept from raising contrast, 0 to 1 (default: 0)",
-    )
-    add(
-        "--pag-scale", type=float, metavar="SCALE", help="perturbed-attention guidance (default: 0)"
-    )
-    add("--cache-threshold", type=float, metavar="CHANGE", help="spare steps that change less")
-    add("--cache-interval", type=int, metavar="N", help="run all of a UNet every N steps only")
-    add(
-        "--token-merging-ratio",
-        type=float,
-        metavar="SHARE",
-        help="merge alike tokens in a UNet's self-attention, 0 to 0.75 (default: 0)",
-    )
-    add("--guidance-start", type=float, metavar="SHARE", help="no guidance before (default: 0)")
-    add("--guidance-end", type=float, metavar="SHARE", help="and none after (default: 1)")
-    add(
-        "--sampler",
-        "--sampling-method",
-        metavar="NAME",
-        help=f"one of {', '.join(samplers.SAMPLERS)}, or as other programs call it, with its "
-        "schedule or without: DPM++ 2M Karras (default: the model's own)",
-    )
-    add(
-        "--clip-skip",
-        type=int,
-        metavar="N",
-        help="the layer of CLIP to read, from the last, 1 (default: the model's own)",
-    )
-    add(
-        "--schedule",
-        type=scheduler.schedule,
-        metavar="NAME",
-        help=f"noise levels: {', '.join(samplers.SCHEDULES)} (default: the model's own)",
-    )
-    add("--eta", type=float, metavar="ETA", help="noise that DDIM and TCD add, 0 to 1")
-    add(
-        "--flow-shift",
-        type=float,
-        metavar="SHIFT",
-        help="how far the levels of SD 3 lean to noise (default: the model's own, 3)",
-    )
-    add(
-        "--prediction",
-        choices=scheduler.PREDICTIONS,
-        help="what the model predicts, where its file does not say so",
-    )
-    add(
-        "--zero-snr",
-        action="store_const",
-        const=True,
-        help="begin from noise alone, for models trained so whose file does not say it",
-    )
-
+    sampling.add_arguments(parser)
     hires.add_arguments(parser)
     refiner.add_arguments(parser)
     family.add_arguments(parser)
@@ -207,7 +126,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    settings.take(args)
+    from_png.take(args)
     draw(args)
 
 
@@ -312,7 +231,7 @@ def _open(args: argparse.Namespace) -> DiffusionPipeline:
     if args.hires_sampler is not None:
         samplers.find(args.hires_sampler)
     pipe = model.open_pipeline(args)
-    settings.compare_kernels(pipe, args)
+    from_png.compare_kernels(pipe, args)
     args.hires_scheduler = scheduler.apply(pipe, args)
     if args.vae_tiling:
         pipe.vae_tiling = True
@@ -332,7 +251,8 @@ def _begun(
     arguments: Mapping[str, Any],
 ) -> Stream:
     """A batch, before its first step."""
-    options = {name: vars(args)[name] for name in _OPTIONS if vars(args)[name] is not None}
+    given = {name: vars(args)[name] for name in (*sampling.OPTIONS, *hires.OPTIONS)}
+    options = {name: value for name, value in given.items() if value is not None}
     if args.clip_skip is not None:
         options["clip_skip"] = clip_skip(pipe, args.clip_skip)
     stream = pipe.stream(
