@@ -51,9 +51,10 @@ py::dict weights_of(const Graph& graph) {
 }
 
 py::dict plan(const Graph& graph, const InputShapes& shapes, const std::string& dtype,
-              const std::optional<std::string>& isa, const std::string& device) {
-  const Plan made =
-      make_plan(graph, shapes, activation_dtype(dtype), isa_or_default(isa), device_of(device));
+              const std::optional<std::string>& isa, const std::string& device,
+              const InputNames& steady) {
+  const Plan made = make_plan(graph, shapes, activation_dtype(dtype), isa_or_default(isa),
+                              device_of(device), steady);
   double flops = 0.0;
   for (const Node& node : made.graph.nodes) {
     if (!node.op->flops) continue;
@@ -69,7 +70,9 @@ py::dict plan(const Graph& graph, const InputShapes& shapes, const std::string& 
   }
   py::dict result;
   result["arena_bytes"] = made.arena_bytes;
+  result["kept_bytes"] = made.kept_bytes;
   result["steps"] = made.graph.nodes.size();
+  result["steady_steps"] = made.steady_nodes;
   result["flops"] = flops;
   result["outputs"] = outputs;
   return result;
@@ -123,7 +126,7 @@ void init_graph(py::module_& m) {
            "The graph with low-rank paths beside these weights: \"a.weight\" of rank r gains "
            "\"a.lora_down\" [r, in] and \"a.lora_up\" [out, r].")
       .def("plan", &plan, py::arg("shapes"), py::arg("dtype") = "f32", py::arg("isa") = py::none(),
-           py::arg("device") = "cpu")
+           py::arg("device") = "cpu", py::arg("steady") = InputNames())
       .def("__str__", &print_graph)
       .def_static("parse", &parse_graph, py::arg("text"));
   m.def("save_model", &save, py::arg("path"), py::arg("graphs"), py::arg("metadata"));

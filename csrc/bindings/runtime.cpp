@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
@@ -101,7 +102,22 @@ struct Inputs {
   std::vector<gpu::Array> kept_on_device;
 };
 
+// Copies, so that nobody can change them.
+std::shared_ptr<Steady> make_steady(const py::dict& given) {
+  Steady::Inputs inputs;
+  for (const auto& [key, value] : given) {
+    const auto object = py::reinterpret_borrow<py::object>(value);
+    const py::array array = Inputs::convert(object, DType::f32);
+    const auto bytes = static_cast<size_t>(array.nbytes());
+    Steady::Input input{Shape(array.shape(), array.shape() + array.ndim()), Buffer(bytes)};
+    if (bytes > 0) std::memcpy(input.values.data(), array.data(), bytes);
+    inputs.insert_or_assign(key.cast<std::string>(), std::move(input));
+  }
+  return std::make_shared<Steady>(std::move(inputs));
+}
+
 using Names = std::vector<std::string>;
+using SteadyPtr = std::shared_ptr<Steady>;
 
 // Those that are asked to stay must be there, and have a device to stay on.
 void check_staying(const Network& network, const Names& stay) {
@@ -114,7 +130,7 @@ void check_staying(const Network& network, const Names& stay) {
   }
 }
 
-py::dict run(Network& network, const py::dict& given, const Names& stay = {},
+py::dict run(Network& network, const py::dict& given, const Names& stay, const SteadyPtr& steady,
              Observer observer = {}) {
   check_staying(network, stay);
   const Inputs inputs(network, given);
@@ -123,7 +139,7 @@ py::dict run(Network& network, const py::dict& given, const Names& stay = {},
   std::shared_ptr<const Executable> executable;
   {
     const py::gil_scoped_release unlocked;
-    executable = network.executable(inputs.shapes);
+    executable = network.executable(inputs.shapes, steady.get());
   }
   const Plan& plan = executable->plan();
   for (const auto& [name, id] : plan.graph.outputs) {
@@ -140,13 +156,13 @@ py::dict run(Network& network, const py::dict& given, const Names& stay = {},
   }
   observer.before_step = look_for_end();
   const py::gil_scoped_release unlocked;
-  network.run(inputs.shapes, inputs.arrays, outputs, observer);
+  network.run(inputs.shapes, inputs.arrays, outputs, observer, steady.get());
   return results;
 }
 
-py::tuple profile(Network& network, const py::dict& given) {
+py::tuple profile(Network& network, const py::dict& given, const SteadyPtr& steady) {
   std::vector<StepTime> times;
-  const py::dict results = run(network, given, {}, {.times = &times});
+  const py::dict results = run(network, given, {}, steady, {.times = &times});
   py::list rows;
   for (const StepTime& time : times) {
     rows.append(py::make_tuple(time.label, time.op, time.seconds, time.flops));
@@ -154,9 +170,9 @@ py::tuple profile(Network& network, const py::dict& given) {
   return py::make_tuple(results, rows);
 }
 
-py::tuple run_with_squares(Network& network, const py::dict& given) {
+py::tuple run_with_squares(Network& network, const py::dict& given, const SteadyPtr& steady) {
   std::map<std::string, InputSquares> squares;
-  const py::dict results = run(network, given, {}, {.squares = &squares});
+  const py::dict results = run(network, given, {}, steady, {.squares = &squares});
   py::dict found;
   for (const auto& [name, each] : squares) {
     const py::array_t<double> sums(static_cast<py::ssize_t>(each.sums.size()), each.sums.data());
@@ -184,6 +200,12 @@ void init_runtime(py::module_& m) {
   m.def("auto_dtype", &resolve_auto, py::arg("graph"), py::arg("types"),
         py::arg("isa") = py::none(), py::arg("on_device") = false,
         "What a graph's activations are best held in, by the types of its weights.");
+  py::class_<Steady, SteadyPtr>(m, "Steady",
+                                "Copies of inputs, float32, that are the same in several runs, and "
+                                "what networks make of them alone, which each computes in its "
+                                "first run with them.")
+      .def(py::init(&make_steady), py::arg("inputs"))
+      .def_property_readonly("shapes", &Steady::shapes);
   py::class_<Network, std::shared_ptr<Network>>(
       m, "Network", "A graph with its weights, ready to run at any size, from any thread.")
       .def(py::init(&make_network), py::arg("graph"), py::arg("tensors"), py::arg("dtype") = "f32",
@@ -194,16 +216,17 @@ void init_runtime(py::module_& m) {
            "and runs as it does.")
       .def(
           "run",
-          [](Network& network, const py::dict& inputs, const Names& stay) {
-            return run(network, inputs, stay);
+          [](Network& network, const py::dict& inputs, const Names& stay, const SteadyPtr& steady) {
+            return run(network, inputs, stay, steady);
           },
-          py::arg("inputs"), py::arg("stay") = Names(),
+          py::arg("inputs"), py::arg("stay") = Names(), py::arg("steady") = py::none(),
           "The outputs. On a GPU, arrays that are there are read where they are, and outputs of "
-          "the names in `stay` stay there as DeviceArrays.")
-      .def("run_with_squares", &run_with_squares, py::arg("inputs"),
+          "the names in `stay` stay there as DeviceArrays. Inputs that are not in `inputs` are in "
+          "`steady`.")
+      .def("run_with_squares", &run_with_squares, py::arg("inputs"), py::arg("steady") = py::none(),
            "Runs once; the outputs, and by the weight of each linear layer the sums of squares of "
            "its inputs and the number of rows.")
-      .def("profile", &profile, py::arg("inputs"),
+      .def("profile", &profile, py::arg("inputs"), py::arg("steady") = py::none(),
            "Runs, and times every step: the results and a list of (label, op, seconds, flops).")
       .def(
           "prepare",

@@ -30,6 +30,8 @@ struct Value {
   Shape shape = {};          // weights
   DType dtype = DType::f32;  // inputs: f32 or i32
   int node = -1;             // nodes: index of the producer
+  // Whether it is the same in several runs; told at compile, and never part of a saved graph.
+  bool steady = false;
 };
 
 // What compile folds into the node before it, where that node's kernel can do it on the way out;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@ namespace sdcore {
 
 using ValueTypes = std::vector<TensorType>;  // by ValueId
 using InputShapes = std::map<std::string, Shape>;
+using InputNames = std::set<std::string>;
 
 // Throws Error(invalid_argument) naming the node and the weight when sizes do not fit, or when an
 // input is missing or unknown. Logical types: f32 for every activation, whatever it will be held

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/buffer.h"
 #include "base/error.h"
 #include "graph/arena.h"
 #include "graph/passes/passes.h"
@@ -176,10 +177,13 @@ class Planner {
     }
   }
 
+  bool is_steady(ValueId id) const { return plan_.graph.value(id).steady; }
+
   // Whether the output lies exactly as the first input does, in memory that is this plan's own.
   bool may_overwrite(const Node& node) {
     const ValueId in = node.inputs[0], root = root_of(in);
     if (place(node.output).root != kAbsent || place(in).element != 0) return false;
+    if (is_steady(root) != is_steady(node.output)) return false;  // the next run reads it again
     if (uses_.producer_of(root) < 0 || node.fused.residual == in) return false;
     const View &from = view(in), &to = view(node.output), &whole = view(root);
     return from.dtype == to.dtype && from.n == to.n && from.h == to.h && from.w == to.w &&
@@ -188,8 +192,32 @@ class Planner {
   }
 
   void assign_offsets() {
+    std::vector<Interval> intervals = lifetimes();
+    std::vector<int64_t> kept = take_kept(intervals);
+    append_workspaces(intervals);
+    const ArenaLayout layout = lay_out(intervals);
+    plan_.arena_bytes = layout.bytes;
+    plan_.workspaces.assign(layout.offsets.begin() + static_cast<std::ptrdiff_t>(places_.size()),
+                            layout.offsets.end());
+    plan_.offsets.assign(places_.size(), -1);
+    plan_.kept.assign(places_.size(), false);
+    for (size_t i = 0; i < places_.size(); ++i) {
+      const auto id = static_cast<ValueId>(i);
+      const auto root = static_cast<size_t>(root_of(id));
+      plan_.kept[i] = kept[root] >= 0;
+      if (!plan_.kept[i] && intervals[root].bytes == 0) continue;
+      const View& v = plan_.views[i];
+      const int64_t border = v.halo * (v.stride_h + v.stride_w);
+      const int64_t start = plan_.kept[i] ? kept[root] : layout.offsets[root];
+      plan_.offsets[i] = start + (place(id).element + border) * dtype_size(v.dtype);
+    }
+  }
+
+  // Of roots, by value; of all others none. Inputs are there before the first node that may read
+  // them: steady ones before all, others after the steady nodes.
+  std::vector<Interval> lifetimes() {
     const int steps = static_cast<int>(graph().nodes.size());
-    std::vector<Interval> intervals(graph().values.size());  // by root value, then one a node
+    std::vector<Interval> intervals(graph().values.size());
     for (Interval& interval : intervals) interval = {steps, -1, 0};
     const auto touch = [&](ValueId id, int step) {
       if (graph().value(id).kind == Value::Kind::weight) return;
@@ -203,7 +231,9 @@ class Planner {
       touch(node.output, step);
     }
     for (size_t i = 0; i < graph().values.size(); ++i) {
-      if (graph().values[i].kind == Value::Kind::input) touch(static_cast<ValueId>(i), -1);
+      const auto id = static_cast<ValueId>(i);
+      if (graph().values[i].kind != Value::Kind::input) continue;
+      touch(id, is_steady(id) ? -1 : static_cast<int>(plan_.steady_nodes) - 1);
     }
     for (const auto& [name, id] : graph().outputs) touch(id, steps);
     for (size_t i = 0; i < intervals.size(); ++i) {
@@ -212,20 +242,24 @@ class Planner {
         intervals[i].bytes = v.n * v.stride_n * dtype_size(v.dtype);
       }
     }
-    append_workspaces(intervals);
-    const ArenaLayout layout = lay_out(intervals);
-    plan_.arena_bytes = layout.bytes;
-    plan_.workspaces.assign(layout.offsets.begin() + static_cast<std::ptrdiff_t>(places_.size()),
-                            layout.offsets.end());
-    plan_.offsets.assign(places_.size(), -1);
-    for (size_t i = 0; i < places_.size(); ++i) {
-      const auto id = static_cast<ValueId>(i);
-      const auto root = static_cast<size_t>(root_of(id));
-      if (intervals[root].bytes == 0) continue;
-      const View& v = plan_.views[i];
-      const int64_t border = v.halo * (v.stride_h + v.stride_w);
-      plan_.offsets[i] = layout.offsets[root] + (place(id).element + border) * dtype_size(v.dtype);
+    return intervals;
+  }
+
+  // Takes steady values that are read after the steady nodes out of the arena: each has its place
+  // in what is kept from then on. Offsets there, or -1.
+  std::vector<int64_t> take_kept(std::vector<Interval>& intervals) {
+    std::vector<int64_t> offsets(intervals.size(), -1);
+    for (size_t i = 0; i < intervals.size(); ++i) {
+      Interval& interval = intervals[i];
+      if (!is_steady(static_cast<ValueId>(i)) || interval.bytes == 0 ||
+          interval.last < static_cast<int>(plan_.steady_nodes)) {
+        continue;
+      }
+      offsets[i] = plan_.kept_bytes;
+      plan_.kept_bytes += static_cast<int64_t>(align_up(static_cast<size_t>(interval.bytes)));
+      interval.bytes = 0;
     }
+    return offsets;
   }
 
   void append_workspaces(std::vector<Interval>& intervals) {
@@ -265,7 +299,7 @@ void require_dtype(DType dtype, const gpu::Device* gpu) {
 }
 
 Plan make_plan(const Graph& graph, const InputShapes& inputs, DType dtype, Isa isa,
-               gpu::Device* gpu) {
+               gpu::Device* gpu, const InputNames& steady) {
   require_dtype(dtype, gpu);
   Plan plan;
   plan.graph = graph;
@@ -279,8 +313,14 @@ Plan make_plan(const Graph& graph, const InputShapes& inputs, DType dtype, Isa i
   check_graph(plan.graph);
   fuse_add(plan.graph, plan.types);
   check_graph(plan.graph);
+  if (!steady.empty()) {
+    steady_first(plan.graph, steady);
+    check_graph(plan.graph);
+  }
   copy_into_concat(plan.graph, plan.types);
   check_graph(plan.graph);
+  plan.steady_nodes = static_cast<size_t>(std::ranges::count_if(
+      plan.graph.nodes, [&](const Node& node) { return plan.graph.value(node.output).steady; }));
   Planner(plan, dtype, isa, gpu).run();
   return plan;
 }

@@ -90,7 +90,7 @@ struct ImagePipeline::Job {
 // those of the request.
 struct ImagePipeline::Batch {
   int64_t sides = 0;
-  std::map<std::string, FloatArray> inputs;
+  std::unique_ptr<Steady> told;
 };
 
 ImagePipeline::ImagePipeline(Networks networks, PipelineSettings settings)
@@ -202,8 +202,13 @@ std::vector<ImagePipeline::Batch> ImagePipeline::describe(const ImageRequest& re
   }
   std::vector<const TextStates*> sides;
   for (const TextStates& side : states) sides.push_back(&side);
-  if (!job.guided || states[0].tokens == states[1].tokens) return {make_batch(job, sides)};
-  return {make_batch(job, {sides[0]}), make_batch(job, {sides[1]})};
+  std::vector<Batch> batches;
+  if (!job.guided || states[0].tokens == states[1].tokens) {
+    batches.push_back(make_batch(job, sides));
+  } else {
+    for (const TextStates* side : sides) batches.push_back(make_batch(job, {side}));
+  }
+  return batches;
 }
 
 ImagePipeline::Batch ImagePipeline::make_batch(const Job& job,
@@ -211,8 +216,9 @@ ImagePipeline::Batch ImagePipeline::make_batch(const Job& job,
   Batch batch;
   batch.sides = static_cast<int64_t>(sides.size());
   const int64_t images = batch.sides * job.count;
+  std::map<std::string, FloatArray> inputs;
   const auto add = [&](const std::string& name, Shape shape, const std::vector<float>& row) {
-    FloatArray& input = batch.inputs[name];
+    FloatArray& input = inputs[name];
     input.shape = std::move(shape);
     for (int64_t i = 0; i < job.count; ++i) {
       input.values.insert(input.values.end(), row.begin(), row.end());
@@ -230,6 +236,7 @@ ImagePipeline::Batch ImagePipeline::make_batch(const Job& job,
       add(name, {images, static_cast<int64_t>(row.size())}, row);
     }
   }
+  batch.told = make_steady(inputs);
   return batch;
 }
 
@@ -267,8 +274,8 @@ std::vector<float> ImagePipeline::ask(const Job& job, const Batch& batch, const 
   NetworkInputs inputs;
   inputs.add("sample", {images, job.height, job.width, channels + start.further}, x.data());
   inputs.add("timestep", {images}, timesteps.data());
-  for (const auto& [name, input] : batch.inputs) inputs.add(name, input.shape, input.values.data());
-  FloatArray out = run_to(*networks_.denoiser, inputs, settings_.denoiser, job.observer);
+  FloatArray out =
+      run_to(*networks_.denoiser, inputs, settings_.denoiser, job.observer, batch.told.get());
   drop_variance(out, channels);
   require_shape(out, {images, job.height, job.width, channels}, settings_.denoiser);
   return std::move(out.values);

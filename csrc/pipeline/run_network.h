@@ -1,7 +1,9 @@
 // Running one network on arrays, and getting arrays that own their memory.
 #pragma once
 
+#include <cstring>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -16,7 +18,19 @@ struct FloatArray {
   std::vector<float> values;
 };
 
-// The inputs of one run: dense arrays of the caller, f32 or i32 as the graph wants them.
+// What the inputs of several runs have in common; see Steady.
+inline std::unique_ptr<Steady> make_steady(const std::map<std::string, FloatArray>& arrays) {
+  Steady::Inputs inputs;
+  for (const auto& [name, array] : arrays) {
+    const size_t bytes = array.values.size() * sizeof(float);
+    Steady::Input input{array.shape, Buffer(bytes)};
+    if (bytes > 0) std::memcpy(input.values.data(), array.values.data(), bytes);
+    inputs.emplace(name, std::move(input));
+  }
+  return std::make_unique<Steady>(std::move(inputs));
+}
+
+// The other inputs of one run: dense arrays of the caller, f32 or i32 as the graph wants them.
 struct NetworkInputs {
   InputShapes shapes;
   InputArrays arrays;
@@ -36,8 +50,9 @@ inline std::set<std::string, std::less<>> input_names(const Graph& graph) {
 }
 
 inline std::map<std::string, FloatArray> run_network(Network& network, const NetworkInputs& inputs,
-                                                     const Observer& observer = {}) {
-  const auto executable = network.executable(inputs.shapes);
+                                                     const Observer& observer = {},
+                                                     Steady* steady = nullptr) {
+  const auto executable = network.executable(inputs.shapes, steady);
   const Plan& plan = executable->plan();
   std::map<std::string, FloatArray> results;
   OutputArrays outputs;
@@ -47,14 +62,14 @@ inline std::map<std::string, FloatArray> run_network(Network& network, const Net
     result.values.resize(static_cast<size_t>(element_count(result.shape)));
     outputs[name] = result.values.data();
   }
-  network.run(inputs.shapes, inputs.arrays, outputs, observer);
+  network.run(inputs.shapes, inputs.arrays, outputs, observer, steady);
   return results;
 }
 
 // The one output of a network of a pipeline; `name` is for errors.
 inline FloatArray run_to(Network& network, const NetworkInputs& inputs, const std::string& name,
-                         const Observer& observer) {
-  auto outputs = run_network(network, inputs, observer);
+                         const Observer& observer, Steady* steady = nullptr) {
+  auto outputs = run_network(network, inputs, observer, steady);
   require(outputs.size() == 1, ErrorKind::unsupported_model, "[generate] the ", name, " has ",
           outputs.size(), " outputs, and a pipeline takes one");
   return std::move(outputs.begin()->second);

@@ -115,18 +115,13 @@ Executable::Executable(Plan plan, WeightStore& weights, DType dtype, const Kerne
   }
 }
 
-Session Executable::session(Buffer arena) const {
-  std::vector<View> views = views_in(arena.data());
-  return {std::move(arena), std::move(views)};
-}
-
-std::vector<View> Executable::views_in(std::byte* arena) const {
+std::vector<View> Executable::views_in(std::byte* arena, std::byte* kept) const {
   std::vector<View> views = plan_.views;
   for (size_t i = 0; i < views.size(); ++i) {
     if (constants_[i].data) {
       views[i] = constants_[i];
     } else if (plan_.offsets[i] >= 0) {
-      views[i].data = arena + plan_.offsets[i];
+      views[i].data = (plan_.kept[i] ? kept : arena) + plan_.offsets[i];
     }
   }
   return views;
@@ -150,21 +145,42 @@ StepTime Executable::timed(size_t index, double seconds) const {
           node.op->flops ? node.op->flops(node, in, type) : 0.0};
 }
 
-void Executable::run(Session& session, const InputArrays& inputs, const OutputArrays& outputs,
+void Executable::run_steady(const Session& session, const InputArrays& inputs,
+                            const KernelContext& kernels, const Observer& observer) const {
+  take_in(session, inputs, true, kernels);
+  run_nodes(0, plan_.steady_nodes, session, kernels, observer);
+}
+
+void Executable::run(const Session& session, const InputArrays& inputs, const OutputArrays& outputs,
                      const KernelContext& kernels, const Observer& observer) const {
-  const Graph& graph = plan_.graph;
-  const Run run{session.views.data(), session.arena.data(), kernels};
-  for (size_t id = 0; id < graph.values.size(); ++id) {
+  take_in(session, inputs, false, kernels);
+  run_nodes(plan_.steady_nodes, plan_.graph.nodes.size(), session, kernels, observer);
+  for (const auto& [name, id] : plan_.graph.outputs) {
+    const View& from = session.views[static_cast<size_t>(id)];
+    unary({from, dense_like(from, DType::f32, outputs.at(name).data), Activation::none}, kernels);
+  }
+}
+
+void Executable::take_in(const Session& session, const InputArrays& inputs, bool steady,
+                         const KernelContext& kernels) const {
+  for (size_t id = 0; id < plan_.graph.values.size(); ++id) {
+    const Value& value = plan_.graph.values[id];
     const View& to = session.views[id];
-    if (graph.values[id].kind != Value::Kind::input || !to.data) continue;
-    void* from = const_cast<void*>(inputs.at(graph.values[id].name).data);
+    if (value.kind != Value::Kind::input || value.steady != steady || !to.data) continue;
+    void* from = const_cast<void*>(inputs.at(value.name).data);
     if (to.dtype == DType::i32) {
       std::memcpy(to.data, from, static_cast<size_t>(to.pixels() * to.c * dtype_size(to.dtype)));
     } else {
       unary({dense_like(to, DType::f32, from), to, Activation::none}, kernels);
     }
   }
-  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+}
+
+void Executable::run_nodes(size_t from, size_t to, const Session& session,
+                           const KernelContext& kernels, const Observer& observer) const {
+  const Graph& graph = plan_.graph;
+  const Run run{session.views.data(), session.arena.data(), kernels};
+  for (size_t i = from; i < to; ++i) {
     if (!steps_[i]) continue;
     if (observer.before_step) observer.before_step();
     const auto start = std::chrono::steady_clock::now();
@@ -172,10 +188,6 @@ void Executable::run(Session& session, const InputArrays& inputs, const OutputAr
     run_step(i, run);
     const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
     if (observer.times) observer.times->push_back(timed(i, time.count()));
-  }
-  for (const auto& [name, id] : graph.outputs) {
-    const View& from = session.views[static_cast<size_t>(id)];
-    unary({from, dense_like(from, DType::f32, outputs.at(name).data), Activation::none}, kernels);
   }
 }
 

@@ -70,19 +70,29 @@ class Executable {
 
   const Plan& plan() const { return plan_; }
   size_t arena_bytes() const { return static_cast<size_t>(plan_.arena_bytes); }
-  Session session(Buffer arena) const;  // of arena_bytes() or more
-  // By value, in an arena that is there.
-  std::vector<View> views_in(std::byte* arena) const;
+  // Bytes that steady values take from run to run, outside of the arena.
+  size_t kept_bytes() const { return static_cast<size_t>(plan_.kept_bytes); }
+  // By value, in an arena of arena_bytes() or more, and memory of kept_bytes().
+  std::vector<View> views_in(std::byte* arena, std::byte* kept) const;
   // One node; its output's border is zero afterwards too.
   void run_step(size_t node, const Run& run) const;
   StepTime timed(size_t node, double seconds) const;
   // The weight that a node's step reads from the program's memory, on its way through the device;
   // null: none.
   gpu::Streamed* streamed(size_t node) const { return streamed_[node]; }
-  void run(Session& session, const InputArrays& inputs, const OutputArrays& outputs,
+  // Makes what is kept, of the steady inputs.
+  void run_steady(const Session& session, const InputArrays& inputs, const KernelContext& kernels,
+                  const Observer& observer = {}) const;
+  // All else, with what is kept and the other inputs.
+  void run(const Session& session, const InputArrays& inputs, const OutputArrays& outputs,
            const KernelContext& kernels, const Observer& observer = {}) const;
 
  private:
+  void take_in(const Session& session, const InputArrays& inputs, bool steady,
+               const KernelContext& kernels) const;
+  void run_nodes(size_t from, size_t to, const Session& session, const KernelContext& kernels,
+                 const Observer& observer) const;
+
   Plan plan_;
   std::vector<Step> steps_;               // by node; empty where nothing moves
   std::vector<const char*> names_;        // by node, for profiles

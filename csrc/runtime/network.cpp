@@ -40,39 +40,57 @@ Network::Network(Graph graph, std::shared_ptr<WeightStore> weights, NetworkOptio
   }
 }
 
-Network::Entry Network::entry(const InputShapes& shapes) {
+Network::Entry Network::entry(const InputShapes& shapes, const Steady* steady) {
+  const Sizes sizes = with_steady(shapes, steady);
   const std::lock_guard lock(mutex_);
   for (auto entry = executables_.begin(); entry != executables_.end(); ++entry) {
-    if (entry->shapes != shapes) continue;
+    if (entry->sizes != sizes) continue;
     executables_.splice(executables_.begin(), executables_, entry);
     return *entry;
   }
-  const Plan plan = make_plan(graph_, shapes, options_.dtype, options_.isa, options_.device);
+  const Plan plan =
+      make_plan(graph_, sizes.shapes, options_.dtype, options_.isa, options_.device, sizes.steady);
   // Weights go to a device in its stream, in which others may be running a network.
   std::unique_lock<std::mutex> turn;
   if (options_.device) turn = std::unique_lock(options_.device->mutex());
-  executables_.push_front(options_.device ? make_on_device(shapes, plan)
-                                          : make_entry(shapes, plan, nullptr));
+  executables_.push_front(options_.device ? make_on_device(sizes, plan)
+                                          : make_entry(sizes, plan, nullptr));
   if (executables_.size() > kMaxExecutables) executables_.pop_back();
   return executables_.front();
 }
 
-Network::Entry Network::make_entry(const InputShapes& shapes, const Plan& plan,
+Network::Sizes Network::with_steady(const InputShapes& shapes, const Steady* steady) const {
+  Sizes sizes{shapes, {}};
+  if (!steady) return sizes;
+  sizes.steady = steady->names();
+  for (const Value& value : graph_.values) {
+    if (value.kind != Value::Kind::input || !sizes.steady.contains(value.name)) continue;
+    require(value.dtype == DType::f32, ErrorKind::invalid_argument, "[network] input '", value.name,
+            "' is of whole numbers, which are never steady");
+  }
+  for (const auto& [name, shape] : steady->shapes()) {
+    require(sizes.shapes.emplace(name, shape).second, ErrorKind::invalid_argument,
+            "[network] input '", name, "' is given, and among the steady inputs too");
+  }
+  return sizes;
+}
+
+Network::Entry Network::make_entry(const Sizes& sizes, const Plan& plan,
                                    gpu::WeightBudget* budget) {
   KernelContext context = kernels();
   context.budget = budget;
-  Entry made{shapes, nullptr, nullptr};
+  Entry made{sizes, nullptr, nullptr};
   made.executable = std::make_shared<const Executable>(plan, *weights_, options_.dtype, context);
   if (options_.device) made.on_device = std::make_shared<DeviceRun>(made.executable, kernels());
   return made;
 }
 
-Network::Entry Network::make_on_device(const InputShapes& shapes, const Plan& plan) {
+Network::Entry Network::make_on_device(const Sizes& sizes, const Plan& plan) {
   gpu::Device& device = *options_.device;
-  if (auto made = make_without_streaming(shapes, plan)) return *made;
+  if (auto made = make_without_streaming(sizes, plan)) return *made;
   if (options_.streaming == Streaming::always) {
     gpu::WeightBudget none(0, 1);
-    return make_entry(shapes, plan, &none);
+    return make_entry(sizes, plan, &none);
   }
   // Weights of this network that are there already are dealt anew with the others.
   executables_.clear();
@@ -82,12 +100,12 @@ Network::Entry Network::make_on_device(const InputShapes& shapes, const Plan& pl
   const size_t taken = run_bytes(plan) + needs.others + WeightRing::bytes_for(needs.largest);
   const size_t room = room_on(device);
   gpu::WeightBudget budget(room - std::min(room, taken), needs.matrices);
-  return make_entry(shapes, plan, &budget);
+  return make_entry(sizes, plan, &budget);
 }
 
-std::optional<Network::Entry> Network::make_without_streaming(const InputShapes& shapes,
+std::optional<Network::Entry> Network::make_without_streaming(const Sizes& sizes,
                                                               const Plan& plan) {
-  if (options_.streaming == Streaming::never) return make_entry(shapes, plan, nullptr);
+  if (options_.streaming == Streaming::never) return make_entry(sizes, plan, nullptr);
   if (options_.streaming == Streaming::always) return std::nullopt;
   const gpu::Device& device = *options_.device;
   const WeightNeeds needs = weight_needs(plan, *weights_, options_.dtype, kernels());
@@ -96,7 +114,7 @@ std::optional<Network::Entry> Network::make_without_streaming(const InputShapes&
   const size_t weights = needs.matrices ? needs.matrices + needs.others : 0;
   if (weights + growth > room_on(device)) return std::nullopt;
   try {
-    return make_entry(shapes, plan, nullptr);
+    return make_entry(sizes, plan, nullptr);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::out_of_memory) throw;
     return std::nullopt;  // somebody else was faster, or the margin is too small
@@ -122,10 +140,19 @@ void Network::release() {
 }
 
 void Network::run(const InputShapes& shapes, const InputArrays& inputs, const OutputArrays& outputs,
-                  const Observer& observer) {
-  const auto [sizes, made, on_device] = entry(shapes);
-  if (on_device) return on_device->run(inputs, outputs, observer);
-  Session session = made->session(idle_->take(made->arena_bytes()));
+                  const Observer& observer, Steady* steady) {
+  const auto [sizes, made, on_device] = entry(shapes, steady);
+  if (on_device) return on_device->run(inputs, outputs, observer, steady);
+  Session session{idle_->take(made->arena_bytes()), {}};
+  const auto enter = [&](std::byte* kept) {
+    session.views = made->views_in(session.arena.data(), kept);
+  };
+  const auto make = [&](Steady::Kept& kept) {
+    kept.here = Buffer(made->kept_bytes());
+    enter(kept.here.data());
+    made->run_steady(session, steady->arrays(), kernels(), observer);
+  };
+  enter(steady ? steady->kept(made, make).here.data() : nullptr);
   made->run(session, inputs, outputs, kernels(), observer);
   idle_->give(std::move(session.arena));
 }

@@ -43,8 +43,10 @@ class Network {
   const NetworkOptions& options() const { return options_; }
 
   // Makes and caches the executable for these sizes, preparing weights that are not yet prepared.
-  std::shared_ptr<const Executable> executable(const InputShapes& shapes) {
-    return entry(shapes).executable;
+  // Those of inputs that are in `steady` come from there.
+  std::shared_ptr<const Executable> executable(const InputShapes& shapes,
+                                               const Steady* steady = nullptr) {
+    return entry(shapes, steady).executable;
   }
 
   // Bytes of weights that every run at the size last used sends to the device.
@@ -56,22 +58,30 @@ class Network {
   // system still has them.
   void release_mapped() { weights_->release_mapped(); }
 
-  // `outputs` must have room for the shapes that executable(shapes)->plan() tells.
+  // `outputs` must have room for the shapes that executable(shapes, steady)->plan() tells. What
+  // depends on the inputs in `steady` and on weights alone is computed in the first run with it.
   void run(const InputShapes& shapes, const InputArrays& inputs, const OutputArrays& outputs,
-           const Observer& observer = {});
+           const Observer& observer = {}, Steady* steady = nullptr);
 
  private:
-  struct Entry {
+  // Of all inputs, and which of them are steady.
+  struct Sizes {
     InputShapes shapes;
+    InputNames steady;
+    bool operator==(const Sizes&) const = default;
+  };
+  struct Entry {
+    Sizes sizes;
     std::shared_ptr<const Executable> executable;
     std::shared_ptr<DeviceRun> on_device;
   };
 
-  Entry entry(const InputShapes& shapes);
-  Entry make_entry(const InputShapes& shapes, const Plan& plan, gpu::WeightBudget* budget);
+  Sizes with_steady(const InputShapes& shapes, const Steady* steady) const;
+  Entry entry(const InputShapes& shapes, const Steady* steady);
+  Entry make_entry(const Sizes& sizes, const Plan& plan, gpu::WeightBudget* budget);
   // With the device's turn.
-  Entry make_on_device(const InputShapes& shapes, const Plan& plan);
-  std::optional<Entry> make_without_streaming(const InputShapes& shapes, const Plan& plan);
+  Entry make_on_device(const Sizes& sizes, const Plan& plan);
+  std::optional<Entry> make_without_streaming(const Sizes& sizes, const Plan& plan);
   KernelContext kernels() const { return {*options_.pool, options_.isa, options_.device}; }
 
   Graph graph_;

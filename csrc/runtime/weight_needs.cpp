@@ -42,7 +42,8 @@ WeightNeeds weight_needs(const Plan& plan, const WeightStore& weights, DType dty
 }
 
 size_t run_bytes(const Plan& plan) {
-  auto bytes = static_cast<size_t>(plan.arena_bytes);
+  // What is kept lies in the arena too while the network runs.
+  auto bytes = static_cast<size_t>(plan.arena_bytes + 2 * plan.kept_bytes);
   const auto stage = [&](size_t id) {
     const View& v = plan.views[id];
     bytes += align_up(static_cast<size_t>(v.pixels() * v.c) * sizeof(float), 256);

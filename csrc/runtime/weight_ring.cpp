@@ -4,8 +4,9 @@
 
 namespace sdcore {
 
-WeightRing::WeightRing(const Executable& executable, gpu::Device& device) : device_(device) {
-  for (size_t node = 0; node < executable.plan().graph.nodes.size(); ++node) {
+WeightRing::WeightRing(const Executable& executable, size_t from, size_t to, gpu::Device& device)
+    : device_(device) {
+  for (size_t node = from; node < to; ++node) {
     gpu::Streamed* weight = executable.streamed(node);
     if (!weight) continue;
     uses_.push_back({node, weight});

@@ -11,7 +11,8 @@ namespace sdcore {
 
 class WeightRing {
  public:
-  WeightRing(const Executable& executable, gpu::Device& device);
+  // Of the nodes from `from` to before `to`.
+  WeightRing(const Executable& executable, size_t from, size_t to, gpu::Device& device);
 
   bool is_empty() const { return uses_.empty(); }
   size_t bytes() const { return kPlaces * place_bytes_; }
@@ -19,7 +20,7 @@ class WeightRing {
   size_t streamed_bytes() const;
   static size_t bytes_for(size_t largest) { return kPlaces * align_up(largest, 256); }
 
-  // A run: begin, then for each node of the executable, in order, before its launches and after.
+  // A run: begin, then for each of the nodes, in order, before its launches and after.
   void begin(std::byte* memory);
   void before(size_t node);
   void after(size_t node);

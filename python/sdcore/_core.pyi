@@ -1,7 +1,7 @@
 # Types of the native module, by hand: what csrc/bindings says, in Python's words.
 # tests/test_stubs.py holds the names of the two together.
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, overload
 
 import numpy as np
@@ -59,6 +59,7 @@ class Graph:
         dtype: str = "f32",
         isa: str | None = None,
         device: str = "cpu",
+        steady: Set[str] = frozenset(),
     ) -> dict[str, Any]: ...
     @property
     def weights(self) -> dict[str, _Shape]: ...
@@ -102,6 +103,11 @@ class StopFlag:
     def __enter__(self) -> None: ...
     def __exit__(self, *args: object) -> None: ...
 
+class Steady:
+    def __init__(self, inputs: Mapping[str, ArrayLike]) -> None: ...
+    @property
+    def shapes(self) -> dict[str, list[int]]: ...
+
 class Network:
     def __init__(
         self,
@@ -117,14 +123,18 @@ class Network:
         self, tensors: Mapping[str, Tensor], graph: Graph | None = None
     ) -> Network: ...
     @overload
-    def run(self, inputs: Mapping[str, _Input]) -> dict[str, _Floats]: ...
+    def run(
+        self, inputs: Mapping[str, _Input], *, steady: Steady | None = None
+    ) -> dict[str, _Floats]: ...
     @overload
-    def run(self, inputs: Mapping[str, _Input], stay: Sequence[str]) -> dict[str, Any]: ...
+    def run(
+        self, inputs: Mapping[str, _Input], stay: Sequence[str], steady: Steady | None = None
+    ) -> dict[str, Any]: ...
     def run_with_squares(
-        self, inputs: Mapping[str, ArrayLike]
+        self, inputs: Mapping[str, ArrayLike], steady: Steady | None = None
     ) -> tuple[dict[str, _Floats], dict[str, tuple[NDArray[np.float64], int]]]: ...
     def profile(
-        self, inputs: Mapping[str, ArrayLike]
+        self, inputs: Mapping[str, ArrayLike], steady: Steady | None = None
     ) -> tuple[dict[str, _Floats], list[tuple[str, str, float, float]]]: ...
     def prepare(self, shapes: Mapping[str, Sequence[int]]) -> None: ...
     def release(self) -> None: ...

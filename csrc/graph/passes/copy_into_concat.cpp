@@ -19,13 +19,14 @@ void copy_into_concat(Graph& graph, ValueTypes& types) {
       const int producer = uses.producer_of(root);
       const bool in_place = producer >= 0 && !claimed[static_cast<size_t>(root)] &&
                             !uses.is_output[static_cast<size_t>(root)] &&
+                            graph.value(root).steady == graph.value(node.output).steady &&
                             writes(*graph.nodes[static_cast<size_t>(producer)].op);
       if (in_place) {
         claimed[static_cast<size_t>(root)] = true;
         continue;
       }
       const auto copy = static_cast<ValueId>(graph.values.size());
-      graph.values.push_back({});
+      graph.values.push_back({.steady = graph.value(node.output).steady});
       types.push_back(types[static_cast<size_t>(node.inputs[i])]);
       nodes.push_back(
           {&op_activation, {node.inputs[i]}, {{"kind", std::string("none")}}, copy, {}});

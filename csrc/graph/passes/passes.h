@@ -7,6 +7,10 @@
 
 namespace sdcore {
 
+// Marks these inputs, and what depends on them and on weights alone, as steady, and puts the nodes
+// that make it before all others. Throws Error(invalid_argument) where there is no such input.
+void steady_first(Graph& graph, const InputNames& steady);
+
 // Drops nodes that no output needs.
 void remove_dead(Graph& graph);
 
@@ -22,7 +26,8 @@ void fuse_geglu(Graph& graph);
 void fuse_add(Graph& graph, const ValueTypes& types);
 
 // Puts a copy before each input of a concat that its producer cannot write in place: an input of
-// the graph, another concat, some of a value, or a value that is part of a concat already.
+// the graph, another concat, some of a value, a value that is part of a concat already, or a steady
+// one where the concat is not.
 void copy_into_concat(Graph& graph, ValueTypes& types);
 
 }  // namespace sdcore
