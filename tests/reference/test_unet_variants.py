@@ -15,6 +15,7 @@ import tiny_models
 from reference.common import TorchComponent, error
 from sdcore.models.base import RunOptions
 from sdcore.models.unet import DeepFeatures, UNet2DConditionModel
+from sdcore.pipelines.hooks import FamilyHooks
 
 
 def numbers(*shape: int, seed: int = 4) -> np.ndarray:
@@ -122,14 +123,14 @@ def test_a_run_with_kept_features_is_diffusers_with_the_same_kept(
 
     handle = module.up_blocks[-1].resnets[-1].register_forward_pre_hook(hook)
 
-    def predict(_: Any, x: Any, t: Any, encoder_hidden_states: Any) -> np.ndarray:
-        text = torch.from_numpy(encoder_hidden_states)
+    def ask(_: Any, x: Any, t: Any, told: Any) -> np.ndarray:
+        text = torch.from_numpy(told["encoder_hidden_states"])
         with torch.no_grad():
             given = torch.from_numpy(x), torch.tensor(float(t)), text
             return module(*given).sample.numpy()
 
     try:
-        monkeypatch.setattr(UNet2DConditionModel, "__call__", predict)
+        monkeypatch.setattr(FamilyHooks, "ask", ask)
         ref = pipe("x", "y", latents=latents, **arguments).images
     finally:
         handle.remove()

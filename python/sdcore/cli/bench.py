@@ -99,9 +99,14 @@ class _Meter:
     def with_weights(self, *arguments: Any) -> _Meter:
         return _Meter(self.name, self.network.with_weights(*arguments), self.calls)
 
-    def run(self, inputs: Mapping[str, Any]) -> Any:
+    def run(
+        self,
+        inputs: Mapping[str, Any],
+        stay: Sequence[str] = (),
+        steady: _core.Steady | None = None,
+    ) -> Any:
         start = time.perf_counter()
-        results, ops = self.network.profile(inputs)
+        results, ops = self.network.profile(inputs, steady)
         seconds = time.perf_counter() - start
         self.calls.append(_Call(seconds, len(next(iter(inputs.values()))), ops))
         return results

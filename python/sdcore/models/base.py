@@ -16,11 +16,14 @@ from sdcore.errors import InvalidArgumentError
 
 __all__ = [
     "Component",
+    "Conditions",
     "Loadable",
     "Model",
     "RunOptions",
     "key_mask",
     "make_network",
+    "run_with",
+    "text_shape",
     "to_nchw",
     "to_nhwc",
     "tokens_of",
@@ -165,15 +168,43 @@ def key_mask(
     return hidden
 
 
-def tokens_of(array: ArrayLike, n: int, model: str) -> NDArray[np.float32]:
+_TEXT = "encoder_hidden_states"
+
+
+def tokens_of(array: ArrayLike, model: str, n: int | None = None) -> NDArray[np.float32]:
     """Hidden states `[n, t, d]` of a text."""
     tokens = np.asarray(array, dtype=np.float32)
-    if tokens.ndim != 3 or tokens.shape[0] != n:
-        raise InvalidArgumentError(
-            f"[{model}] encoder_hidden_states must be [{n}, tokens, channels], "
-            f"got {list(tokens.shape)}"
-        )
+    _check_tokens(tokens.shape, model, n)
     return tokens
+
+
+def _check_tokens(shape: Sequence[int], model: str, n: int | None) -> None:
+    if len(shape) != 3 or n not in (None, shape[0]):
+        raise InvalidArgumentError(
+            f"[{model}] {_TEXT} must be [{n or 'n'}, tokens, channels], got {list(shape)}"
+        )
+
+
+# What a denoiser is told beside sample and timestep: arrays, by the names of its graph's inputs; or
+# what its `tell` made of them for several calls, so that what depends on them alone is computed in
+# the first of these and not again.
+Conditions = Mapping[str, NDArray[Any]] | _core.Steady
+
+
+def text_shape(told: Conditions, model: str, n: int) -> tuple[int, ...]:
+    """`[n, t, d]` of the hidden states in it, if they are of n images."""
+    shape = told.shapes[_TEXT] if isinstance(told, _core.Steady) else told[_TEXT].shape
+    _check_tokens(shape, model, n)
+    return tuple(shape)
+
+
+def run_with(
+    network: _core.Network, inputs: Mapping[str, Any], told: Conditions, stay: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The outputs, of which those in `stay` stay on a GPU."""
+    if isinstance(told, _core.Steady):
+        return network.run(inputs, stay, told)
+    return network.run({**inputs, **told}, stay)
 
 
 def to_nhwc(array: ArrayLike, what: str, channels: int) -> NDArray[np.float32]:

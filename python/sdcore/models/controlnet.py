@@ -15,9 +15,12 @@ from sdcore.errors import InvalidArgumentError
 from sdcore.graph import Builder, Scope, Value, nn
 from sdcore.models.base import (
     Component,
+    Conditions,
     Model,
     RunOptions,
     make_network,
+    run_with,
+    text_shape,
     to_nchw,
     to_nhwc,
     tokens_of,
@@ -235,14 +238,23 @@ class ControlNetModel(Model):
         if self.config.num_control_type is not None:
             mode = np.argmax(self._control_type(control_mode, 1))
             inputs["control_mode"] = np.full((x.shape[0], 1), mode, np.int32)
-        features: Features = _run(self.embedding, inputs)["features"]
+        features: Features = _run(self.embedding, inputs, {})["features"]
         return features
+
+    def tell(self, encoder_hidden_states: ArrayLike, **conditions: ArrayLike) -> _core.Steady:
+        """What several calls are told alike, to be given in place of `encoder_hidden_states` and
+        `conditions`."""
+        return _core.Steady(self._conditions(encoder_hidden_states, conditions))
+
+    def _conditions(self, states: ArrayLike, others: Mapping[str, ArrayLike]) -> dict[str, Any]:
+        told = {} if self.config.addition_embed_type is None else others
+        return {"encoder_hidden_states": tokens_of(states, "controlnet"), **told}
 
     def residuals(
         self,
         sample: ArrayLike,
         timestep: ArrayLike,
-        encoder_hidden_states: ArrayLike,
+        encoder_hidden_states: ArrayLike | _core.Steady,
         features: Features,
         conditioning_scale: float = 1.0,
         guess_mode: bool = False,
@@ -251,29 +263,33 @@ class ControlNetModel(Model):
         **conditions: ArrayLike,
     ) -> Residuals:
         """What to give to a UNet for the same sample, timestep, states and conditions, which are as
-        for that; `features` are of one picture for all of the batch, or of one each.
+        for that, or what `tell` makes of the last two; `features` are of one picture for all of the
+        batch, or of one each.
 
         In guess mode the residuals of upper layers count less, from a tenth up to the whole. Those
         of others, `after`, are added. `control_mode` is as for `embed`.
         """
         x = to_nhwc(sample, "[controlnet] sample", self.config.in_channels)
-        context = tokens_of(encoder_hidden_states, x.shape[0], "controlnet")
+        told: Conditions = (
+            encoder_hidden_states
+            if isinstance(encoder_hidden_states, _core.Steady)
+            else self._conditions(encoder_hidden_states, conditions)
+        )
+        text_shape(told, "controlnet", x.shape[0])
         t = np.broadcast_to(np.asarray(timestep, dtype=np.float32).reshape(-1), (x.shape[0],))
-        if self.config.addition_embed_type is None:
-            conditions = {}
-        inputs = {"sample": x, "timestep": t, "encoder_hidden_states": context, **conditions}
-        inputs |= {"features": features, **self._scales(conditioning_scale, guess_mode)}
+        inputs: dict[str, Any] = {"sample": x, "timestep": t, "features": features}
+        inputs |= self._scales(conditioning_scale, guess_mode)
         if self.config.num_control_type is not None:
             inputs["control_type"] = self._control_type(control_mode, x.shape[0])
         after = after or {}
         others = {name: after[name] for name in self.network.graph.outputs if name in after}
         if not others:
-            return {**after, **_run(self.network, inputs)}
+            return {**after, **_run(self.network, inputs, told)}
         network = self._after_another
         if network is None:
             network = self.in_graph(build_control(self.config, after_another=True))
             self._after_another = network
-        return {**after, **_run(network, {**inputs, **others})}
+        return {**after, **_run(network, {**inputs, **others}, told)}
 
     def _control_type(self, mode: int | None, n: int) -> Array:
         kinds = self.config.num_control_type or 0
@@ -331,6 +347,6 @@ def _convolution(name: str) -> str:
     return f"controlnet_down_blocks.{index}.weight" if index else f"controlnet_{path}_block.weight"
 
 
-def _run(network: _core.Network, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def _run(network: _core.Network, inputs: Mapping[str, Any], told: Conditions) -> dict[str, Any]:
     """What comes out stays on a GPU."""
-    return network.run(inputs, stay=network.graph.outputs if network.device != "cpu" else [])
+    return run_with(network, inputs, told, network.graph.outputs if network.device != "cpu" else [])

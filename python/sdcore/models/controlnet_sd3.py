@@ -206,7 +206,7 @@ class SD3ControlNetModel(Model):
             "scale": np.full((1, config.channels), conditioning_scale, np.float32),
         }
         if config.reads_text:
-            inputs["encoder_hidden_states"] = tokens_of(encoder_hidden_states, n, "controlnet")
+            inputs["encoder_hidden_states"] = tokens_of(encoder_hidden_states, "controlnet", n)
         others = {name: after[name] for name in self.network.graph.outputs if name in after}
         return {**after, **_run(self._network(bool(others)), {**inputs, **others})}
 

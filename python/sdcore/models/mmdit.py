@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sdcore import _core
 from sdcore.errors import InvalidArgumentError
 from sdcore.graph import Builder, Scope, Value, nn
-from sdcore.models.base import Model, to_nchw, to_nhwc, tokens_of
+from sdcore.models.base import Conditions, Model, run_with, text_shape, to_nchw, to_nhwc, tokens_of
 from sdcore.models.blocks import feed_forward, timestep_mlp
 from sdcore.models.config import from_json, require_value
 
@@ -239,12 +239,23 @@ class SD3Transformer2DModel(Model):
     def build(cls, config: SD3Config) -> _core.Graph:
         return build_mmdit(config)
 
+    def tell(self, encoder_hidden_states: ArrayLike, pooled_projections: ArrayLike) -> _core.Steady:
+        """What several calls are told alike, to be given in place of both."""
+        return _core.Steady(self._conditions(encoder_hidden_states, pooled_projections))
+
+    @staticmethod
+    def _conditions(states: ArrayLike, pooled: ArrayLike) -> dict[str, NDArray[np.float32]]:
+        return {
+            "encoder_hidden_states": tokens_of(states, "mmdit"),
+            "pooled_projections": np.asarray(pooled, np.float32),
+        }
+
     def __call__(
         self,
         sample: ArrayLike,
         timestep: ArrayLike,
-        encoder_hidden_states: ArrayLike,
-        pooled_projections: ArrayLike,
+        encoder_hidden_states: ArrayLike | _core.Steady,
+        pooled_projections: ArrayLike = (),
         skip_layers: Sequence[int] = (),
         residuals: Callable[[], BlockResiduals | None] | None = None,
     ) -> NDArray[np.float32]:
@@ -252,7 +263,8 @@ class SD3Transformer2DModel(Model):
 
         `timestep` is one number or one an image; `encoder_hidden_states` is [n, t, d] and
         `pooled_projections` [n, p]. `skip_layers` are blocks to leave out. `residuals` gives what
-        ControlNets add (`SD3ControlNetModel.residuals`).
+        ControlNets add (`SD3ControlNetModel.residuals`). What `tell` makes of states and
+        projections takes the place of both, for calls that have them in common.
         """
         x = to_nhwc(sample, "[mmdit] sample", self.config.in_channels)
         n = x.shape[0]
@@ -260,13 +272,17 @@ class SD3Transformer2DModel(Model):
         inputs = {
             "sample": x,
             "timestep": np.broadcast_to(np.asarray(timestep, np.float32).reshape(-1), (n,)),
-            "encoder_hidden_states": tokens_of(encoder_hidden_states, n, "mmdit"),
-            "pooled_projections": np.asarray(pooled_projections, np.float32),
             **added,
         }
+        told: Conditions = (
+            encoder_hidden_states
+            if isinstance(encoder_hidden_states, _core.Steady)
+            else self._conditions(encoder_hidden_states, pooled_projections)
+        )
+        text_shape(told, "mmdit", n)
         depths = sorted({int(name.partition(".")[0]) for name in added})
         variant = _Variant(tuple(skip_layers), tuple(depths))
-        return to_nchw(self._network(variant).run(inputs)["sample"])
+        return to_nchw(run_with(self._network(variant), inputs, told)["sample"])
 
     def _network(self, variant: _Variant) -> _core.Network:
         if variant == _Variant():

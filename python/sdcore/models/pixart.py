@@ -14,10 +14,13 @@ from sdcore import _core
 from sdcore.graph import Builder, Scope, Value, nn
 from sdcore.models.base import (
     Component,
+    Conditions,
     Model,
     RunOptions,
     key_mask,
     make_network,
+    run_with,
+    text_shape,
     to_nchw,
     to_nhwc,
     tokens_of,
@@ -240,11 +243,30 @@ class PixArtTransformer2DModel(Model):
         weights = _compressing(stored, config, options.resolved_dtype(graph, stored))
         return cls(config, make_network(graph, weights, options))
 
+    def tell(
+        self,
+        encoder_hidden_states: ArrayLike,
+        encoder_attention_mask: ArrayLike | None = None,
+        **conditions: ArrayLike,
+    ) -> _core.Steady:
+        """What several calls are told alike, to be given in place of all of these."""
+        return _core.Steady(
+            self._conditions(encoder_hidden_states, encoder_attention_mask, conditions)
+        )
+
+    @staticmethod
+    def _conditions(
+        states: ArrayLike, mask: ArrayLike | None, others: Mapping[str, ArrayLike]
+    ) -> dict[str, Any]:
+        context = tokens_of(states, "pixart")
+        hidden = key_mask(mask, context.shape[:2], "[pixart] encoder_attention_mask")
+        return {"encoder_hidden_states": context, "mask": hidden, **others}
+
     def __call__(
         self,
         sample: ArrayLike,
         timestep: ArrayLike,
-        encoder_hidden_states: ArrayLike,
+        encoder_hidden_states: ArrayLike | _core.Steady,
         encoder_attention_mask: ArrayLike | None = None,
         **conditions: ArrayLike,
     ) -> NDArray[np.float32]:
@@ -253,18 +275,19 @@ class PixArtTransformer2DModel(Model):
 
         `timestep` is one number or one an image; `encoder_hidden_states` is [n, t, d] and
         `encoder_attention_mask` [n, t], ones where tokens are (None: all). `conditions` are the
-        further inputs of the config: `resolution` [n, 2] and `aspect_ratio` [n, 1].
+        further inputs of the config: `resolution` [n, 2] and `aspect_ratio` [n, 1]. What `tell`
+        makes of these three takes their place, for calls that have them in common.
         """
         x = to_nhwc(sample, "[pixart] sample", self.config.in_channels)
         n = x.shape[0]
-        context = tokens_of(encoder_hidden_states, n, "pixart")
+        told: Conditions = (
+            encoder_hidden_states
+            if isinstance(encoder_hidden_states, _core.Steady)
+            else self._conditions(encoder_hidden_states, encoder_attention_mask, conditions)
+        )
+        text_shape(told, "pixart", n)
         inputs = {
             "sample": x,
             "timestep": np.broadcast_to(np.asarray(timestep, np.float32).reshape(-1), (n,)),
-            "encoder_hidden_states": context,
-            "mask": key_mask(
-                encoder_attention_mask, (n, context.shape[1]), "[pixart] encoder_attention_mask"
-            ),
-            **conditions,
         }
-        return to_nchw(self.network.run(inputs)["sample"])
+        return to_nchw(run_with(self.network, inputs, told)["sample"])

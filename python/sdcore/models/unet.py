@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sdcore import _core
 from sdcore.errors import InvalidArgumentError
 from sdcore.graph import Builder, Scope, Value, nn
-from sdcore.models.base import Model, to_nchw, to_nhwc
+from sdcore.models.base import Conditions, Model, run_with, text_shape, to_nchw, to_nhwc, tokens_of
 from sdcore.models.blocks import attention, resnet
 from sdcore.models.config import from_json, per_block, require_value
 
@@ -523,11 +523,20 @@ class UNet2DConditionModel(Model):
     def build(cls, config: UNetConfig) -> _core.Graph:
         return build_unet(config)
 
+    def tell(self, encoder_hidden_states: ArrayLike, **conditions: ArrayLike) -> _core.Steady:
+        """What several calls are told alike, to be given in place of `encoder_hidden_states` and
+        `conditions`."""
+        return _core.Steady(self._conditions(encoder_hidden_states, conditions))
+
+    @staticmethod
+    def _conditions(states: ArrayLike, others: Mapping[str, ArrayLike]) -> dict[str, Any]:
+        return {"encoder_hidden_states": tokens_of(states, "unet"), **others}
+
     def __call__(
         self,
         sample: ArrayLike,
         timestep: ArrayLike,
-        encoder_hidden_states: ArrayLike,
+        encoder_hidden_states: ArrayLike | _core.Steady,
         *,
         perturbed: Sequence[str] = (),
         deep: tuple[DeepFeatures, Hashable] | None = None,
@@ -539,7 +548,8 @@ class UNet2DConditionModel(Model):
         """Noise (or whatever the model predicts) for `sample` [n, c, h, w], float32.
 
         `timestep` is one number or one an image; `encoder_hidden_states` is [n, t, d]. `conditions`
-        are the further inputs of the config: `text_embeds`, `time_ids`, `timestep_cond`.
+        are the further inputs of the config: `text_embeds`, `time_ids`, `timestep_cond`. What
+        `tell` makes of both takes their place, for calls that have them in common.
         `perturbed` are self-attentions to do without, by parts of their names (mid). `deep` is
         what a run keeps between steps, and which part of its batch this is. `merges` is the share
         of tokens that are merged in the self-attentions of the largest size, 0 to 0.75. `ip_scales`
@@ -549,34 +559,34 @@ class UNet2DConditionModel(Model):
         all of the network runs: a step that reuses deep features adds what was added with them.
         """
         x = to_nhwc(sample, "[unet] sample", self.config.in_channels)
-        context = np.asarray(encoder_hidden_states, dtype=np.float32)
-        if context.ndim != 3 or context.shape[0] != x.shape[0]:
-            raise InvalidArgumentError(
-                f"[unet] encoder_hidden_states must be [{x.shape[0]}, tokens, channels], "
-                f"got {list(context.shape)}"
-            )
+        told: Conditions = (
+            encoder_hidden_states
+            if isinstance(encoder_hidden_states, _core.Steady)
+            else self._conditions(encoder_hidden_states, conditions)
+        )
+        shape = text_shape(told, "unet", x.shape[0])
         t = np.broadcast_to(np.asarray(timestep, dtype=np.float32).reshape(-1), (x.shape[0],))
-        inputs = {"sample": x, "timestep": t, "encoder_hidden_states": context, **conditions}
+        inputs: dict[str, Any] = {"sample": x, "timestep": t}
         images = 0
         if ip_scales is not None:
             scales = np.asarray(ip_scales, np.float32)
             images, channels = len(scales), self.config.cross_attention_dim
             inputs["ip_scales"] = np.repeat(scales.reshape(1, -1, 1), channels, axis=2)
         variant = _Variant(tuple(perturbed), merges=merges, images=images)
-        key = (variant.perturbed, x.shape, context.shape)
+        key = (variant.perturbed, x.shape, shape)
         found = None if deep is None else deep[0].find((deep[1], *key))
         if deep is not None and found is not None:
             features, skips = found
             variant = replace(variant, reuses=deep[0].branch, **_additions(skips or {}))
             inputs |= {"deep": features, **(skips or {})}
-            return to_nchw(self._network(variant).run(inputs)["sample"])
+            return to_nchw(run_with(self._network(variant), inputs, told)["sample"])
         added = None if residuals is None else residuals()
         variant = replace(variant, **_additions(added or {}))
         inputs |= added or {}
         if deep is None:
-            return to_nchw(self._network(variant).run(inputs)["sample"])
+            return to_nchw(run_with(self._network(variant), inputs, told)["sample"])
         network = self._network(replace(variant, keeps=deep[0].branch))
-        out = network.run(inputs, stay=["deep"] if network.device != "cpu" else [])
+        out = run_with(network, inputs, told, ["deep"] if network.device != "cpu" else [])
         skips = None if added is None else _above(added, deep[0].branch)
         deep[0].keep((deep[1], *key), out["deep"], skips)
         return to_nchw(out["sample"])

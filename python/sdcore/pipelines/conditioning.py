@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from sdcore.pipelines.request import Encoded, Prompt
 
 __all__ = [
     "Conditioning",
-    "by_length",
+    "Told",
     "changed",
     "encode_unique",
     "joined",
@@ -21,6 +21,8 @@ __all__ = [
     "stacked",
     "together",
 ]
+
+T = TypeVar("T")
 
 # Arguments of the denoiser besides sample and timestep, by diffusers' names, with a row an image.
 # Where rows differ in length, an array [n] of arrays.
@@ -55,22 +57,62 @@ def stacked(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     return rows
 
 
-def by_length(
-    conditioning: Conditioning,
-) -> Iterator[tuple[slice | NDArray[np.intp], Conditioning]]:
-    """The rows that can go into one batch, and what belongs to them. Shorter ones are not padded:
-    a picture would not be the one made alone."""
-    uneven = [name for name, rows in conditioning.items() if rows.dtype == object]
-    if not uneven:
-        yield slice(None), conditioning
-        return
-    lengths = [
-        tuple(row.shape for row in rows)
-        for rows in zip(*(conditioning[name] for name in uneven), strict=True)
-    ]
-    for length in dict.fromkeys(lengths):
-        rows = np.array([i for i, other in enumerate(lengths) if other == length])
-        yield rows, {name: stacked(list(array[rows])) for name, array in conditioning.items()}
+class Told(Mapping[str, NDArray[np.float32]]):
+    """A conditioning for as long as a run asks about it, and what is made of it once."""
+
+    def __init__(self, conditioning: Conditioning) -> None:
+        self._arrays = dict(conditioning)
+        self._made: dict[Hashable, Any] = {}
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, which is asked the first time."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
+
+    def rows(self, rows: slice | NDArray[np.intp]) -> Told:
+        """That of some images, by a range of them or their places."""
+        every = np.arange(len(next(iter(self.values()), ())))
+        places = every[rows]
+        if np.array_equal(places, every):
+            return self
+        return self.once(
+            ("rows", places.tobytes()),
+            lambda: Told({name: array[rows] for name, array in self.items()}),
+        )
+
+    def without(self, name: str) -> Told:
+        return self.once(
+            ("without", name),
+            lambda: Told({other: array for other, array in self.items() if other != name}),
+        )
+
+    def by_length(self) -> Sequence[tuple[slice | NDArray[np.intp], Told]]:
+        """The rows that can go into one batch, and what belongs to them. Shorter ones are not
+        padded: a picture would not be the one made alone."""
+        uneven = [name for name, rows in self.items() if rows.dtype == object]
+        if not uneven:
+            return [(slice(None), self)]
+        return self.once("by length", lambda: list(self._by_length(uneven)))
+
+    def _by_length(self, uneven: Sequence[str]) -> Iterator[tuple[NDArray[np.intp], Told]]:
+        lengths = [
+            tuple(row.shape for row in rows)
+            for rows in zip(*(self[name] for name in uneven), strict=True)
+        ]
+        for length in dict.fromkeys(lengths):
+            rows = np.array([i for i, other in enumerate(lengths) if other == length])
+            yield rows, Told({name: stacked(list(array[rows])) for name, array in self.items()})
 
 
 def joined(groups: Iterable[tuple[Any, NDArray[np.float32]]]) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from PIL import Image
 from sdcore.errors import InvalidArgumentError
 from sdcore.pictures.fit import resized, resized_numbers
 from sdcore.pictures.given import as_numbers, as_picture
-from sdcore.pipelines.conditioning import Conditioning
+from sdcore.pipelines.conditioning import Told
 from sdcore.pipelines.request import Request, finite
 
 __all__ = [
@@ -78,9 +78,7 @@ class Controller(ABC):
         return True
 
     @abstractmethod
-    def add(
-        self, found: Additions | None, x: Array, timestep: float, conditioning: Conditioning
-    ) -> Additions:
+    def add(self, found: Additions | None, x: Array, timestep: float, told: Told) -> Additions:
         """What it adds, and what others before it do (`found`)."""
 
 
@@ -96,15 +94,13 @@ class Control:
     def begin_step(self, index: int, steps: int) -> None:
         self._active = [one for one in self._controllers if one.asked.works_at(index, steps)]
 
-    def residuals(
-        self, x: Array, timestep: float, conditioning: Conditioning, negative: bool
-    ) -> Additions | None:
+    def residuals(self, x: Array, timestep: float, told: Told, negative: bool) -> Additions | None:
         """The sum of those at work at this step; None: there are none. `negative`: of a negative
         prompt."""
         found: Additions | None = None
         for one in self._active:
             if not negative or one.speaks_of_negative:
-                found = one.add(found, x, timestep, conditioning)
+                found = one.add(found, x, timestep, told)
         if found is None or not self._moves:
             return found
         return {name: np.asarray(array, np.float32) for name, array in found.items()}

@@ -13,7 +13,7 @@ from sdcore.errors import InvalidArgumentError
 from sdcore.models.controlnet_sd3 import SD3ControlNetModel
 from sdcore.models.unet import Features
 from sdcore.pictures.fit import fitted_mask
-from sdcore.pipelines.conditioning import Conditioning
+from sdcore.pipelines.conditioning import Told
 from sdcore.pipelines.control import Additions, Asked, Controller, fitted_control
 from sdcore.pipelines.request import whole
 
@@ -67,14 +67,12 @@ class SD3Controller(Controller):
         kept = 1 - mask[None, :, ::factor, ::factor]
         return self._model.embed(np.concatenate([latents, kept], axis=1))
 
-    def add(
-        self, found: Additions | None, x: Array, timestep: float, conditioning: Conditioning
-    ) -> Additions:
+    def add(self, found: Additions | None, x: Array, timestep: float, told: Told) -> Additions:
         return self._model.residuals(
             x,
             timestep,
-            conditioning["encoder_hidden_states"],
-            conditioning["pooled_projections"],
+            told["encoder_hidden_states"],
+            told["pooled_projections"],
             self._features,
             self.asked.scale,
             found,

@@ -13,7 +13,7 @@ from sdcore.errors import InvalidArgumentError
 from sdcore.models.controlnet import ControlNetModel
 from sdcore.models.t2i_adapter import T2IAdapter
 from sdcore.models.unet import Features
-from sdcore.pipelines.conditioning import Conditioning
+from sdcore.pipelines.conditioning import Told
 from sdcore.pipelines.control import Additions, Asked, Controller, fitted_control, listed
 from sdcore.pipelines.request import whole
 
@@ -64,20 +64,20 @@ class UNetController(Controller):
     def speaks_of_negative(self) -> bool:
         return controls_negative(self._model, self._guess_mode)
 
-    def add(
-        self, found: Additions | None, x: Array, timestep: float, conditioning: Conditioning
-    ) -> Additions:
-        told = {name: conditioning[name] for name in _CONDITIONS if name in conditioning}
+    def add(self, found: Additions | None, x: Array, timestep: float, told: Told) -> Additions:
+        others = {name: told[name] for name in _CONDITIONS if name in told}
         return self._model.residuals(
             x[:, : self._model.config.in_channels],
             timestep,
-            conditioning[self._context],
+            told.once(
+                (self._model, self._context),
+                lambda: self._model.tell(told[self._context], **others),
+            ),
             self._features,
             self.asked.scale,
             self._guess_mode or self._soft,
             found,
             self._mode,
-            **told,
         )
 
 
@@ -99,9 +99,7 @@ class AdapterController(Controller):
         found = self._model.features(_seen(asked, config.in_channels, width, height))
         return {f"level.{i}": np.float32(asked.scale) * x for i, x in enumerate(found)}
 
-    def add(
-        self, found: Additions | None, x: Array, timestep: float, conditioning: Conditioning
-    ) -> Additions:
+    def add(self, found: Additions | None, x: Array, timestep: float, told: Told) -> Additions:
         found = found or {}
         own = {
             name: found[name] + features if name in found else features

@@ -17,7 +17,7 @@ from sdcore.checkpoint import FAMILIES, Checkpoint, Component
 from sdcore.checkpoint.quantized import quantized
 from sdcore.errors import CheckpointError, InvalidArgumentError, UnsupportedModelError
 from sdcore.models.base import Loadable, RunOptions
-from sdcore.pipelines.conditioning import Conditioning
+from sdcore.pipelines.conditioning import Told
 from sdcore.pipelines.control import (
     Control,
     Controller,
@@ -173,21 +173,21 @@ class ControlledPipeline(DiffusionPipeline):
         self,
         x: Array,
         timestep: float,
-        conditioning: Conditioning,
+        told: Told,
         *,
         control: Control | None = None,
         **more: Any,
     ) -> Array:
         """The conditioning may say of each row whether it is of a negative prompt."""
         if control is None:
-            return super().ask(x, timestep, conditioning, **more)
-        told = {name: rows for name, rows in conditioning.items() if name != "negative"}
-        negative = "negative" in conditioning and bool(conditioning["negative"].all())
+            return super().ask(x, timestep, told, **more)
+        negative = "negative" in told and bool(told["negative"].all())
+        rest = told.without("negative")
         return super().ask(
             x,
             timestep,
-            told,
-            residuals=lambda: control.residuals(x, timestep, told, negative),
+            rest,
+            residuals=lambda: control.residuals(x, timestep, rest, negative),
             **more,
         )
 

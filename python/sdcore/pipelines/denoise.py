@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sdcore.arguments import as_floats
 from sdcore.errors import InvalidArgumentError
 from sdcore.pipelines.composition import composition
-from sdcore.pipelines.conditioning import Conditioning, changed, joined, together
+from sdcore.pipelines.conditioning import Conditioning, Told, changed, joined, together
 from sdcore.pipelines.finite import require_finite
 from sdcore.pipelines.guidance import Guidance, Model
 from sdcore.pipelines.noise import Noise
@@ -85,6 +85,8 @@ def denoise(
         step_number = first + index * (request.steps - first) // len(scheduler.table.rows)
         before, conditioning = conditioning, at_step(conditions, step_number)
         anew = changed(before or conditioning, conditioning, images)
+        if conditioning is not before:  # the one before goes, with what was made of it
+            told = Told(conditioning)
         if cache is not None:
             cache.forget(anew)
         for group, kept in deep:
@@ -92,7 +94,7 @@ def denoise(
         if control is not None:
             control.begin_step(index, len(rows))
         options |= pipe.step_options(request, index, len(rows))
-        model: Model = partial(_predict, pipe, row.timestep, conditioning, start, deep, **options)
+        model: Model = partial(_predict, pipe, row.timestep, told, start, deep, **options)
         if composed is not None:
             model = composed.joined(model)
         negative = None
@@ -130,21 +132,19 @@ def _replaced(step: Step, latents: Array) -> Array:
 def _predict(
     pipe: DiffusionPipeline,
     t: float,
-    conditioning: Conditioning,
+    told: Told,
     start: Start,
     deep: Deep,
     x: Array,
     rows: slice = slice(None),
     **more: Any,
 ) -> Array:
-    told = {name: array[rows] for name, array in conditioning.items()}
-    x = start.beside(x, rows.start or 0)
+    told, x = told.rows(rows), start.beside(x, rows.start or 0)
     if not deep:
         return pipe.predict(x, t, told, **more)
     image = np.arange(len(x)) % sum(len(group) for group, _ in deep)
     places = [(np.flatnonzero(np.isin(image, group)), kept) for group, kept in deep]
     return joined(
-        (at, pipe.predict(x[at], t, part, deep=(kept, (rows.start, rows.stop)), **more))
+        (at, pipe.predict(x[at], t, told.rows(at), deep=(kept, (rows.start, rows.stop)), **more))
         for at, kept in places
-        for part in [{name: array[at] for name, array in told.items()}]
     )

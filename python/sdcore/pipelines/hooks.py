@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.models.autoencoders import Autoencoder
-from sdcore.pipelines.conditioning import Conditioning, by_length, joined, picked
+from sdcore.pipelines.conditioning import Conditioning, Told, joined, picked
 from sdcore.pipelines.guidance import Guidance, GuidancePlusPlus
 from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.request import Prompt, Request
@@ -90,16 +90,18 @@ class FamilyHooks(ABC):
         left_out = 0 if request.shares_schedule else self.first_step(request)
         return Span(request.steps - left_out, request.steps_before)
 
-    def predict(self, x: Array, timestep: float, conditioning: Conditioning, **more: Any) -> Array:
+    def predict(self, x: Array, timestep: float, told: Told, **more: Any) -> Array:
         """The denoiser's output at scaled latents x; `more` are arguments of its own."""
         return joined(
-            (rows, self.ask(x[rows], timestep, part, **more))
-            for rows, part in by_length(conditioning)
+            (rows, self.ask(x[rows], timestep, part, **more)) for rows, part in told.by_length()
         )
 
-    def ask(self, x: Array, timestep: float, conditioning: Conditioning, **more: Any) -> Array:
+    def ask(self, x: Array, timestep: float, told: Told, **more: Any) -> Array:
         """The same of rows that go into one batch."""
-        out: Array = self.denoiser(x, timestep, **conditioning, **more)
+        denoiser = self.denoiser
+        out: Array = denoiser(
+            x, timestep, told.once(denoiser, lambda: denoiser.tell(**told)), **more
+        )
         return out
 
     def control(self, request: Request) -> Any:

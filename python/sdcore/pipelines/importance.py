@@ -77,8 +77,13 @@ class _Watched:
         network = self._network.with_graph(graph)
         return _Watched(network, self._component, self._naming, self._matrix)
 
-    def run(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Any]:
-        outputs, squares = self._network.run_with_squares(inputs)
+    def run(
+        self,
+        inputs: Mapping[str, ArrayLike],
+        stay: Sequence[str] = (),
+        steady: _core.Steady | None = None,
+    ) -> dict[str, Any]:
+        outputs, squares = self._network.run_with_squares(inputs, steady)
         for name, (sums, count) in squares.items():
             self._matrix.add(self._naming(self._component, name), sums, count)
         return outputs

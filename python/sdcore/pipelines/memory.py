@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdcore import _core
 from sdcore.errors import UnsupportedModelError
-from sdcore.pipelines.plan import planned_graphs, weight_bytes
+from sdcore.pipelines.plan import planned_graphs, steady_inputs, weight_bytes
 
 if TYPE_CHECKING:
     from sdcore.pipelines.pipeline import DiffusionPipeline
@@ -206,8 +206,11 @@ def fits(network: _core.Network, shapes: Mapping[str, Sequence[int]]) -> bool:
 
 
 def _arena(graph: _core.Graph, shapes: Mapping[str, Sequence[int]], network: _core.Network) -> int:
-    """Bytes that a graph runs in where and as the network does."""
-    return int(graph.plan(shapes, network.dtype, device=network.device)["arena_bytes"])
+    """Bytes that a graph runs in where and as the network does, with what it keeps between runs,
+    which on a GPU is brought into the arena."""
+    steady = steady_inputs(shapes)
+    made = graph.plan(shapes, network.dtype, device=network.device, steady=steady)
+    return int(made["arena_bytes"] + made["kept_bytes"] * (1 if network.device == "cpu" else 2))
 
 
 def _room(device: str) -> int | None:

@@ -15,7 +15,7 @@ from sdcore.models.autoencoders import AnyAutoencoder
 from sdcore.models.base import Loadable
 from sdcore.models.pixart import PixArtTransformer2DModel, build_pixart
 from sdcore.models.t5 import T5EncoderModel, build_t5
-from sdcore.pipelines.conditioning import Conditioning, encode_unique
+from sdcore.pipelines.conditioning import Conditioning, Told, encode_unique
 from sdcore.pipelines.export import Captions, TextEncoding
 from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.pipeline import DiffusionPipeline, Shapes
@@ -177,8 +177,8 @@ class PixArtPipeline(DiffusionPipeline):
         )
         return TextEncoding({}, {}, {}, captions=captions)
 
-    def predict(self, x: Array, timestep: float, conditioning: Conditioning, **more: Any) -> Array:
-        out = super().predict(x, timestep, conditioning, **more)
+    def predict(self, x: Array, timestep: float, told: Told, **more: Any) -> Array:
+        out = super().predict(x, timestep, told, **more)
         # The second half is the variance that the model learned, which no sampler here asks for.
         return out[:, : x.shape[1]]
 
