@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import pytest
 
+from sdcore import _core
 from sdcore.prompts.captions import clean_caption
 
 # As diffusers' _clean_caption gave them, with ftfy 6.3 and BeautifulSoup 4.
@@ -60,3 +64,11 @@ def test_diffusers_cleans_them_so() -> None:
 
 def test_a_long_caption_takes_no_time() -> None:
     assert len(clean_caption("a.b" * 100_000)) < 10_000
+
+
+@pytest.mark.parametrize("rules", [_core.without_links, _core.without_noise])
+@pytest.mark.parametrize("text", ["a.", "a.com@", " ", "\\n", "@a "])
+def test_any_caption_takes_linear_time(rules: Callable[[bytes], str], text: str) -> None:
+    begin = time.process_time()
+    rules((text * 30_000).encode())
+    assert time.process_time() - begin < 3  # or minutes, where each place is tried from every other

@@ -143,9 +143,9 @@ bool is_entity(std::string_view rest) {
   constexpr std::string_view kEnds("\t\n\f <&#;", 8);
   constexpr size_t kLongest = 32;
   if (rest.starts_with('#')) return true;
-  if (const size_t end = rest.find_first_of(kEnds); end != std::string_view::npos) {
-    if (rest[end] == ';' && end > 0 && end <= kLongest) return true;
-  }
+  const std::string_view start = rest.substr(0, kLongest + 1);
+  const size_t end = start.find_first_of(kEnds);
+  if (end != std::string_view::npos && end > 0 && start[end] == ';') return true;
   return std::any_of(std::begin(kEntities), std::end(kEntities),
                      [rest](std::string_view name) { return rest.starts_with(name); });
 }

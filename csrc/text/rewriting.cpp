@@ -1,8 +1,10 @@
 #include "text/rewriting.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <iterator>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -64,6 +66,7 @@ struct Node {
   Kind kind;
   Set set = {};
   size_t least = 1, most = 1;
+  size_t run = 0;                   // of a set that repeats without end: its number among those
   std::vector<Sequence> ways = {};  // of a group
   bool kept = false;
 };
@@ -84,6 +87,7 @@ class Parser {
     return all;
   }
   bool done() const { return at_ == text_.size(); }
+  size_t runs() const { return runs_; }  // sets that repeat without end
 
  private:
   bool take(std::u32string_view what) {
@@ -184,6 +188,7 @@ class Parser {
     }
     require(node.kind == Node::Kind::set || node.most == 1, ErrorKind::invalid_argument,
             "[rewriting] only characters repeat");
+    if (node.most == kEndless) node.run = runs_++;
     return node;
   }
 
@@ -195,6 +200,37 @@ class Parser {
 
   std::u32string text_;
   size_t at_ = 0;
+  size_t runs_ = 0;
+};
+
+// Where the characters of a set that repeats without end follow one another, and what has been
+// tried there. What comes after the set matches at a place or does not, wherever the match began,
+// so no place is tried twice: a search takes as long as the text is long, whatever it says.
+class Runs {
+ public:
+  // Where the run that holds `at` ends; `at` itself where none does.
+  size_t end(const Set& set, std::u32string_view text, size_t at) {
+    if (ends_.empty()) {
+      ends_.assign(text.size() + 1, kEndless);
+      ends_.back() = text.size();
+      failed_from_.resize(text.size() + 1);
+      for (size_t i = 0; i <= text.size(); ++i) failed_from_[i] = i + 1;
+    }
+    size_t unknown = at;
+    while (ends_[unknown] == kEndless && set.holds(text[unknown])) ++unknown;
+    if (ends_[unknown] == kEndless) ends_[unknown] = unknown;
+    const size_t end = ends_[unknown];
+    std::fill(ends_.begin() + static_cast<ptrdiff_t>(at),
+              ends_.begin() + static_cast<ptrdiff_t>(unknown), end);
+    return end;
+  }
+
+  // From here to the end of the run, nothing that comes after the set matches.
+  size_t& failed_from(size_t end) { return failed_from_[end]; }
+
+ private:
+  std::vector<size_t> ends_;         // by place; kEndless where nobody looked
+  std::vector<size_t> failed_from_;  // by the end of a run
 };
 
 // What comes after a sequence: the rest of the one around it.
@@ -211,7 +247,7 @@ struct Match {
 
 class Matcher {
  public:
-  explicit Matcher(std::u32string_view text) : text_(text) {}
+  Matcher(std::u32string_view text, size_t runs) : text_(text), runs_(runs) {}
 
   bool match(const std::vector<Sequence>& ways, size_t at, Match& found) {
     found_ = {};
@@ -254,12 +290,23 @@ class Matcher {
 
   bool run_set(const Sequence& sequence, size_t index, size_t at, const Rest* rest) {
     const Node& node = sequence[index];
+    if (node.most == kEndless) return run_endless(sequence, index, at, rest);
     size_t count = 0;
     while (count < node.most && at + count < text_.size() && node.set.holds(text_[at + count])) {
       ++count;
     }
     for (size_t n = count + 1; n-- > node.least;) {
       if (run(sequence, index + 1, at + n, rest)) return true;
+    }
+    return false;
+  }
+
+  bool run_endless(const Sequence& sequence, size_t index, size_t at, const Rest* rest) {
+    const Node& node = sequence[index];
+    Runs& runs = runs_[node.run];
+    size_t& failed_from = runs.failed_from(runs.end(node.set, text_, at));
+    for (; failed_from > at + node.least; --failed_from) {
+      if (run(sequence, index + 1, failed_from - 1, rest)) return true;
     }
     return false;
   }
@@ -283,6 +330,7 @@ class Matcher {
   }
 
   std::u32string_view text_;
+  std::vector<Runs> runs_;  // by Node::run
   Match found_;
 };
 
@@ -290,19 +338,21 @@ class Matcher {
 
 struct Rewriting::Pattern {
   std::vector<Sequence> ways;
+  size_t runs;
 };
 
 Rewriting::Rewriting(std::string_view pattern, std::string_view into)
     : keeps_(into.starts_with("\\1")) {
   Parser parser(pattern);
-  pattern_ = std::make_shared<const Pattern>(Pattern{parser.ways()});
+  std::vector<Sequence> ways = parser.ways();
+  pattern_ = std::make_shared<const Pattern>(Pattern{std::move(ways), parser.runs()});
   require(parser.done(), ErrorKind::invalid_argument, "[rewriting] a group is not open");
   into_ = unicode::decode(keeps_ ? into.substr(2) : into);
 }
 
 std::u32string Rewriting::apply(std::u32string_view text) const {
   std::u32string out;
-  Matcher matcher(text);
+  Matcher matcher(text, pattern_->runs);
   Match found;
   for (size_t at = 0; at < text.size();) {
     if (!matcher.match(pattern_->ways, at, found) || found.end == at) {

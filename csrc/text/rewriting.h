@@ -21,7 +21,7 @@ class Rewriting {
   // matched. Both are the program's own: a wrong one throws Error(invalid_argument).
   Rewriting(std::string_view pattern, std::string_view into);
 
-  // The text with every match replaced, from left to right.
+  // The text with every match replaced, from left to right, in time linear in its length.
   std::u32string apply(std::u32string_view text) const;
 
  private:
