@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "draw.h"
 #include "netpbm.h"
 #include "sdcore/sdcore.hpp"
 
@@ -60,17 +61,8 @@ Arguments parse(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  auto [words, params] = parse(argc, argv);
-  params.on_step = [](int done, int total) {
-    std::fprintf(stderr, "\rstep %d of %d%s", done, total, done == total ? "\n" : "");
-    return true;
-  };
-  const sdc::Model model(words[0]);
-  const sdc::Images images = model.generate(params);
-  const std::string path = words.size() > 3 ? words[3] : "picture.ppm";
-  write_ppm(path, images[0]);
-  std::fprintf(stderr, "%s, seed %llu\n", path.c_str(),
-               static_cast<unsigned long long>(images[0].seed));
+  const auto [words, params] = parse(argc, argv);
+  draw(words[0], params, words.size() > 3 ? words[3] : "picture.ppm");
   return 0;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "error: %s\n", error.what());
