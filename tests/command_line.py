@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import tiny_models
+from sdcore.image_io import Infotext, read_png_parameters
 
 REFUSED = (1, 2)  # what failed, and what was asked for wrongly
 
@@ -23,6 +24,11 @@ def one_error_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
     for part in parts:
         assert part in lines[0]
     assert captured.out == ""
+
+
+def infotext_of(path: str | Path) -> Infotext:
+    """The settings in a picture that was written."""
+    return Infotext.parse(read_png_parameters(Path(path)) or "")
 
 
 def save_models_and_photo(path: Path) -> None:

@@ -1,26 +1,22 @@
-"""The `sdcore` command: what it prints, what it writes, and how it fails."""
+"""What the `sdcore` command asks of a pipeline, a fake one here, and how it names what it writes.
+
+test_cli_whole.py runs it with a model.
+"""
 
 import os
 import re
-import resource
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 import sdcore
 import sdcore.pipelines
-from command_line import REFUSED, one_error_line
+from command_line import infotext_of, one_error_line
 from sdcore.cli import main
 from sdcore.cli.output import output_paths, slug
 from sdcore.errors import CheckpointError
-from sdcore.image_io import Infotext, read_png_parameters
 from sdcore.schedulers import get
-from sdcore.webui import samplers
 
 
 class FakeStep:
@@ -86,10 +82,6 @@ def txt2img(*words):
     return main(["txt2img", "-m", "model.gguf", *map(str, words)])
 
 
-def parameters_of(path):
-    return Infotext.parse(read_png_parameters(Path(path)))
-
-
 # ---- a picture -----------------------------------------------------------------------------------
 
 
@@ -98,7 +90,7 @@ def test_one_picture(pipe, capsys):
     captured = capsys.readouterr()
     assert captured.out == "a-red-circle-1234.png\n"
     assert captured.err == "seed: 1234\n"  # no bar: this is no terminal
-    text = parameters_of("a-red-circle-1234.png")
+    text = infotext_of("a-red-circle-1234.png")
     assert (text.prompt, text.negative_prompt) == ("A red circle!", "blue, square")
     assert text.settings == {
         "Steps": "3",
@@ -151,7 +143,7 @@ def test_sampler(pipe, flag, name):
     assert txt2img("x", flag, name, "-o", "x.png") == 0
     assert isinstance(pipe.scheduler, get("DDPMScheduler"))
     assert pipe.scheduler.config.beta_start == 0.5
-    assert parameters_of("x.png").settings["Sampler"] == "DDPM"
+    assert infotext_of("x.png").settings["Sampler"] == "DDPM"
 
 
 @pytest.mark.parametrize(
@@ -193,31 +185,7 @@ def test_samplers_by_their_usual_names(pipe, name, title, kind):
     assert type(pipe.scheduler) is get(kind)
     assert pipe.scheduler.config.beta_start == 0.0005
     pipe.scheduler.set_timesteps(3)
-    assert parameters_of("x.png").settings["Sampler"] == title
-
-
-@pytest.mark.parametrize(
-    ("schedule", "title"),
-    [
-        ("exponential", "Exponential"),
-        ("beta", "Beta"),
-        ("sgm_uniform", "SGM Uniform"),
-        ("simple", "Simple"),
-        ("ddim_uniform", None),
-        ("ays", "Align Your Steps"),
-        ("kl_optimal", "KL Optimal"),
-    ],
-)
-@pytest.mark.parametrize("name", ["euler", "dpm++2m", "dpm++3m_sde", "sa_solver"])
-def test_schedules_by_their_usual_names(name, schedule, title):
-    given = get("EulerDiscreteScheduler")(beta_start=0.0005, use_karras_sigmas=True)
-    made = samplers.make(given, name, schedule)
-    made.set_timesteps(4)
-    plain = samplers.make(given, name, "normal")
-    plain.set_timesteps(4)
-    assert made.table.sigmas != plain.table.sigmas
-    assert (samplers.schedule_title(made), samplers.schedule_title(plain)) == (title, None)
-    assert samplers.schedule_title(samplers.make(given, name, None)) == "Karras"
+    assert infotext_of("x.png").settings["Sampler"] == title
 
 
 @pytest.mark.parametrize(
@@ -230,17 +198,17 @@ def test_schedules_by_their_usual_names(name, schedule, title):
 )
 def test_names_as_other_doors_take_them(pipe, words):
     assert txt2img("x", *words, "-o", "x.png") == 0
-    settings = parameters_of("x.png").settings
+    settings = infotext_of("x.png").settings
     assert (settings["Sampler"], settings["Schedule type"]) == ("DPM++ 2M", "Karras")
 
 
 def test_schedule(pipe, capsys):
     assert txt2img("x", "--sampler", "euler", "--schedule", "karras", "-o", "x.png") == 0
     assert pipe.scheduler.config.use_karras_sigmas is True
-    assert parameters_of("x.png").settings["Schedule type"] == "Karras"
+    assert infotext_of("x.png").settings["Schedule type"] == "Karras"
     assert txt2img("x", "--schedule", "normal", "-o", "y.png") == 0
     assert pipe.scheduler.config.use_karras_sigmas is False
-    assert parameters_of("y.png").settings["Schedule type"] == "Normal"
+    assert infotext_of("y.png").settings["Schedule type"] == "Normal"
     capsys.readouterr()
     assert txt2img("x", "--sampler", "ddim", "--schedule", "karras", "-o", "z.png") == 2
     one_error_line(capsys, "schedule karras is not for DDIM")
@@ -251,7 +219,7 @@ def test_batch_uses_one_seed_more_each(pipe, capsys):
     captured = capsys.readouterr()
     assert captured.out.split() == ["x-10.png", "x-11.png", "x-12.png"]
     assert captured.err.splitlines() == ["seed: 10", "seed: 11", "seed: 12"]
-    assert [parameters_of(p).settings["Seed"] for p in captured.out.split()] == ["10", "11", "12"]
+    assert [infotext_of(p).settings["Seed"] for p in captured.out.split()] == ["10", "11", "12"]
     assert len(pipe.opened) == 1
 
 
@@ -281,11 +249,11 @@ def test_a_seed_is_drawn_and_reported(pipe, capsys):
 def test_other_files_of_pictures(pipe, capsys, name, kind):
     assert txt2img("é, a cat", "-s", 1, "-o", name) == 0
     assert Image.open(name).format == kind
-    assert parameters_of(name).prompt == "é, a cat"
+    assert infotext_of(name).prompt == "é, a cat"
     assert main(["info", name]) == 0
     assert f"{name}: a picture ({kind.lower()})\né, a cat\nSteps: 3" in capsys.readouterr().out
     assert txt2img("--from-png", name, "-o", "again.png") == 0
-    assert parameters_of("again.png") == parameters_of(name)
+    assert infotext_of("again.png") == infotext_of(name)
 
 
 def test_empty_and_odd_prompts(pipe):
@@ -451,168 +419,3 @@ def test_a_fault_shows_its_traceback_when_asked(pipe, capsys):
     error = capsys.readouterr().err
     assert "Traceback" in error
     assert error.endswith("error: ValueError: odd\n")
-
-
-# ---- the real thing ------------------------------------------------------------------------------
-
-
-ENV = {**os.environ, "PYTHONPATH": str(Path(sdcore.__file__).parent.parent)}
-
-
-def sdcore_command(*words, **options):
-    command = [sys.executable, "-m", "sdcore", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENV, **options)
-
-
-SMALL = ("-W", 64, "-H", 64, "--steps", 2)
-
-
-def test_a_picture_from_a_model(tiny, tmp_path):
-    first = sdcore_command("txt2img", "-m", tiny, "a red circle", *SMALL, "-s", 7, cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    assert first.stdout == "a-red-circle-7.png\n"
-    picture = Image.open(tmp_path / "a-red-circle-7.png")
-    assert picture.size == (64, 64)
-    assert np.asarray(picture).std() > 1
-    settings = parameters_of(tmp_path / "a-red-circle-7.png").settings
-    assert settings["Size"] == "64x64"
-    assert settings["Sampler"] == "PLMS"  # what a single file of this family is drawn with
-
-    # A seed means one picture, whichever of a batch it is and however many threads draw it.
-    words = ("txt2img", "-m", tiny, "a red circle", *SMALL, "-s", 6, "-b", 2, "-t", 1, "-o", "b")
-    assert sdcore_command(*words, cwd=tmp_path).returncode == 0
-    again = Image.open(tmp_path / "b-2.png")
-    assert np.array_equal(np.asarray(again), np.asarray(picture))
-
-
-def test_a_disk_that_fills_up(tiny, tmp_path):
-    words = ("txt2img", "-m", tiny, "x", *SMALL, "-o", "x")
-    limit = (1000, 1000)  # bytes a file
-    done = sdcore_command(
-        *words,
-        cwd=tmp_path,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
-    )
-    assert done.returncode == 1
-    assert "error: [output] cannot write" in done.stderr
-    assert len(done.stderr.splitlines()) == 2  # the seed, and the error
-    assert done.stdout == ""
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_ctrl_c(tiny, tmp_path):
-    command = [sys.executable, "-m", "sdcore", "txt2img", "-m", tiny, "x", "--steps", "900"]
-    with subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=ENV,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A test that runs in the background has it ignored, and would hand that down.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as running:
-        assert running.stderr.readline().startswith("seed: ")
-        running.send_signal(signal.SIGINT)
-        assert running.stderr.read() == "error: interrupted\n"
-        assert running.wait() == 130
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["-W", 513], "513"),
-        (["--steps", 0], "0"),
-        (["--steps", -3], "-3"),
-        (["--eta", 2], "eta"),
-        (["--vae", "none.safetensors"], "none.safetensors"),
-    ],
-)
-def test_what_the_pipeline_refuses(tiny, tmp_path, monkeypatch, capsys, words, message):
-    monkeypatch.chdir(tmp_path)
-    assert main(["txt2img", "-m", str(tiny), "x", *map(str, words)]) in REFUSED
-    one_error_line(capsys, message)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_picture_from_a_picture(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (64, 48), "red").save("in.png")
-    Image.new("L", (64, 48), "white").save("mask.png")
-    words = ["img2img", "-m", str(tiny), "x", "-i", "in.png", "--steps", "4", "-o", "out.png"]
-    assert main([*words, "--strength", "0.5", "--mask", "mask.png"]) == 0
-    with Image.open("out.png") as out:
-        assert out.size == (64, 48)
-        assert "Denoising strength: 0.5" in out.text["parameters"]
-    extra = ["--hires-scale", "2", "--hires-steps", "2", "--subseed", "9", "--subseed-strength"]
-    words = ["txt2img", *words[1:4], *words[6:], "-W", "32", "-H", "32"]
-    assert main([*words, "-f", *extra, "0.1"]) == 0
-    with Image.open("out.png") as out:
-        assert out.size == (64, 64)
-        text = out.text["parameters"]
-    assert "Variation seed: 9, Variation seed strength: 0.1, Denoising strength: 0.7" in text
-    assert "Size: 32x32" in text and "Hires upscale: 2.0, Hires steps: 2" in text
-    words = ["img2img", *words[1:], "-i", "in.png"]
-    capsys.readouterr()
-    for extra, message in [
-        (["--strength", "1.5"], "strength"),
-        (["--mask", "none.png"], "none.png"),
-        (["-i", "none.png"], "none.png"),
-    ]:
-        assert main([*words, "-f", *extra]) in REFUSED
-        one_error_line(capsys, message)
-
-
-def test_a_prompt_of_ten_thousand_words(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    words = ["-W", "64", "-H", "64", "--steps", "1", "-s", "1", "-b", "2", "-o", "x"]
-    assert main(["txt2img", "-m", str(tiny), "word " * 10_000, *words]) == 0
-    captured = capsys.readouterr()
-    assert captured.out.split() == ["x-1.png", "x-2.png"]
-    assert captured.err.splitlines() == ["seed: 1", "seed: 2"]  # and nothing is cut
-
-
-def test_a_reader_that_leaves(tiny):
-    command = f"{sys.executable} -m sdcore info {tiny} --json | head -c 1"
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=ENV
-    )
-    assert done.stderr == ""
-    assert done.returncode in (0, 141)
-
-
-def test_a_full_standard_output():
-    with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "sdcore", "info"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=ENV)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: No space left on device")
-    assert len(done.stderr.splitlines()) == 1
-
-
-def test_version_and_help():
-    assert sdcore_command("--version").stdout == f"sdcore {sdcore.__version__}\n"
-    text = sdcore_command("txt2img", "--help").stdout
-    assert 'sdcore txt2img -m model.safetensors "a red circle"' in text
-
-
-@pytest.mark.parametrize(
-    ("name", "title"),
-    [("euler", "Euler"), ("heun", "Heun"), ("dpm++2m", "DPM++ 2M"), ("unipc", "UniPC")],
-)
-def test_samplers_of_flow_matching(name, title):
-    own = sdcore.FlowMatchEulerDiscreteScheduler(shift=3.0)
-    made = samplers.make(own, name, None)
-    assert samplers.title(made) == title
-    made.set_timesteps(4)
-    # Between flow's ends, where x = (1 - t) * image + t * noise, shifted as the model has it.
-    signal, noise = made.noise_level(made.timesteps[:1])
-    np.testing.assert_allclose(signal + noise, 1, rtol=1e-6)
-    again = samplers.make(made, name, None) if "flow" in type(made).__name__.lower() else made
-    assert type(again) is type(made)
-
-
-@pytest.mark.parametrize("name", ["ddim", "lcm", "euler_a", "plms"])
-def test_samplers_that_are_not_for_flow_matching(name):
-    with pytest.raises(sdcore.InvalidArgumentError, match="is not for models of flow matching"):
-        samplers.make(sdcore.FlowMatchEulerDiscreteScheduler(), name, None)

@@ -12,9 +12,9 @@ from PIL import Image
 import sdcore
 import tiny_models
 import tiny_transformers
-from command_line import REFUSED, one_error_line, save_models_and_photo
+from command_line import REFUSED, infotext_of, one_error_line, save_models_and_photo
 from sdcore.cli import main
-from sdcore.image_io import Infotext, read_png_parameters
+from sdcore.image_io import read_png_parameters
 from tiny_control import controlnet, picture
 from tiny_control_sd3 import control_sd3
 
@@ -96,7 +96,7 @@ def test_a_picture_says_how_it_was_steered(files: Path, command: str) -> None:
     flags = ("--control-strength", "0.7", "--control-strength", "1.25", "--control-start", "0.3")
     flags += ("--control-end", "0.95", "--control-end", "1", "--guess-mode")
     first = drawn(files, command, "a cat", *begin, *nets, *flags)
-    settings = Infotext.parse(read_png_parameters(Path("x.png")) or "").settings
+    settings = infotext_of("x.png").settings
     assert settings["ControlNet"] == "a, b"
     assert settings["Control strength"] == "0.7 1.25"
     assert (settings["Control start"], settings["Control end"]) == ("0.3", "0.95 1.0")

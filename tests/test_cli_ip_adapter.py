@@ -12,9 +12,9 @@ import sdcore
 import tiny_ip_adapter
 import tiny_models
 import tiny_transformers
-from command_line import REFUSED, one_error_line, save_models_and_photo
+from command_line import REFUSED, infotext_of, one_error_line, save_models_and_photo
 from sdcore.cli import main
-from sdcore.image_io import Infotext, read_png_parameters
+from sdcore.image_io import read_png_parameters
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_picture_like_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
         words = ("--ip-adapter", "ip.bin", encoder, "vision", scale, "0.4")
         twice = ("--ip-adapter-image", "photo.png") * 2
         assert np.array_equal(draw(*words, *twice), np.asarray(weaker))
-    settings = Infotext.parse(read_png_parameters(Path("out.png"))).settings
+    settings = infotext_of("out.png").settings
     assert settings["IP-Adapter"] == "ip.bin" and settings["IP-Adapter scale"] == "0.4"
     again = ("txt2img", "-m", "model", "--from-png", "out.png", "-o", "again.png", "-f")
     assert main([*again, *ADAPTER, "--ip-adapter-image", "photo.png"]) == 0

@@ -10,9 +10,8 @@ from PIL import Image
 
 import tiny_models
 from adapters.test_lora import as_kohya
-from command_line import REFUSED
+from command_line import REFUSED, infotext_of
 from sdcore.cli import main
-from sdcore.image_io import Infotext, read_png_parameters
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def test_a_lora_as_a_flag_and_as_a_tag(files: Path) -> None:
     flag = draw(files, "a cat", "flag.png", "--lora", f"{file}:0.5")
     assert np.abs(flag - plain).max() > 8
     # What the picture says draws it again.
-    recorded = Infotext.parse(read_png_parameters(Path("flag.png"))).prompt
+    recorded = infotext_of("flag.png").prompt
     assert recorded == "a cat <lora:kohya:0.5>"
     again = draw(files, recorded, "again.png", "--lora-dir", str(files / "loras"))
     assert np.array_equal(again, flag)

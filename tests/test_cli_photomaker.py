@@ -13,9 +13,8 @@ import sdcore
 import tiny_models
 import tiny_photomaker
 import tiny_xl
-from command_line import REFUSED, one_error_line
+from command_line import REFUSED, infotext_of, one_error_line
 from sdcore.cli import main
-from sdcore.image_io import Infotext, read_png_parameters
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +69,7 @@ def test_a_person_in_a_picture() -> None:
     stronger = draw(*ONE, "--pm-style-strength", "40")
     assert np.array_equal(stronger, wanted(input_id_images=both[:1], start_merge_step=2))
     assert np.abs(stronger - first).max() > 8
-    settings = Infotext.parse(read_png_parameters(Path("out.png"))).settings
+    settings = infotext_of("out.png").settings
     assert settings["PhotoMaker"] == "v1.bin"
     again = ("txt2img", "-m", "model", "--from-png", "out.png", "-o", "again.png", "-f", "-t", "1")
     assert main([*again, *ONE]) == 0
