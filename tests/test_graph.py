@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import sdcore
+from full_size import SDXL
 from sdcore import _core
 from sdcore.graph import Builder, nn
 from sdcore.models.clip import CLIPTextConfig, build_clip
@@ -19,18 +20,6 @@ from sdcore.models.vae import VAEConfig, build_decoder, build_encoder
 RNG = np.random.default_rng(0)
 
 SD15 = UNetConfig(cross_attention_dim=768)
-SDXL = UNetConfig(
-    block_out_channels=(320, 640, 1280),
-    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    transformer_layers_per_block=(1, 2, 10),
-    attention_head_dim=(5, 10, 20),
-    cross_attention_dim=2048,
-    use_linear_projection=True,
-    addition_embed_type="text_time",
-    addition_time_embed_dim=256,
-    projection_class_embeddings_input_dim=2816,
-)
 SDXL_INPUTS = {
     "sample": (1, 128, 128, 4),
     "timestep": (1,),

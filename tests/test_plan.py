@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from full_size import SDXL
 from sdcore.models.clip import CLIPTextConfig
 from sdcore.models.mmdit import SD3Config
 from sdcore.models.pixart import PixArtConfig
@@ -34,18 +35,6 @@ BIG_G = CLIPTextConfig(
     architectures=("CLIPTextModelWithProjection",),
 )
 VAE = VAEConfig(block_out_channels=(128, 256, 512, 512), layers_per_block=2)
-SDXL = UNetConfig(
-    block_out_channels=(320, 640, 1280),
-    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    transformer_layers_per_block=(1, 2, 10),
-    attention_head_dim=(5, 10, 20),
-    cross_attention_dim=2048,
-    use_linear_projection=True,
-    addition_embed_type="text_time",
-    addition_time_embed_dim=256,
-    projection_class_embeddings_input_dim=2816,
-)
 REFINER = UNetConfig(
     block_out_channels=(384, 768, 1536, 1536),
     down_block_types=(

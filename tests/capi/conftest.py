@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pybind11
 import pytest
+import sdc
 from building import ROOT, compiler, run
 
 import sdcore
@@ -58,3 +59,13 @@ def exported(folder: Path) -> Path:
     path = folder.with_suffix(".gguf")
     sdcore.DiffusionPipeline.open(folder).export(path, steps=[3, 20], dtype="f32")
     return path
+
+
+@pytest.fixture(scope="module")
+def library(installed: Path) -> sdc.Library:
+    return sdc.Library(next(installed.glob("lib*/libsdcore.so")))
+
+
+@pytest.fixture(scope="module")
+def model(library: sdc.Library, exported: Path) -> sdc.Model:
+    return sdc.Model(library, exported)

@@ -26,11 +26,6 @@ FAMILIES: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def library(installed: Path) -> sdc.Library:
-    return sdc.Library(next(installed.glob("lib*/libsdcore.so")))
-
-
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("family")

@@ -24,16 +24,6 @@ SIZE = {"width": 24, "height": 16}
 
 
 @pytest.fixture(scope="module")
-def library(installed: Path) -> sdc.Library:
-    return sdc.Library(next(installed.glob("lib*/libsdcore.so")))
-
-
-@pytest.fixture(scope="module")
-def model(library: sdc.Library, exported: Path) -> sdc.Model:
-    return sdc.Model(library, exported)
-
-
-@pytest.fixture(scope="module")
 def pipe(folder: Path) -> sdcore.DiffusionPipeline:
     return sdcore.DiffusionPipeline.open(folder, dtype="f32")
 

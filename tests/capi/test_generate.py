@@ -22,16 +22,6 @@ PROMPT, NEGATIVE = "the red circle of a cat", "blurry dog"
 SIZE = {"width": 48, "height": 32}
 
 
-@pytest.fixture(scope="module")
-def library(installed: Path) -> sdc.Library:
-    return sdc.Library(next(installed.glob("lib*/libsdcore.so")))
-
-
-@pytest.fixture(scope="module")
-def model(library: sdc.Library, exported: Path) -> sdc.Model:
-    return sdc.Model(library, exported)
-
-
 def draw_in_python(pipe: sdcore.DiffusionPipeline, **options: Any) -> list[np.ndarray]:
     out = pipe(PROMPT, NEGATIVE, **{"seed": 7, "num_inference_steps": 3, **SIZE, **options})
     return [np.asarray(image) for image in out.images]

@@ -20,11 +20,6 @@ LONG = WEIGHTED + " BREAK " + "cat " * 80  # for CLIP; 80 words are few for T5's
 
 
 @pytest.fixture(scope="module")
-def library(installed: Path) -> sdc.Library:
-    return sdc.Library(next(installed.glob("lib*/libsdcore.so")))
-
-
-@pytest.fixture(scope="module")
 def sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sd3")
     tiny_transformers.sd3_pipeline(folder)
