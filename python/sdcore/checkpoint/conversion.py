@@ -92,18 +92,32 @@ def convert(
     opened = _with_facts(opened, prediction_type, image_size)
     if part is not None:
         opened = single_part(opened, part)
-
-    def ready(tensors: Mapping[str, Tensor]) -> list[Outgoing]:
-        return [
-            outgoing(name, tensor, stored_type(name, tensor, format, dtype))
-            for name, tensor in tensors.items()
-        ]
-
     if format == "diffusers":
-        parts = {name: ready(tensors) for name, tensors in folder_tensors(opened).items()}
+        parts = {
+            name: _ready(tensors, format, dtype) for name, tensors in folder_tensors(opened).items()
+        }
         everything = [tensor for tensors in parts.values() for tensor in tensors]
         write_folder(opened, target, parts, counter(everything, target, progress))
-        return target
+    else:
+        _write_file(opened, target, format, dtype, for_comfyui, progress)
+    return target
+
+
+def _ready(tensors: Mapping[str, Tensor], format: str, dtype: str | None) -> list[Outgoing]:
+    return [
+        outgoing(name, tensor, stored_type(name, tensor, format, dtype))
+        for name, tensor in tensors.items()
+    ]
+
+
+def _write_file(
+    opened: Checkpoint,
+    target: Path,
+    format: str,
+    dtype: str | None,
+    for_comfyui: bool,
+    progress: Progress | None,
+) -> None:
     shapes: Mapping[str, Sequence[int]] = {}
     architecture = None
     named = file_tensors(opened, format)
@@ -112,7 +126,7 @@ def convert(
         architecture = comfyui.architecture(opened)
     elif format == "gguf":
         named, shapes = comfyui.fold(named, comfyui.folded_already(named))
-    tensors = ready(named)
+    tensors = _ready(named, format, dtype)
     count = counter(tensors, target, progress)
     if format == "gguf":
         metadata = gguf_metadata(opened, tensors, shapes, architecture)
@@ -123,7 +137,6 @@ def convert(
     else:
         is_model = _denoiser(opened) is not None
         torch_output.write(target, tensors, file_metadata(opened), count, nested=is_model)
-    return target
 
 
 def stored_type(name: str, tensor: Tensor, format: str, dtype: str | None = None) -> str:
