@@ -132,7 +132,7 @@ def _sample_size(tensors: Tensors, family: str) -> int:
     return _SAMPLE_SIZE
 
 
-def _infer_vae(tensors: Tensors, family: str, _naming: str) -> Config:
+def _infer_vae(tensors: Tensors, _family: str, _naming: str) -> Config:
     encoder = [
         size(tensors, rf"encoder\.down_blocks\.{b}\.{_RESNET_OUT}", 0)
         for b in range(count(tensors, r"encoder\.down_blocks\.(\d+)\."))

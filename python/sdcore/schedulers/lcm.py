@@ -16,7 +16,8 @@ from sdcore.schedulers.discrete import (
 
 _SIGMA_DATA = 0.5
 
-_DEFAULTS = {
+# Those of diffusers' LCMScheduler, and of its TCDScheduler.
+DISTILLED_DEFAULTS = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -80,5 +81,5 @@ def used_timesteps(original: int, strength: float) -> int:
     return int(original * strength)
 
 
-class LCMScheduler(DiscreteScheduler, table=lcm_table, defaults=_DEFAULTS):
+class LCMScheduler(DiscreteScheduler, table=lcm_table, defaults=DISTILLED_DEFAULTS):
     """For models distilled to draw in 1 to 8 steps."""

@@ -6,17 +6,7 @@ import math
 from sdcore.errors import InvalidArgumentError
 from sdcore.schedulers.base import Config, Row, Table, Term
 from sdcore.schedulers.discrete import DiscreteScheduler, alphas_cumprod, prediction
-from sdcore.schedulers.lcm import distilled_timesteps
-
-_DEFAULTS = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "original_inference_steps": 50,
-    "clip_sample": False,
-    "set_alpha_to_one": True,
-    "timestep_scaling": 10.0,
-}
+from sdcore.schedulers.lcm import DISTILLED_DEFAULTS, distilled_timesteps
 
 
 def tcd_table(
@@ -48,5 +38,5 @@ def tcd_table(
     return Table(tuple(rows))
 
 
-class TCDScheduler(DiscreteScheduler, table=tcd_table, defaults=_DEFAULTS):
+class TCDScheduler(DiscreteScheduler, table=tcd_table, defaults=DISTILLED_DEFAULTS):
     """For models distilled to draw in 1 to 8 steps, and well in more."""

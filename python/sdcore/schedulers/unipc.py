@@ -86,12 +86,12 @@ def _weights(
     size = choice(config, "solver_type", kinds)
     if corrected:
         places = [1.0, *places]
-    slopes = -signal * size * _rhos(places, h, size, corrected) / np.array(places)
+    slopes = -signal * size * _rhos(places, h, size) / np.array(places)
     weights = np.append(-signal * phi - slopes.sum(), slopes)
     return np.concatenate([weights[1:2], weights[:1], weights[2:]]) if corrected else weights
 
 
-def _rhos(places: list[float], h: float, size: float, corrected: bool) -> NDArray[np.float64]:
+def _rhos(places: list[float], h: float, size: float) -> NDArray[np.float64]:
     """The weights of slopes that make the step exact for polynomials (equation 10)."""
     if len(places) < 2:
         return np.full(len(places), 0.5)  # the paper's choice, near enough and simpler
