@@ -11,6 +11,9 @@ namespace {
 constexpr double kRound = 1.1, kSquare = 1 / 1.1;
 constexpr std::u32string_view kBreak = U"BREAK";
 constexpr size_t kMostDigits = 4;  // before the point of a weight
+// Brackets within more of their kind weigh nothing, so that no prompt takes quadratic time: 1.1^100
+// is 13781 already.
+constexpr size_t kMostNested = 100;
 
 bool is_sign(char32_t c) { return std::u32string_view(U"\\()[]:").find(c) != std::u32string::npos; }
 bool is_digit(char32_t c) { return c >= U'0' && c <= U'9'; }
@@ -28,8 +31,8 @@ class Parser {
 
   std::vector<PromptPiece> run() {
     while (at_ < prompt_.size()) next();
-    for (const size_t start : round_) multiply(start, kRound);
-    for (const size_t start : square_) multiply(start, kSquare);
+    while (!round_.empty()) close(round_, kRound);
+    while (!square_.empty()) close(square_, kSquare);
     return joined();
   }
 
@@ -97,12 +100,10 @@ class Parser {
   }
 
   void close(std::vector<size_t>& opened, double factor) {
-    multiply(opened.back(), factor);
+    if (opened.size() <= kMostNested) {
+      for (size_t i = opened.back(); i < pieces_.size(); ++i) pieces_[i].weight *= factor;
+    }
     opened.pop_back();
-  }
-
-  void multiply(size_t start, double factor) {
-    for (size_t i = start; i < pieces_.size(); ++i) pieces_[i].weight *= factor;
   }
 
   void add(std::u32string_view text) { pieces_.push_back({utf8(text), 1.0, section_}); }

@@ -135,14 +135,24 @@ def test_tags_are_read_as_the_web_ui_reads_them(caplog: pytest.LogCaptureFixture
 
 @pytest.mark.parametrize(
     "prompt",
-    ["<lora:" * 20_000, "(:" * 20_000 + ")" * 20_000, "(:" + " " * 99_999 + "a b)", "[|" * 50_000],
+    [
+        *("<lora:" * 20_000, "(:" * 20_000 + ")" * 20_000, "(:" + " " * 99_999 + "a b)"),
+        *("[|" * 50_000, "[a:" * 40_000, "(a" * 40_000),
+    ],
     ids=lambda prompt: prompt[:4],
 )
 def test_what_never_ends_takes_no_time(prompt: str) -> None:
     start = time.perf_counter()
     misread(prompt)
     split_tags(prompt)
+    parse(prompt)
     assert time.perf_counter() - start < 5
+
+
+def test_brackets_in_more_than_a_hundred_weigh_nothing() -> None:
+    assert parse("(" * 99 + "a" + ")" * 99)[0].weight == pytest.approx(1.1**99)
+    assert parse("(" * 150 + "a" + ")" * 150)[0].weight == pytest.approx(1.1**100)
+    assert parse("[" * 150 + "a (b:1.5)")[1].weight == pytest.approx(1.5 / 1.1**100)
 
 
 def test_break_parts_a_prompt() -> None:
