@@ -228,7 +228,7 @@ def test_batches_have_a_size(pipe, capsys):
     captured = capsys.readouterr()
     assert captured.out.split() == [f"x-{seed}.png" for seed in (10, 11, 12, 13)]
     assert captured.err.splitlines() == [f"seed: {seed}" for seed in (10, 11, 12, 13)]
-    seeds = [parameters_of(path).settings["Seed"] for path in captured.out.split()]
+    seeds = [infotext_of(path).settings["Seed"] for path in captured.out.split()]
     assert seeds == ["10", "11", "12", "13"]
     drawn = [(options["seed"], options["num_images_per_prompt"]) for *_, options in pipe.calls]
     assert drawn == [(10, 2), (12, 2)]
