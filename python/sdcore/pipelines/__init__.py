@@ -1,9 +1,9 @@
 """Prompt to picture."""
 
 from sdcore.pictures.outpaint import outpaint
+from sdcore.pipelines.call import Arguments
 from sdcore.pipelines.loading import POCKET
 from sdcore.pipelines.pipeline import DiffusionPipeline
-from sdcore.pipelines.request import Arguments
 from sdcore.pipelines.stream import PipelineOutput, Step, Stream
 
 __all__ = [

@@ -23,6 +23,7 @@ from sdcore.errors import (
 )
 from sdcore.models.autoencoder_tiny import AutoencoderTiny
 from sdcore.models.base import Loadable, RunOptions
+from sdcore.pipelines.call import Arguments
 from sdcore.pipelines.embeddings import EmbeddingsMixin
 from sdcore.pipelines.export import TextEncoding, check_target, export
 from sdcore.pipelines.families import PIPELINES
@@ -46,7 +47,7 @@ from sdcore.pipelines.parameters import parameters
 from sdcore.pipelines.pictures import cut_to, decode, to_pil, to_torch
 from sdcore.pipelines.prompt import Texts
 from sdcore.pipelines.refined import refined, take_refiner
-from sdcore.pipelines.request import Arguments, Request, make_request
+from sdcore.pipelines.request import Request, make_request
 from sdcore.pipelines.stages import Stage, in_turn
 from sdcore.pipelines.stream import PipelineOutput, Stream
 from sdcore.schedulers import Scheduler
