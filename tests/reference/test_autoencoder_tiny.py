@@ -263,9 +263,9 @@ def test_previews_are_larger_with_a_tiny_vae(folder: Path) -> None:
     """Being so quick it decodes up to 64 latents a side, where a full one decodes 32."""
     latents = np.zeros((1, 4, 40, 8), np.float32)
     for vae, size in ((None, (4 * 2, 20 * 2)), (folder / "taesd", (8 * 8, 40 * 8))):
-        job: Any = SimpleNamespace(looking=Lock(), step=SimpleNamespace(denoised=latents))
-        job.pipe = sdcore.DiffusionPipeline.open(folder / "plain", vae=vae, dtype="f32")
-        job.shown = None
+        pipe = sdcore.DiffusionPipeline.open(folder / "plain", vae=vae, dtype="f32")
+        step = SimpleNamespace(denoised=latents, pipe=pipe)
+        job: Any = SimpleNamespace(looking=Lock(), step=step, shown=None)
         assert preview(job).size == size
 
 
