@@ -68,3 +68,10 @@ def test_the_command_exports_as_python_does(
     with pytest.raises(SystemExit) as stop:
         main([*words, "--steps", "many"])
     assert stop.value.code == 2
+
+
+def test_an_end_that_a_small_vocabulary_has_not_is_not_written(tmp_path: Path) -> None:
+    sdcore.DiffusionPipeline.open("pocket").export(tmp_path / "out.gguf", steps=2)
+    metadata = sdcore.gguf.open(tmp_path / "out.gguf").metadata
+    assert len(metadata["tokenizer.ggml.tokens"]) < 49407
+    assert "sdcore.text.text_encoder.end" not in metadata

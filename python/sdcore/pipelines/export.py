@@ -170,7 +170,8 @@ def _text(text: TextEncoding) -> dict[str, Any]:
             )
         metadata[f"sdcore.text.{name}.tokens"] = config.max_position_embeddings
         metadata[f"sdcore.text.{name}.padding"] = tokenizer.pad_token_id
-        if (end := config.end_id) is not None:
+        # A small vocabulary may have none of transformers' default.
+        if (end := config.end_id) is not None and end < len(tokenizer.vocabulary):
             metadata[f"sdcore.text.{name}.end"] = end
         if _TYPES in differ:
             metadata[f"sdcore.text.{name}.token_type"] = gguf.Typed(own[_TYPES], "i32")
