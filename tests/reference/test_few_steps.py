@@ -17,6 +17,9 @@ import tiny_models
 import tiny_xl
 from adapters.test_lora import as_kohya
 from reference.common import SAMPLED_F32, error
+from sdcore import _core
+from sdcore.checkpoint import FAMILIES
+from sdcore.checkpoint.infer import infer_scheduler
 from sdcore.models.unet import guidance_embedding
 
 # diffusers' own, with NumPy 2.
@@ -108,6 +111,13 @@ def test_the_guidance_scale_is_embedded_as_diffusers_does(lcm: tuple[Any, Path],
         ref = lcm[0].get_guidance_scale_embedding(torch.tensor([scale - 1]).double(), dim)
         # diffusers computes the angles, up to 13 000, in float32.
         assert error(guidance_embedding(scale, dim), ref[0].numpy()) <= 13000 * 2**-24 * 2
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_a_file_that_says_no_schedule_is_drawn_with_lcm(family: str) -> None:
+    guided = {"time_embedding.cond_proj.weight": _core.Tensor.from_array(np.ones((2, 2), "f4"))}
+    for unet, name in ((guided, "LCMScheduler"), ({}, FAMILIES[family].scheduler["_class_name"])):
+        assert infer_scheduler(family, unet, {}, unet)["_class_name"] == name
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])

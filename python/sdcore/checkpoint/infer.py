@@ -56,6 +56,10 @@ def infer_scheduler(
     if bounds := _numbers(tensors, "edm_vpred.sigma_min", "edm_vpred.sigma_max"):
         return _EDM_V | {"sigma_min": bounds[0], "sigma_max": bounds[1]}
     config = dict(FAMILIES.get(family, _UNKNOWN).scheduler or PNDM)
+    if "time_embedding.cond_proj.weight" in unet:  # distilled with guidance, which no other is
+        config["_class_name"] = "LCMScheduler"
+        if family == "sd1":  # as its makers have it (SimianLuo/LCM_Dreamshaper_v7)
+            config |= {"set_alpha_to_one": True, "steps_offset": 0}
     if _predicts_v(family, tensors, metadata, unet):
         config["prediction_type"] = "v_prediction"
     if "ztsnr" in tensors:
