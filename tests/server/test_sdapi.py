@@ -134,6 +134,14 @@ def test_a_flow_has_levels_of_its_own() -> None:
     assert pipe.scheduler is own
 
 
+def test_an_eta_is_for_samplers_that_have_one(client, pipe) -> None:
+    plain, _ = drawn(client, sampler_name="Euler a")
+    for eta, comments in ((1.0, []), (0.5, ["[server] eta: Euler a has none"])):
+        images, info = drawn(client, sampler_name="Euler a", eta=eta)  # as sdwebuiapi sends it
+        assert images == plain and info["comments"] == comments
+    assert drawn(client, sampler_name="DDIM", eta=1.0)[0] != drawn(client, sampler_name="DDIM")[0]
+
+
 def test_a_picture_carries_its_settings(client) -> None:
     (image,), info = drawn(client, sampler_name="DPM++ 2M", override_settings={"a": 1})
     text = parameters_of(read(image))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -39,7 +38,7 @@ def new_scheduler(pipe: DiffusionPipeline, request: Request) -> Scheduler:
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     options: dict[str, Any] = pipe.table_options(request)
     if request.eta is not None:
-        if "eta" in inspect.signature(scheduler.make_table).parameters:
+        if scheduler.takes_eta:
             options["eta"] = request.eta
         elif request.eta:
             raise InvalidArgumentError(f"[pipeline] {type(scheduler).__name__} has no eta")

@@ -169,6 +169,11 @@ class Scheduler(ABC):
         self.config = Config(fields, self.defaults)
         self._table: Table | None = None
 
+    @property
+    def takes_eta(self) -> bool:
+        """Whether the caller may say how much noise is added: the option `eta` of its table."""
+        return "eta" in inspect.signature(self.make_table).parameters
+
     @classmethod
     def from_config(
         cls: type[AnyScheduler],

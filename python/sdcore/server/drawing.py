@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Drawn", "Picture", "Wanted", "draw", "preview"]
 
+log = logging.getLogger("sdcore")
+
 # Latents a side that a preview decodes, whatever the picture's size: fewer with a full VAE.
 _PREVIEW_LATENTS, _PREVIEW_LATENTS_TINY = 32, 64
 
@@ -109,6 +111,7 @@ def draw(
         if refiner is not None:
             stack.enter_context(_scheduled(refiner, wanted))
         comments = stack.enter_context(_comments())
+        wanted = _with_own_eta(pipe, wanted)
         for job.run in range(wanted.runs):
             if job.interrupted:
                 break
@@ -146,6 +149,18 @@ def _run(job: Job, pipe: DiffusionPipeline, wanted: Wanted, **seeds: int) -> Pip
                 return None
         return stream.result()
     return None
+
+
+def _with_own_eta(pipe: DiffusionPipeline, wanted: Wanted) -> Wanted:
+    """Without the eta that clients send whatever the sampler is, where this one has none. 1 is what
+    ancestral ones do."""
+    eta = wanted.arguments.get("eta")
+    if eta is None or pipe.scheduler.takes_eta:
+        return wanted
+    if eta != 1:
+        log.warning("[server] eta: %s has none", samplers.title(pipe.scheduler))
+    arguments = {name: value for name, value in wanted.arguments.items() if name != "eta"}
+    return replace(wanted, arguments=arguments)
 
 
 @contextlib.contextmanager
