@@ -73,8 +73,8 @@ SDC_API const char* sdc_version(void);
 /* What the processor can do, as words with spaces between. */
 SDC_API const char* sdc_cpu_features(void);
 
-/* The level of instructions that kernels are chosen for: "generic", "avx2", "avx512", "avx512_bf16"
- * or "amx". Fails where SDCORE_ISA asks for what there is not. */
+/* The level of instructions that kernels are chosen for: "generic", "avx2", "avx2_vnni", "avx512",
+ * "avx512_vnni", "avx512_bf16" or "amx". Fails where SDCORE_ISA asks for what there is not. */
 SDC_API sdc_status sdc_cpu_isa(const char** out);
 
 /* ---- models -----------------------------------------------------------------------------------

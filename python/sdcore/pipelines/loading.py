@@ -328,7 +328,7 @@ def _scheduler(source: Checkpoint, config: PathLike | None) -> Scheduler:
                 f"[pipeline] '{source.path}' is drawn with {name}, which is not built; give "
                 "config= a folder with a scheduler/scheduler_config.json of another"
             )
-        log.info("[pipeline] the model asks for %s, which is not built yet: using DDIM", name)
+        log.warning("[pipeline] the model asks for %s, which is not built: using DDIM", name)
         name = "DDIMScheduler"
         # What the class in the file does not have is DDIM's to ask for: latents are never clipped.
         fields.setdefault("clip_sample", False)

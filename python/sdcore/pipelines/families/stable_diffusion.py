@@ -68,6 +68,7 @@ class StableDiffusionPipeline(UNetPipeline):
         """Hidden states `[n, 77, d]` of prompts, without the last `clip_skip` layers. A prompt of
         more than 75 tokens or with BREAK has 77 · k of them; where lengths differ, the result is an
         array of arrays."""
+        prompts = [prompts] if isinstance(prompts, str) else prompts
         encoder = Encoder(self.tokenizer, self.text_encoder, self.words)
         states = encode_texts([(text,) for text in prompts], [encoder], skip=clip_skip)
         return stacked([one.hidden_states for (one,) in states])
