@@ -90,3 +90,20 @@ def test_pages_of_other_sites(client, guarded) -> None:
     for one, path in ((client, TXT2IMG), (guarded, TXT2IMG)):
         answer = one.options(path, headers=other | asks)
         assert "access-control-allow-origin" not in answer.headers
+
+
+def test_pages_of_other_sites_are_not_answered(client) -> None:
+    """What a form of any page can post, and a page whose name means this machine can read."""
+    interrupt, own = "/sdapi/v1/interrupt", str(client.base_url).rstrip("/")
+    for headers, status in (
+        ({}, 200),
+        ({"origin": own}, 200),
+        ({"origin": "https://lite.koboldai.net"}, 200),
+        ({"origin": "https://example.org"}, 403),
+        ({"origin": "null"}, 403),
+        ({"host": "example.org"}, 403),
+        ({"host": "example.org", "origin": "http://example.org"}, 403),
+        ({"host": "localhost:80", "origin": "http://localhost:80"}, 200),
+        ({"host": "lite.koboldai.net"}, 200),  # a proxy's
+    ):
+        assert client.post(interrupt, headers=headers).status_code == status, headers

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
-import ipaddress
 import logging
 import os
 import socket
@@ -77,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     _require_packages()
     from sdcore.server.app import Server, create_app
+    from sdcore.server.guard import is_loopback
 
     keys = _keys(args)
     for folder in filter(None, (args.lora_dir, args.embd_dir)):
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     models.pipeline(models.all[0])  # what is wrong with it is said at once
     flags = {
         "api": True,
-        "listen": not _is_loopback(args.host),
+        "listen": not is_loopback(args.host),
         "port": args.port,
         "cors_allow_origins": ",".join(args.cors) or None,
         "no_hashing": args.no_hashing,
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
     app = create_app(models, controls, keys=keys, origins=args.cors, flags=flags)
     with _listener(args.host, args.port) as listener:
         host, port = listener.getsockname()[:2]
-        if not keys and not _is_loopback(args.host):
+        if not keys and not is_loopback(args.host):
             log.warning("[serve] others can reach %s, and no --api-key is set", host)
         address = f"[{host}]" if ":" in host else host
         print(f"listening on http://{address}:{port} with {models.all[0].title}", flush=True)
@@ -160,10 +160,3 @@ def _listener(host: str, port: int) -> socket.socket:
     # asyncio would not do so for a socket made elsewhere, and every answer waited for 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -87,7 +87,7 @@ def create_app(
         yield
         state.jobs.close()
 
-    middleware = [Middleware(Guard, keys=keys, most=most_bytes)]
+    middleware = [Middleware(Guard, keys=keys, origins=origins, most=most_bytes)]
     if origins:
         cors = Middleware(
             CORSMiddleware,

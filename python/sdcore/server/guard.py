@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 from collections.abc import Sequence
 from secrets import compare_digest
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -13,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sdcore.server.errors import failure
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "is_loopback"]
 
 _OPEN = ("/", "/health")  # they tell nothing of anybody
 _METHODS = "GET, POST, OPTIONS"
@@ -21,10 +23,13 @@ _METHODS = "GET, POST, OPTIONS"
 
 class Guard:
     """Answers OPTIONS, by which clients ask whether there is a server; asks for one of `keys`, if
-    there are any; and takes no body of more than `most` bytes."""
+    there are any; answers pages of its own and of `origins` alone; and takes no body of more than
+    `most` bytes."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str], most: int) -> None:
-        self._app, self._most = app, most
+    def __init__(
+        self, app: ASGIApp, keys: Sequence[str], origins: Sequence[str], most: int
+    ) -> None:
+        self._app, self._origins, self._most = app, origins, most
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,6 +42,9 @@ class Guard:
         elif path not in _OPEN and not self._may(headers.get("authorization", "")):
             message = "this server asks for its key: send it as Bearer, or as the password of Basic"
             await failure(path, 401, message)(scope, receive, send)
+        elif "*" not in self._origins and not self._is_own(scope, headers):
+            message = "pages of this address may not ask: start the server with --cors and it"
+            await failure(path, 403, message)(scope, receive, send)
         elif int(headers.get("content-length") or 0) > self._most:
             await failure(path, 413, self._too_large())(scope, receive, send)
         else:
@@ -57,6 +65,20 @@ class Guard:
         same = [compare_digest(one, key) for one in given for key in self._keys]
         return not self._keys or any(same)
 
+    def _is_own(self, scope: Scope, headers: Headers) -> bool:
+        """Whether no page asks, or one of this server's or of `origins`. A form of any page can be
+        posted without asking before; and a page whose name is made to mean this machine (DNS
+        rebinding) shows by its Host, where nobody else can reach the server and no key is asked."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        known = (None, *self._origins)
+        if origin not in known and urlsplit(origin or "").netloc != host:
+            return False
+        here = scope.get("server") or ("", None)
+        hosts = {urlsplit(origin).netloc for origin in self._origins}
+        if self._keys or host in hosts or not is_loopback(here[0]):
+            return True
+        return is_loopback(urlsplit(f"//{host}").hostname or "localhost")
+
     def _counted(self, receive: Receive) -> Receive:
         left = self._most
 
@@ -72,3 +94,11 @@ class Guard:
 
     def _too_large(self) -> str:
         return f"the request has more than {self._most / 2**20:g} MiB"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine has this name or address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
