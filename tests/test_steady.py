@@ -203,12 +203,11 @@ def pixart(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("make", [sd1, tiny_xl.xl, sd3, pixart])
-@pytest.mark.parametrize("dtype", ["f32", "bf16"])
 def test_pictures_are_those_of_a_model_that_is_told_at_every_step(
-    make: Callable[[Path], Any], dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(tmp_path / "parts").save_pretrained(tmp_path / "model")
-    pipe = sdcore.DiffusionPipeline.open(tmp_path / "model", dtype=dtype)
+    pipe = sdcore.DiffusionPipeline.open(tmp_path / "model", dtype="bf16")
 
     def draw() -> Any:
         out = pipe(
