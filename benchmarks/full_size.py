@@ -17,7 +17,7 @@ import sdcore
 from sdcore.checkpoint import safetensors
 from sdcore.checkpoint.names import unet, vae
 from sdcore.models.clip import CLIPTextConfig, build_clip
-from sdcore.models.unet import UNetConfig, build_unet
+from sdcore.models.unet_graph import UNetConfig, build_unet
 from sdcore.models.vae import VAEConfig, build_decoder, build_encoder
 
 UNET = UNetConfig(cross_attention_dim=768, sample_size=64)

@@ -35,7 +35,8 @@ from sdcore.models.clip import CLIPTextConfig, build_clip
 from sdcore.models.mmdit import SD3Config, SD3Transformer2DModel
 from sdcore.models.pixart import PixArtConfig, PixArtTransformer2DModel
 from sdcore.models.t5 import T5Config, T5EncoderModel
-from sdcore.models.unet import UNet2DConditionModel, UNetConfig
+from sdcore.models.unet import UNet2DConditionModel
+from sdcore.models.unet_graph import UNetConfig
 from sdcore.models.vae import VAEConfig, build_decoder, build_encoder
 
 UNET = UNetConfig(

@@ -19,7 +19,7 @@ from sdcore.checkpoint import safetensors
 from sdcore.checkpoint.names import clip, unet, vae
 from sdcore.checkpoint.names.table import NameTable
 from sdcore.models.clip import CLIPTextConfig, build_clip
-from sdcore.models.unet import UNetConfig, build_unet
+from sdcore.models.unet_graph import UNetConfig, build_unet
 from sdcore.models.vae import VAEConfig, build_decoder, build_encoder
 
 Shapes = dict[str, tuple[int, ...]]

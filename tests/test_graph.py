@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import sdcore
-from full_size import SDXL
+from published_sizes import SDXL
 from sdcore import _core
 from sdcore.graph import Builder, nn
 from sdcore.models.clip import CLIPTextConfig, build_clip
-from sdcore.models.unet import UNetConfig, build_unet
+from sdcore.models.unet_graph import UNetConfig, build_unet
 from sdcore.models.vae import VAEConfig, build_decoder, build_encoder
 
 RNG = np.random.default_rng(0)

@@ -15,7 +15,7 @@ import sdcore
 from sdcore import _core
 from sdcore.graph import Builder, nn
 from sdcore.models.base import RunOptions
-from sdcore.models.unet import UNetConfig, build_unet
+from sdcore.models.unet_graph import UNetConfig, build_unet
 from sdcore.models.vae import VAEConfig, build_decoder
 
 ISAS = _core.supported_isas()

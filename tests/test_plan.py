@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from full_size import SDXL
+from published_sizes import SDXL
 from sdcore.models.clip import CLIPTextConfig
 from sdcore.models.mmdit import SD3Config
 from sdcore.models.pixart import PixArtConfig
 from sdcore.models.t5 import T5Config
-from sdcore.models.unet import UNetConfig
+from sdcore.models.unet_graph import UNetConfig
 from sdcore.models.vae import VAEConfig
 from sdcore.pipelines import DiffusionPipeline
 from sdcore.pipelines.plan import planned_graphs

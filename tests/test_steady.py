@@ -187,6 +187,7 @@ def test_a_picture_whose_prompt_changes_on_the_way(tmp_path: Path, monkeypatch: 
 
 def as_before(self: FamilyHooks, x: Any, timestep: float, told: Told, **more: Any) -> Any:
     """The denoiser asked with all that it is told, every time."""
+    assert self.denoiser.tell(**told).shapes.keys() <= set(self.denoiser.steady)
     return self.denoiser(x, timestep, **told, **more)
 
 

@@ -18,7 +18,8 @@ from reference.common import BF16_FACTOR, ISAS, NETWORK_F32, TorchComponent, err
 from sdcore.adapters import ip_adapter
 from sdcore.models.base import RunOptions
 from sdcore.models.image_projection import PROJECTIONS
-from sdcore.models.unet import UNet2DConditionModel, text_attentions
+from sdcore.models.unet import UNet2DConditionModel
+from sdcore.models.unet_graph import text_attentions
 
 KINDS = ("classic", "plus", "full", "face")
 WIDTHS = {"classic": tiny_ip_adapter.PROJECTION, "plus": 64, "full": 64, "face": 40}

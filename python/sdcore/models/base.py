@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,7 @@ __all__ = [
     "Loadable",
     "Model",
     "RunOptions",
+    "as_conditions",
     "key_mask",
     "make_network",
     "run_with",
@@ -94,6 +95,8 @@ def make_network(
 
 class Model(ABC):
     """A network with its weights. Immutable and safe to call from many threads."""
+
+    steady: ClassVar[Collection[str]] = ()  # the inputs of its graph that `tell` may be given
 
     def __init__(self, config: Any, network: _core.Network) -> None:
         self.config = config
@@ -196,6 +199,13 @@ def text_shape(told: Conditions, model: str, n: int) -> tuple[int, ...]:
     shape = told.shapes[_TEXT] if isinstance(told, _core.Steady) else told[_TEXT].shape
     _check_tokens(shape, model, n)
     return tuple(shape)
+
+
+def as_conditions(
+    given: ArrayLike | _core.Steady, make: Callable[[ArrayLike], Conditions]
+) -> Conditions:
+    """What `tell` made, as it is; or what `make` makes of hidden states."""
+    return given if isinstance(given, _core.Steady) else make(given)
 
 
 def run_with(

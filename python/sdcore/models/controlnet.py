@@ -18,6 +18,7 @@ from sdcore.models.base import (
     Conditions,
     Model,
     RunOptions,
+    as_conditions,
     make_network,
     run_with,
     text_shape,
@@ -26,7 +27,7 @@ from sdcore.models.base import (
     tokens_of,
 )
 from sdcore.models.config import from_json, require_value
-from sdcore.models.unet import DOWN_BLOCKS, FIXED, Features, Residuals, UNetConfig, UNetGraph
+from sdcore.models.unet_graph import DOWN_BLOCKS, FIXED, Features, Residuals, UNetConfig, UNetGraph
 
 __all__ = ["ControlNetConfig", "ControlNetModel", "build_control", "build_embedding"]
 
@@ -158,6 +159,7 @@ class ControlNetModel(Model):
     both stay there.
     """
 
+    steady = ("encoder_hidden_states", "text_embeds", "time_ids")
     config: ControlNetConfig
 
     def __init__(
@@ -270,10 +272,8 @@ class ControlNetModel(Model):
         of others, `after`, are added. `control_mode` is as for `embed`.
         """
         x = to_nhwc(sample, "[controlnet] sample", self.config.in_channels)
-        told: Conditions = (
-            encoder_hidden_states
-            if isinstance(encoder_hidden_states, _core.Steady)
-            else self._conditions(encoder_hidden_states, conditions)
+        told = as_conditions(
+            encoder_hidden_states, lambda states: self._conditions(states, conditions)
         )
         text_shape(told, "controlnet", x.shape[0])
         t = np.broadcast_to(np.asarray(timestep, dtype=np.float32).reshape(-1), (x.shape[0],))

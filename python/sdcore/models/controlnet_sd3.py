@@ -21,7 +21,7 @@ from sdcore.models.base import Component, Model, RunOptions, make_network, to_nh
 from sdcore.models.blocks import feed_forward
 from sdcore.models.config import from_json, require_value
 from sdcore.models.mmdit import NORM_EPS, BlockResiduals, MMDiTGraph, SD3Config
-from sdcore.models.unet import Features
+from sdcore.models.unet_graph import Features
 
 __all__ = ["SD3ControlNetConfig", "SD3ControlNetModel", "build_control", "build_embedding"]
 

@@ -13,7 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from sdcore import _core
 from sdcore.errors import InvalidArgumentError
 from sdcore.graph import Builder, Scope, Value, nn
-from sdcore.models.base import Conditions, Model, run_with, text_shape, to_nchw, to_nhwc, tokens_of
+from sdcore.models.base import (
+    Model,
+    as_conditions,
+    run_with,
+    text_shape,
+    to_nchw,
+    to_nhwc,
+    tokens_of,
+)
 from sdcore.models.blocks import feed_forward, timestep_mlp
 from sdcore.models.config import from_json, require_value
 
@@ -208,6 +216,7 @@ class SD3Transformer2DModel(Model):
     """`transformer(sample, timestep, encoder_hidden_states, pooled_projections)` in diffusers'
     shapes."""
 
+    steady = ("encoder_hidden_states", "pooled_projections")
     config: SD3Config
 
     def __init__(self, config: SD3Config, network: _core.Network) -> None:
@@ -274,10 +283,8 @@ class SD3Transformer2DModel(Model):
             "timestep": np.broadcast_to(np.asarray(timestep, np.float32).reshape(-1), (n,)),
             **added,
         }
-        told: Conditions = (
-            encoder_hidden_states
-            if isinstance(encoder_hidden_states, _core.Steady)
-            else self._conditions(encoder_hidden_states, pooled_projections)
+        told = as_conditions(
+            encoder_hidden_states, lambda states: self._conditions(states, pooled_projections)
         )
         text_shape(told, "mmdit", n)
         depths = sorted({int(name.partition(".")[0]) for name in added})

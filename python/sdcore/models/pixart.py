@@ -14,9 +14,9 @@ from sdcore import _core
 from sdcore.graph import Builder, Scope, Value, nn
 from sdcore.models.base import (
     Component,
-    Conditions,
     Model,
     RunOptions,
+    as_conditions,
     key_mask,
     make_network,
     run_with,
@@ -219,6 +219,7 @@ class PixArtTransformer2DModel(Model):
     """`transformer(sample, timestep, encoder_hidden_states, encoder_attention_mask)` in diffusers'
     shapes."""
 
+    steady = ("encoder_hidden_states", "mask", "resolution", "aspect_ratio")
     config: PixArtConfig
 
     @classmethod
@@ -280,10 +281,9 @@ class PixArtTransformer2DModel(Model):
         """
         x = to_nhwc(sample, "[pixart] sample", self.config.in_channels)
         n = x.shape[0]
-        told: Conditions = (
-            encoder_hidden_states
-            if isinstance(encoder_hidden_states, _core.Steady)
-            else self._conditions(encoder_hidden_states, encoder_attention_mask, conditions)
+        told = as_conditions(
+            encoder_hidden_states,
+            lambda states: self._conditions(states, encoder_attention_mask, conditions),
         )
         text_shape(told, "pixart", n)
         inputs = {

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sdcore.errors import InvalidArgumentError
 from sdcore.models.controlnet_sd3 import SD3ControlNetModel
-from sdcore.models.unet import Features
+from sdcore.models.unet_graph import Features
 from sdcore.pictures.fit import fitted_mask
 from sdcore.pipelines.conditioning import Told
 from sdcore.pipelines.control import Additions, Asked, Controller, fitted_control

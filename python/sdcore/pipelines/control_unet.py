@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sdcore.errors import InvalidArgumentError
 from sdcore.models.controlnet import ControlNetModel
 from sdcore.models.t2i_adapter import T2IAdapter
-from sdcore.models.unet import Features
+from sdcore.models.unet_graph import Features
 from sdcore.pipelines.conditioning import Told
 from sdcore.pipelines.control import Additions, Asked, Controller, fitted_control, listed
 from sdcore.pipelines.request import whole

@@ -18,7 +18,8 @@ from sdcore.arguments import as_path
 from sdcore.errors import CheckpointError, InvalidArgumentError
 from sdcore.models.clip_vision import CLIPVisionConfig, CLIPVisionModelWithProjection
 from sdcore.models.image_projection import PROJECTIONS, InstantIDImageProjection, Projection
-from sdcore.models.unet import UNet2DConditionModel, text_attentions
+from sdcore.models.unet import UNet2DConditionModel
+from sdcore.models.unet_graph import text_attentions
 from sdcore.pictures.given import as_picture
 from sdcore.pipelines.adapters import Adapters
 from sdcore.pipelines.clip_image import clip_pixels

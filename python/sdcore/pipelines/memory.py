@@ -93,7 +93,7 @@ def plan_memory(pipe: DiffusionPipeline, width: int, height: int, images: int = 
         weights={name: _weights(part) for name, part in parts.items()},
         arenas={
             # What runs in steps has all images in one batch, the VAE one after the other.
-            name: _arena(graph, shapes, parts[name].networks[0])
+            name: _arena(graph, shapes, parts[name].networks[0], steady_inputs(parts[name], shapes))
             * (images if name in in_steps else 1)
             for name, (graph, shapes) in graphs.items()
             if name in parts
@@ -205,10 +205,14 @@ def fits(network: _core.Network, shapes: Mapping[str, Sequence[int]]) -> bool:
     return weights + _arena(network.graph, shapes, network) < room
 
 
-def _arena(graph: _core.Graph, shapes: Mapping[str, Sequence[int]], network: _core.Network) -> int:
+def _arena(
+    graph: _core.Graph,
+    shapes: Mapping[str, Sequence[int]],
+    network: _core.Network,
+    steady: frozenset[str] = frozenset(),
+) -> int:
     """Bytes that a graph runs in where and as the network does, with what it keeps between runs,
     which on a GPU is brought into the arena."""
-    steady = steady_inputs(shapes)
     made = graph.plan(shapes, network.dtype, device=network.device, steady=steady)
     return int(made["arena_bytes"] + made["kept_bytes"] * (1 if network.device == "cpu" else 2))
 

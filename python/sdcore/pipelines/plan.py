@@ -21,8 +21,6 @@ __all__ = ["plan", "planned_graphs", "steady_inputs", "weight_bytes"]
 Shapes = Mapping[str, Sequence[int]]
 _BYTES = {"f32": 4, "bf16": 2, "f16": 2}
 _FLOATS = ("f32", "f16", "bf16")
-# Inputs of networks that run in steps which are others at every step, or have no `tell`.
-_OF_A_STEP = ("sample", "timestep", "features", "control_type", "class_labels")
 
 
 def plan(opened: Checkpoint, width: int, height: int, dtype: str) -> dict[str, Any]:
@@ -48,7 +46,7 @@ def plan(opened: Checkpoint, width: int, height: int, dtype: str) -> dict[str, A
         resolved = options.resolved_dtype(graph, tensors)
         planned[name] = {
             "dtype": resolved,
-            **_planned(graph, shapes, resolved),
+            **_planned(graph, shapes, resolved, steady_inputs(family.networks[name], shapes)),
             "weight_bytes": weight_bytes(graph, tensors, resolved),
         }
     return {
@@ -78,8 +76,10 @@ def planned_graphs(
     return {**family.graphs(configs, w, h), "vae": (decoder_graph(vae), latents)}
 
 
-def _planned(graph: _core.Graph, shapes: Shapes, dtype: str) -> dict[str, Any]:
-    made = graph.plan(shapes, dtype, steady=steady_inputs(shapes))
+def _planned(
+    graph: _core.Graph, shapes: Shapes, dtype: str, steady: frozenset[str]
+) -> dict[str, Any]:
+    made = graph.plan(shapes, dtype, steady=steady)
     return {
         "batch": next(iter(shapes.values()))[0],
         "arena_bytes": made["arena_bytes"] + made["kept_bytes"],
@@ -88,9 +88,9 @@ def _planned(graph: _core.Graph, shapes: Shapes, dtype: str) -> dict[str, Any]:
     }
 
 
-def steady_inputs(shapes: Shapes) -> frozenset[str]:
-    """Those of a network's inputs that all steps of a run have in common."""
-    return frozenset(shapes).difference(_OF_A_STEP) if "timestep" in shapes else frozenset()
+def steady_inputs(network: Any, shapes: Shapes) -> frozenset[str]:
+    """Those of its inputs that all steps of a run have in common, of a network or its class."""
+    return frozenset(getattr(network, "steady", ())).intersection(shapes)
 
 
 def weight_bytes(graph: _core.Graph, tensors: Mapping[str, Tensor], dtype: str) -> int:

@@ -10,13 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sdcore.errors import InvalidArgumentError, UnsupportedModelError
-from sdcore.models.unet import (
-    MOST_MERGED,
-    DeepFeatures,
-    UNet2DConditionModel,
-    UNetConfig,
-    guidance_embedding,
-)
+from sdcore.models.unet import DeepFeatures, UNet2DConditionModel, guidance_embedding
+from sdcore.models.unet_graph import MOST_MERGED, UNetConfig
 from sdcore.pipelines.conditioning import Conditioning, encode_unique
 from sdcore.pipelines.controlled_unet import UNET_CONTROL_ARGUMENTS, ControlledUNetPipeline
 from sdcore.pipelines.guidance import Guidance, PerturbedGuidance

@@ -16,7 +16,8 @@ from sdcore.models.base import Loadable
 from sdcore.models.clip import CLIPTextModel, build_clip
 from sdcore.models.clip_vision import CLIPVisionModelWithProjection
 from sdcore.models.photomaker import PhotoMakerIDEncoder
-from sdcore.models.unet import UNet2DConditionModel, build_unet
+from sdcore.models.unet import UNet2DConditionModel
+from sdcore.models.unet_graph import build_unet
 from sdcore.pipelines.clip_text import Encoder, beside, clip_skip, encode_texts
 from sdcore.pipelines.conditioning import Conditioning, stacked
 from sdcore.pipelines.export import TextEncoding

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdcore.models.unet import UNetConfig
+from sdcore.models.unet_graph import UNetConfig
 
 # stabilityai/stable-diffusion-xl-base-1.0, unet/config.json
 SDXL = UNetConfig(
