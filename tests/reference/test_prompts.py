@@ -17,6 +17,7 @@ import tiny_xl
 from reference.common import NETWORK_F32, SAMPLED_F32, error
 from sdcore.cli import main
 from sdcore.image_io import Infotext, read_png_parameters
+from sdcore.pipelines.photomaker import _TRIGGER_AND_SPACE
 from sdcore.prompts.attention import Piece, misread, parse
 from sdcore.prompts.chunks import chunks
 from sdcore.prompts.lora_tags import LoraTag, split_tags
@@ -137,7 +138,7 @@ def test_tags_are_read_as_the_web_ui_reads_them(caplog: pytest.LogCaptureFixture
     "prompt",
     [
         *("<lora:" * 20_000, "(:" * 20_000 + ")" * 20_000, "(:" + " " * 99_999 + "a b)"),
-        *("[|" * 50_000, "[a:" * 40_000, "(a" * 40_000),
+        *("[|" * 50_000, "[a:" * 40_000, "(a" * 40_000, " " * 50_000 + "a"),
     ],
     ids=lambda prompt: prompt[:4],
 )
@@ -146,6 +147,7 @@ def test_what_never_ends_takes_no_time(prompt: str) -> None:
     misread(prompt)
     split_tags(prompt)
     parse(prompt)
+    _TRIGGER_AND_SPACE.sub("", prompt)
     assert time.perf_counter() - start < 5
 
 

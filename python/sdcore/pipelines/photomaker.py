@@ -40,7 +40,8 @@ TRIGGER = "img"  # the word of a prompt after the one that is the person
 ADAPTER = "photomaker"  # what its LoRA is called
 # Share of the steps that know the text alone, unless a call says otherwise: 10 of its authors' 50.
 _TEXT_ALONE = 0.2
-_TRIGGER_AND_SPACE = re.compile(rf"(?i)\s*(?<!\w){TRIGGER}(?!\w)")
+# Only where white space begins: a long run of it would be read again from each place within.
+_TRIGGER_AND_SPACE = re.compile(rf"(?i)(?<!\s)\s*(?<!\w){TRIGGER}(?!\w)")
 _HERE = Vector(np.zeros(0, np.float32))  # where the trigger stood, until the row is made
 
 
