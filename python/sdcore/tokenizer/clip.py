@@ -191,11 +191,12 @@ class CLIPTokenizer:
         """What `from_folder` and transformers' CLIPTokenizer read."""
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
+        tokens = self.tokens
         roles = {
-            "bos_token": self.tokens[self.bos_token_id],
-            "eos_token": self.tokens[self.eos_token_id],
-            "unk_token": self.tokens[self.unk_token_id],
-            "pad_token": self.tokens[self.pad_token_id],
+            "bos_token": tokens[self.bos_token_id],
+            "eos_token": tokens[self.eos_token_id],
+            "unk_token": tokens[self.unk_token_id],
+            "pad_token": tokens[self.pad_token_id],
         }
         more = [
             {"content": text, "normalized": ignore_case, "__type": "AddedToken"}
@@ -204,7 +205,7 @@ class CLIPTokenizer:
         ]
         config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **roles}
         files: dict[str, Any] = {
-            "vocab.json": {token: i for i, token in enumerate(self.tokens) if token},
+            "vocab.json": {token: i for i, token in enumerate(tokens) if token},
             "special_tokens_map.json": roles,
             "tokenizer_config.json": config | ({"additional_special_tokens": more} if more else {}),
         }
