@@ -13,7 +13,16 @@ __all__ = [
 
 
 class SDCoreError(RuntimeError):
-    """Base of all errors of sdcore; raised itself only for faults of sdcore's own."""
+    """Base of all errors of sdcore; raised itself only for faults of sdcore's own. Its text is one
+    line, whatever characters a file has in its names."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if text.isprintable():
+            return text
+        return "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+        )
 
 
 class InvalidArgumentError(SDCoreError, ValueError):

@@ -26,6 +26,7 @@ from sdcore import (
 )
 from sdcore.checkpoint.files import Contents
 from sdcore.checkpoint.model import Checkpoint
+from sdcore.checkpoint.weights import check_weights
 from tiny_models import PLAIN
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4265146304\n"
@@ -310,6 +311,14 @@ def test_spoilt_tensor_sets(seed):
     with contextlib.suppress(SDCoreError):
         for part in opened.components.values():
             part.weights(dict.fromkeys(list(part.tensors)[:5], (3, 3)))
+
+
+def test_an_error_is_one_line_whatever_a_tensor_is_called():
+    name = "attn\n\t\u202eé\udcff"
+    with pytest.raises(CheckpointError) as caught:
+        check_weights({name: [3, 3]}, {}, "here")
+    assert "attn\\n\\t\\u202eé\\udcff" in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 def test_unet_without_its_first_half():

@@ -212,8 +212,8 @@ def test_who_leaves_a_stream_ends_its_job(client, running) -> None:
     fields = {"prompt": "a cat", "size": "16x16", "steps": 900, "n": 10, "sampler": "Euler"}
     fields |= {"stream": True, "partial_images": 3}
     with client.stream("POST", GENERATIONS, json=fields) as answer:
-        next(answer.iter_lines())
-        assert running.state.jobs.running is not None
+        first = next(answer.iter_lines())
+        assert running.state.jobs.running is not None and "partial_image" in first, first
     Running.wait_until(lambda: running.state.jobs.running is None, seconds=10)
 
 
