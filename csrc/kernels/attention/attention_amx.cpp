@@ -1,12 +1,15 @@
 // Attention in bf16 on AMX tiles, transposed like the float32 one: scores are [key][query] and
 // outputs [channel][query], so that softmax runs along lanes of queries. Keys (rows of channels)
 // and values (transposed: rows of keys) are packed once a head into tiles; a block of queries then
-// streams over them.
+// streams over them. Values have a channel of ones, whose output is the sum of the weights.
+//
+// A group of 32 keys is scored before the exponentials of the group before it are taken: tiles
+// multiply while vectors compute.
 #include <algorithm>
 
 #include "kernels/attention/bias.h"
 #include "kernels/attention/kernel.h"
-#include "simd/avx512.h"
+#include "simd/amx.h"
 #include "simd/math.h"
 
 namespace sdcore::attention_kernels {
@@ -21,7 +24,9 @@ constexpr int64_t kPair = 32;           // bf16 in a row of a tile; also queries
 constexpr int64_t kTileElements = 512;  // bf16
 constexpr int64_t kTileBytes = 1024;
 constexpr int64_t kPasses = 4;  // passes of a block: reuse of keys and values while in cache
-constexpr int64_t kKeys = 256;  // of a step of the running softmax
+constexpr int64_t kKeys = 256;  // of a step, whose weights are multiplied with values at once
+
+constexpr int64_t kHalfScores = kPair * kLanes, kGroupScores = 2 * kHalfScores;
 
 int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
@@ -29,15 +34,15 @@ int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 struct Sizes {
   int64_t d, keys;        // keys rounded up to 32
   int64_t steps;          // of 32 channels: the depth of q kᵀ
-  int64_t bands;          // of 16 channels: the height of vᵀ
-  int64_t head_elements;  // packed keys and values of a head
+  int64_t bands;          // of 16 channels, and the ones: the height of vᵀ
+  int64_t head_elements;  // packed keys and values of a head, and flags of groups
 
   explicit Sizes(const AttentionArgs& args)
       : d(args.q.c / args.heads),
         keys(round_up(args.k.w, kPair)),
         steps((d + 31) / 32),
-        bands((d + 15) / 16),
-        head_elements(keys * (steps * 32 + bands * 16)) {}
+        bands(d / 16 + 1),
+        head_elements(keys * (steps * 32 + bands * 16) + round_up(keys / kPair, kPair)) {}
 };
 
 using TileBias = Bias<V>;
@@ -45,10 +50,12 @@ using TileBias = Bias<V>;
 // Packed tiles of one head.
 struct Packed {
   bf16 *key, *value;  // [keys/16][steps][tile], [keys/32][bands][tile]
+  uint16_t* flags;    // [keys/32]: whether a key is not finite
 
   Packed(const AttentionArgs& args, const Sizes& s, int64_t image, int64_t head)
       : key(static_cast<bf16*>(args.workspace) + (image * args.heads + head) * s.head_elements),
-        value(key + s.keys * s.steps * 32) {}
+        value(key + s.keys * s.steps * 32),
+        flags(reinterpret_cast<uint16_t*>(value + s.keys * s.bands * 16)) {}
   const bf16* key_tile(const Sizes& s, int64_t first) const {
     return key + first / kLanes * s.steps * kTileElements;
   }
@@ -57,13 +64,13 @@ struct Packed {
   }
 };
 
-// A thread's state: a block's queries, outputs and sums, and one pass's scores and weights.
+// A thread's state: a block's queries and outputs, two groups' scores, and a step's weights.
 struct State {
-  bf16* q;           // [passes][2][steps][tile]
-  float* out;        // [passes][2][bands][16 channels][16 queries]
-  float *top, *sum;  // [passes][32]: largest score so far, scaled, and sum of exponentials
-  float* scores;     // [2][keys][16]
-  bf16* weights;     // [2][keys / 32][tile]
+  bf16* q;        // [passes][2][steps][tile]
+  float* out;     // [passes][2][bands][16 channels][16 queries]
+  float* top;     // [passes][32]: about the largest score so far, in units of an exponential
+  float* scores;  // [2 groups][2][32 keys][16]
+  bf16* weights;  // [2][keys / 32][tile]
   float* bias;
   size_t bytes;
 
@@ -76,25 +83,15 @@ struct State {
     };
     q = reinterpret_cast<bf16*>(take(kPasses * 2 * s.steps * kTileBytes));
     out = reinterpret_cast<float*>(take(kPasses * 2 * s.bands * kTileBytes));
-    scores = reinterpret_cast<float*>(take(2 * kKeys * kLanes * 4));
+    scores = reinterpret_cast<float*>(take(2 * kGroupScores * 4));
     weights = reinterpret_cast<bf16*>(take(2 * kKeys * kLanes * 2));
     top = reinterpret_cast<float*>(take(kPasses * kPair * 4));
-    sum = reinterpret_cast<float*>(take(kPasses * kPair * 4));
     bias = reinterpret_cast<float*>(take(TileBias::floats(args, kPasses * kPair) * 4));
     bytes = static_cast<size_t>(next - scratch);
   }
 };
 
 // --- tiles ---
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-// GCC's tile loads do not say that they read memory; this makes earlier stores visible to them.
-void fence() { __asm__ volatile("" ::: "memory"); }
 
 // c[i][j] += a[i] b[j] over `depth` tiles for i < rows and j < 2: tiles 0-3 are sums, 4-5 come from
 // a, 6-7 from b.
@@ -105,34 +102,35 @@ void multiply(const bf16* const (&a)[2], int64_t a_step, const bf16* const (&b)[
     _tile_loadd(6, b[0] + k * b_step, 64);
     _tile_loadd(7, b[1] + k * b_step, 64);
     _tile_loadd(4, a[0] + k * a_step, 64);
+    if constexpr (rows == 2) _tile_loadd(5, a[1] + k * a_step, 64);
     _tile_dpbf16ps(0, 4, 6);
+    simd::space_products();
     _tile_dpbf16ps(1, 4, 7);
+    simd::space_products();
     if constexpr (rows == 2) {
-      _tile_loadd(5, a[1] + k * a_step, 64);
       _tile_dpbf16ps(2, 5, 6);
+      simd::space_products();
       _tile_dpbf16ps(3, 5, 7);
+      simd::space_products();
     }
   }
 }
 
-// scores[2][count][16] = keys · queries; count is rounded up to 32.
-void score(const Sizes& s, const bf16* key, const bf16* q, int64_t count, float* scores) {
+// scores[2][32][16] = keys · queries, of a group of 32 keys.
+void score(const Sizes& s, const bf16* key, const bf16* q, float* scores) {
+  const bf16* const a[2] = {key, key + s.steps * kTileElements};
   const bf16* const b[2] = {q, q + s.steps * kTileElements};
-  fence();
-  for (int64_t k = 0; k < count; k += 2 * kLanes) {
-    const bf16* first = key + k / kLanes * s.steps * kTileElements;
-    const bf16* const a[2] = {first, first + s.steps * kTileElements};
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    multiply<2>(a, kTileElements, b, kTileElements, s.steps);
-    float* to = scores + k * kLanes;
-    _tile_stored(0, to, 64);
-    _tile_stored(1, to + kKeys * kLanes, 64);
-    _tile_stored(2, to + kLanes * kLanes, 64);
-    _tile_stored(3, to + kKeys * kLanes + kLanes * kLanes, 64);
-  }
+  simd::fence(q);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  multiply<2>(a, kTileElements, b, kTileElements, s.steps);
+  _tile_stored(0, scores, 64);
+  _tile_stored(1, scores + kHalfScores, 64);
+  _tile_stored(2, scores + kLanes * kLanes, 64);
+  _tile_stored(3, scores + kHalfScores + kLanes * kLanes, 64);
+  simd::fence(scores);
 }
 
 // out[2][bands] += values · weights, over `count` keys, a multiple of 32.
@@ -160,7 +158,7 @@ void accumulate(const Sizes& s, const bf16* value, const bf16* weights, int64_t 
 }
 
 void weigh(const Sizes& s, const bf16* value, const bf16* weights, int64_t count, float* out) {
-  fence();
+  simd::fence(weights);
   int64_t band = 0;
   for (; band + 2 <= s.bands; band += 2) accumulate<2>(s, value, weights, count, out, band);
   if (band < s.bands) accumulate<1>(s, value, weights, count, out, band);
@@ -176,62 +174,59 @@ void mask(float* scores, int64_t first_key, int64_t count, int64_t first_query) 
   }
 }
 
-F highest(const float* scores, int64_t count) {
-  F high[4];
-  for (int64_t i = 0; i < 4; ++i) high[i] = V::load(scores + std::min(i, count - 1) * kLanes);
-  int64_t k = 4;
-  for (; k + 4 <= count; k += 4) {
-    for (int64_t i = 0; i < 4; ++i) high[i] = V::max(high[i], V::load(scores + (k + i) * kLanes));
-  }
-  for (; k < count; ++k) high[0] = V::max(high[0], V::load(scores + k * kLanes));
-  return V::max(V::max(high[0], high[1]), V::max(high[2], high[3]));
+// Exponents are fixed-point numbers of 16 bits: of the weight 2^(x / 1024), from 2^-32 on, below
+// which it is 0, to 2^32. So only a score far above the top asks for a new one.
+constexpr float kUnit = 1024, kFar = 16 * kUnit;
+
+// Two vectors of exponents as weights in bf16, in the pairs that a tile multiplies: lane i holds
+// those of even[i] and odd[i]. With fraction f, 2^f = 1 + f - f (1 - f) (0.3069 + 0.0795 f), which
+// errs by 1e-4.
+__m512i weights_of(F even, F odd) {
+  const auto set = [](int x) { return _mm512_set1_epi16(static_cast<short>(x)); };
+  const __m512i in_pairs =
+      _mm512_broadcast_i32x4(_mm_set_epi8(15, 14, 7, 6, 13, 12, 5, 4, 11, 10, 3, 2, 9, 8, 1, 0));
+  const __m512i x = _mm512_shuffle_epi8(
+      _mm512_packs_epi32(_mm512_cvtps_epi32(even), _mm512_cvtps_epi32(odd)), in_pairs);
+  const __m512i f = _mm512_slli_epi16(x, 6);
+  const __m512i curve = _mm512_mulhi_epu16(f, _mm512_sub_epi16(set(-1), f));
+  const __m512i factor = _mm512_add_epi16(_mm512_mulhi_epu16(f, set(81)), set(314));
+  const __m512i bent =
+      _mm512_sub_epi16(_mm512_add_epi16(x, set(4)), _mm512_mulhi_epu16(curve, factor));
+  const __mmask32 seen = _mm512_cmpgt_epi16_mask(x, set(-32768));
+  return _mm512_maskz_add_epi16(seen, _mm512_srai_epi16(bent, 3), set(127 << 7));
 }
 
-// Two vectors as the pairs that a tile multiplies: lane i holds even[i] and odd[i].
-__m512i pairs(F even, F odd) {
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
-                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  const __m512i both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
-  return _mm512_permutexvar_epi16(order, both);
-}
-
-// weights = exp(scores - top) in bf16, zeros up to a multiple of 32 keys; returns their sum.
-F exponentials(const float* scores, int64_t count, F factor, F top, bf16* weights) {
+// The weights of a group's first `keys`, a multiple of 8, for 16 queries; returns their highest
+// exponents. Lanes with an exponent that is not a number are added to `bad`, if asked for.
+template <bool careful>
+F exponentials(const float* scores, int64_t keys, F factor, F top, bf16* weights, __mmask16& bad) {
   const F shift = simd::negate<V>(top);
-  const auto weight = [&](int64_t k) {
-    return simd::exp2_coarse<V>(V::fma(V::load(scores + k * kLanes), factor, shift));
-  };
-  F even = V::zero(), odd = V::zero();
-  __m512i* to = reinterpret_cast<__m512i*>(weights);
-  int64_t k = 0;
-  for (; k + 2 <= count; k += 2) {
-    const F a = weight(k), b = weight(k + 1);
-    even = V::add(even, a);
-    odd = V::add(odd, b);
-    _mm512_store_si512(to++, pairs(a, b));
+  F high[2] = {V::set(-HUGE_VALF), V::set(-HUGE_VALF)};
+#pragma GCC unroll 4
+  for (int64_t k = 0; k < keys; k += 2) {
+    const F even = V::fma(V::load(scores + k * kLanes), factor, shift);
+    const F odd = V::fma(V::load(scores + (k + 1) * kLanes), factor, shift);
+    high[0] = V::max(high[0], even);
+    high[1] = V::max(high[1], odd);
+    if constexpr (careful) bad |= _mm512_cmp_ps_mask(even, odd, _CMP_UNORD_Q);
+    _mm512_store_si512(weights + k * kLanes, weights_of(even, odd));
   }
-  if (k < count) {
-    const F a = weight(k);
-    even = V::add(even, a);
-    _mm512_store_si512(to++, pairs(a, V::zero()));
-    k += 2;
-  }
-  for (; k < round_up(count, kPair); k += 2) _mm512_store_si512(to++, _mm512_setzero_si512());
-  return V::add(even, odd);
+  std::fill(weights + keys * kLanes, weights + kTileElements, bf16{0});
+  return V::max(high[0], high[1]);
 }
 
-// One tile of queries: scores to weights; what was summed under the old top is scaled to the new.
-void softmax(const float* scores, int64_t count, float scale, float* top, float* sum, bf16* weights,
-             float* out, int64_t d) {
-  const F factor = V::set(scale * 1.44269504088896341f);
+// Moves the top of the queries whose scores are far above it, and what was summed under it.
+void raise(const float* scores, int64_t keys, F factor, float* top, float* out, int64_t channels) {
+  F high = V::load(scores);
+  for (int64_t k = 1; k < keys; ++k) high = V::max(high, V::load(scores + k * kLanes));
+  high = V::mul(high, factor);
   const F old = V::load(top);
-  const F high = V::max(old, V::mul(highest(scores, count), factor));
-  const F total = exponentials(scores, count, factor, high, weights);
-  const F shrink = simd::exp2_nonpositive<V>(V::sub(old, high));
-  V::store(top, high);
-  V::store(sum, V::fma(V::load(sum), shrink, total));
-  if (!simd::any_less<V>(old, high)) return;
-  for (int64_t i = 0; i < d; ++i) {
+  const F raised = V::select_less(V::add(old, V::set(kFar)), high, high, old);
+  V::store(top, raised);
+  // An infinite score makes the output NaN, as it does in the formula.
+  const F shrink = V::add(simd::exp2_nonpositive<V>(V::mul(V::sub(old, raised), V::set(1 / kUnit))),
+                          V::sub(raised, raised));
+  for (int64_t i = 0; i < channels; ++i) {
     V::store(out + i * kLanes, V::mul(V::load(out + i * kLanes), shrink));
   }
 }
@@ -253,20 +248,30 @@ const bf16* head_of(const View& v, int64_t image, int64_t head, int64_t d) {
   return static_cast<const bf16*>(v.data) + image * v.stride_n + head * d;
 }
 
-// 32 keys: two tiles of 16 keys for each 32 channels.
-void pack_keys(const bf16* from, int64_t stride, int64_t count, const Sizes& s, bf16* to) {
+// Whether one of 32 bf16 is infinite or not a number.
+bool not_finite(__m512i x) {
+  const __m512i exponent = _mm512_set1_epi16(0x7f80);
+  return _mm512_cmpeq_epi16_mask(_mm512_and_si512(x, exponent), exponent) != 0;
+}
+
+// 32 keys: two tiles of 16 keys for each 32 channels. Says whether all are finite.
+bool pack_keys(const bf16* from, int64_t stride, int64_t count, const Sizes& s, bf16* to) {
+  bool finite = true;
   for (int64_t r = 0; r < kPair; ++r) {
     bf16* row = to + r / kLanes * s.steps * kTileElements + r % kLanes * 32;
     for (int64_t step = 0; step < s.steps; ++step) {
-      const int64_t channels = r < count ? s.d - step * 32 : 0;
-      _mm512_store_si512(row + step * kTileElements,
-                         load32(from + r * stride + step * 32, channels));
+      const __m512i x = load32(from + r * stride + step * 32, r < count ? s.d - step * 32 : 0);
+      finite &= !not_finite(x);
+      _mm512_store_si512(row + step * kTileElements, x);
     }
   }
+  return finite;
 }
 
-// 32 values: a tile of 16 channels by 32 keys for each 16 channels.
+// 32 values: a tile of 16 channels by 32 keys for each 16 channels, and after the last channel
+// ones.
 void pack_values(const bf16* from, int64_t stride, int64_t count, const Sizes& s, bf16* to) {
+  constexpr int kOnes = 0x3f803f80;  // two
   for (int64_t band = 0; band < s.bands; ++band) {
     __m512i rows[16];
     for (int64_t r = 0; r < 16; ++r) {
@@ -276,30 +281,33 @@ void pack_values(const bf16* from, int64_t stride, int64_t count, const Sizes& s
       rows[r] = _mm512_or_si512(key(2 * r), _mm512_slli_epi32(key(2 * r + 1), 16));
     }
     V::transpose(rows);
+    if (s.d / 16 == band) rows[s.d % 16] = _mm512_set1_epi32(kOnes);
     for (int64_t r = 0; r < 16; ++r) {
       _mm512_store_si512(to + band * kTileElements + r * 32, rows[r]);
     }
   }
 }
 
-// 16 queries: for each 32 channels a tile of channel pairs by queries.
-void pack_queries(const bf16* from, int64_t stride, int64_t count, const Sizes& s, bf16* to) {
+// 16 queries: for each 32 channels a tile of channel pairs by queries. Says whether all are finite.
+bool pack_queries(const bf16* from, int64_t stride, int64_t count, const Sizes& s, bf16* to) {
+  bool finite = true;
   for (int64_t step = 0; step < s.steps; ++step) {
     __m512i rows[16];
     for (int64_t r = 0; r < 16; ++r) {
       rows[r] = load32(from + r * stride + step * 32, r < count ? s.d - step * 32 : 0);
+      finite &= !not_finite(rows[r]);
     }
     V::transpose(rows);
     for (int64_t r = 0; r < 16; ++r) {
       _mm512_store_si512(to + step * kTileElements + r * 32, rows[r]);
     }
   }
+  return finite;
 }
 
-// 16 queries of outputs over their sums.
-void unpack(const float* from, const float* sum, int64_t count, int64_t d, bf16* to,
-            int64_t stride) {
-  const F inverse = V::div(V::set(1.0f), V::load(sum));
+// 16 queries of outputs over the sums that come after them.
+void unpack(const float* from, int64_t count, int64_t d, bf16* to, int64_t stride) {
+  const F inverse = V::div(V::set(1.0f), V::load(from + d * kLanes));
   for (int64_t channel = 0; channel < d; channel += 16) {
     __m512i rows[16];
     for (int64_t r = 0; r < 16; ++r) {
@@ -332,18 +340,20 @@ void pack(const AttentionArgs& args, int64_t task) {
   const int64_t image = sequence / args.heads, head = sequence % args.heads;
   const Packed packed(args, s, image, head);
   const int64_t ks = args.k.stride_w, vs = args.v.stride_w, count = args.k.w - first;
-  pack_keys(head_of(args.k, image, head, s.d) + first * ks, ks, count, s,
-            packed.key + first * s.steps * 32);
+  const bool finite = pack_keys(head_of(args.k, image, head, s.d) + first * ks, ks, count, s,
+                                packed.key + first * s.steps * 32);
+  packed.flags[first / kPair] = !finite;
   pack_values(head_of(args.v, image, head, s.d) + first * vs, vs, count, s,
               packed.value + first * s.bands * 16);
 }
 
-// The state of a block before any key.
-void begin(const AttentionArgs& args, const Block& block, const Sizes& s, const State& state) {
+// The state of a block before any key. Says whether all its queries are finite.
+bool begin(const AttentionArgs& args, const Block& block, const Sizes& s, const State& state) {
   const int64_t stride = args.q.stride_w, count = block.end - block.begin;
   const bf16* q = head_of(args.q, block.image, block.head, s.d) + block.begin * stride;
+  bool finite = true;
   for (int64_t i = 0; i < count; i += kLanes) {
-    pack_queries(q + i * stride, stride, count - i, s, state.q + i * s.steps * 32);
+    finite &= pack_queries(q + i * stride, stride, count - i, s, state.q + i * s.steps * 32);
   }
   const int64_t padded = round_up(count, kPair);
   for (int64_t i = round_up(count, kLanes); i < padded; i += kLanes) {
@@ -351,24 +361,94 @@ void begin(const AttentionArgs& args, const Block& block, const Sizes& s, const 
   }
   std::fill_n(state.out, padded * s.bands * 16, 0.0f);
   std::fill_n(state.top, padded, -1e30f);  // finite, so that top - top is never inf - inf
-  std::fill_n(state.sum, padded, 0.0f);
+  return finite;
 }
 
 // One step: `count` keys from `first` for the 32 queries of a pass.
-void step(const AttentionArgs& args, const Block& block, const Sizes& s, const State& state,
-          const Packed& packed, const TileBias& bias, int64_t first, int64_t count, int64_t pass) {
-  float* out = state.out + pass * kPair * s.bands * 16;
-  score(s, packed.key_tile(s, first), state.q + pass * kPair * s.steps * 32, count, state.scores);
-  for (int64_t half = 0; half < 2; ++half) {
-    const int64_t query = pass * kPair + half * kLanes;
-    float* scores = state.scores + half * kKeys * kLanes;
-    bias.add<kLanes>(scores, first, count, query);
-    if (args.causal) mask(scores, first, count, block.begin + query);
-    softmax(scores, count, args.scale, state.top + query, state.sum + query,
-            state.weights + half * kKeys * kLanes, out + half * s.bands * 16 * kLanes, s.d);
+class Pass {
+ public:
+  Pass(const AttentionArgs& args, const Block& block, const Sizes& sizes, const State& state,
+       const Packed& packed, const TileBias& bias, bool finite, int64_t pass)
+      : args_(args),
+        block_(block),
+        s_(sizes),
+        state_(state),
+        packed_(packed),
+        bias_(bias),
+        finite_(finite),
+        query_(pass * kPair),
+        factor_(V::set(args.scale * 1.44269504088896341f * kUnit)) {}
+
+  void step(int64_t first, int64_t count) {
+    const int64_t groups = (count + kPair - 1) / kPair;
+    weighed_ = 0;
+    score(first, 0);
+    for (int64_t group = 0; group < groups; ++group) {
+      if (group + 1 < groups) score(first, group + 1);
+      for (int64_t half = 0; half < 2; ++half) softmax(first, count, group, half);
+    }
+    weigh(first, groups);
   }
-  weigh(s, packed.value_tile(s, first), state.weights, round_up(count, kPair), out);
-}
+
+ private:
+  float* scores(int64_t group, int64_t half) const {
+    return state_.scores + group % 2 * kGroupScores + half * kHalfScores;
+  }
+  bf16* weights(int64_t group, int64_t half) const {
+    return state_.weights + half * kKeys * kLanes + group * kTileElements;
+  }
+  float* out(int64_t half) const {
+    return state_.out + (query_ + half * kLanes) * s_.bands * kLanes;
+  }
+
+  void score(int64_t first, int64_t group) {
+    attention_kernels::score(s_, packed_.key_tile(s_, first + group * kPair),
+                             state_.q + query_ * s_.steps * 32, scores(group, 0));
+  }
+
+  // The groups up to this one that have not been multiplied with their values.
+  void weigh(int64_t first, int64_t group) {
+    if (group > weighed_) {
+      attention_kernels::weigh(s_, packed_.value_tile(s_, first + weighed_ * kPair),
+                               weights(weighed_, 0), (group - weighed_) * kPair, out(0));
+    }
+    weighed_ = group;
+  }
+
+  // One tile of queries: scores to weights.
+  void softmax(int64_t first, int64_t count, int64_t group, int64_t half) {
+    const int64_t query = query_ + half * kLanes, key = first + group * kPair;
+    const int64_t present = std::min(kPair, count - group * kPair);
+    float* from = scores(group, half);
+    bias_.add<kLanes>(from, key, present, query);
+    if (args_.causal) mask(from, key, present, block_.begin + query);
+    const int64_t keys = round_up(present, 8);
+    std::fill(from + present * kLanes, from + keys * kLanes, -HUGE_VALF);
+    const bool careful = !finite_ || packed_.flags[key / kPair];
+    const auto run = careful ? exponentials<true> : exponentials<false>;
+    float* top = state_.top + query;
+    __mmask16 bad = 0;
+    if (key == 0) raise(from, keys, factor_, top, out(half), s_.d + 1);
+    const F high = run(from, keys, factor_, V::load(top), weights(group, half), bad);
+    if (simd::any_less<V>(V::set(kFar), high)) {
+      weigh(first, group);
+      raise(from, keys, factor_, top, out(half), s_.d + 1);
+      run(from, keys, factor_, V::load(top), weights(group, half), bad);
+    }
+    if (bad) _mm512_mask_storeu_ps(out(half) + s_.d * kLanes, bad, V::set(NAN));
+  }
+
+  const AttentionArgs& args_;
+  const Block& block_;
+  const Sizes& s_;
+  const State& state_;
+  const Packed& packed_;
+  const TileBias& bias_;
+  bool finite_;
+  int64_t query_;        // the pass's first
+  int64_t weighed_ = 0;  // groups of the step
+  F factor_;
+};
 
 void attend(const AttentionArgs& args, const Block& block, std::byte* scratch) {
   const Sizes s(args);
@@ -376,23 +456,23 @@ void attend(const AttentionArgs& args, const Block& block, std::byte* scratch) {
   const TileBias bias(args, block, kPasses * kPair, state.bias);
   const Packed packed(args, s, block.image, block.head);
   const int64_t queries = block.end - block.begin, tk = args.k.w;
-  static constexpr TileConfig config;
+  static constexpr simd::TileConfig config;
   _tile_loadconfig(&config);
-  begin(args, block, s, state);
+  const bool finite = begin(args, block, s, state);
   const int64_t visible = args.causal ? std::min(block.end, tk) : tk;
   for (int64_t first = 0; first < visible; first += kKeys) {
     const int64_t count = std::min(kKeys, visible - first);
     for (int64_t pass = 0; pass * kPair < queries; ++pass) {
       if (args.causal && block.begin + (pass + 1) * kPair <= first) continue;
-      step(args, block, s, state, packed, bias, first, count, pass);
+      Pass(args, block, s, state, packed, bias, finite, pass).step(first, count);
     }
   }
   _tile_release();
   const int64_t stride = args.out.stride_w;
   bf16* out = const_cast<bf16*>(head_of(args.out, block.image, block.head, s.d));
   for (int64_t i = 0; i < queries; i += kLanes) {
-    unpack(state.out + i * s.bands * 16, state.sum + i, queries - i, s.d,
-           out + (block.begin + i) * stride, stride);
+    unpack(state.out + i * s.bands * 16, queries - i, s.d, out + (block.begin + i) * stride,
+           stride);
   }
 }
 

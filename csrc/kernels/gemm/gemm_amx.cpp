@@ -4,7 +4,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 
 #include "kernels/gemm/driver.h"
-#include "simd/avx512.h"
+#include "simd/amx.h"
 
 namespace sdcore::gemm {
 namespace {
@@ -25,14 +25,6 @@ struct Vector : simd::Avx512 {
   }
 };
 
-struct TileConfig {
-  uint8_t palette = 1, start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-static_assert(sizeof(TileConfig) == 64);
-
 class AmxTile {
  public:
   using V = Vector;
@@ -42,12 +34,9 @@ class AmxTile {
 
   // Registers 0..3 hold sums, 4 and 5 rows of A, 6 and 7 halves of the panel.
   explicit AmxTile(int tile_rows) {
-    TileConfig config;
-    for (int i = 0; i < 8; ++i) {
-      config.row_bytes[i] = 64;
-      config.rows[i] = static_cast<uint8_t>(i < 6 ? tile_rows : 16);
-    }
-    fence(&config);
+    simd::TileConfig config;
+    for (int i = 0; i < 6; ++i) config.rows[i] = static_cast<uint8_t>(tile_rows);
+    simd::fence(&config);
     _tile_loadconfig(&config);
   }
   ~AmxTile() {
@@ -66,15 +55,12 @@ class AmxTile {
   }
 
  private:
-  // The tile instructions do not tell the compiler what memory they read.
-  SDCORE_SIMD void fence(const void* p) { asm volatile("" : : "r"(p) : "memory"); }
-
   template <int A, int B>
   static void block(const Tile* tiles, const Tile* next, int64_t row_bytes, const Step* steps,
                     int64_t count, const char* b, Ahead ahead, float* sums, bool accumulate,
                     Pending<V, panel>& pending) {
     constexpr int sums_bytes = panel * 4;
-    fence(b);
+    simd::fence(b);
     if (accumulate) {
       _tile_loadd(0, sums, sums_bytes);
       if (B > 1) _tile_loadd(1, sums + 16, sums_bytes);
@@ -100,17 +86,20 @@ class AmxTile {
       for (int w = 0; w < W; ++w, b += 2048) {
         const int64_t offset = steps[s + w].offset;
         _tile_loadd(6, b, 64);
+        if constexpr (B > 1) _tile_loadd(7, b + 1024, 64);
         _tile_loadd(4, a0 + offset, row_bytes);
+        if constexpr (A > 1) _tile_loadd(5, a1 + offset, row_bytes);
         _tile_dpbf16ps(0, 4, 6);
-        if constexpr (B > 1) {
-          _tile_loadd(7, b + 1024, 64);
-          _tile_dpbf16ps(1, 4, 7);
-        }
+        simd::space_products();
         if constexpr (A > 1) {
-          _tile_loadd(5, a1 + offset, row_bytes);
           _tile_dpbf16ps(2, 5, 6);
-          if constexpr (B > 1) _tile_dpbf16ps(3, 5, 7);
+          simd::space_products();
         }
+        if constexpr (B > 1) {
+          _tile_dpbf16ps(1, 4, 7);
+          simd::space_products();
+        }
+        if constexpr (A > 1 && B > 1) _tile_dpbf16ps(3, 5, 7);
         for (int r = 16 * w / W; W > 1 && r < 16 * (w + 1) / W;
              ++r, near0 += row_bytes, near1 += row_bytes) {
           _mm_prefetch(near0, _MM_HINT_T0);
@@ -124,7 +113,7 @@ class AmxTile {
     if (B > 1) _tile_stored(1, sums + 16, sums_bytes);
     if (A > 1) _tile_stored(2, sums + rows * panel, sums_bytes);
     if (A > 1 && B > 1) _tile_stored(3, sums + rows * panel + 16, sums_bytes);
-    fence(sums);
+    simd::fence(sums);
   }
 };
 

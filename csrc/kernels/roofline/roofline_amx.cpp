@@ -1,20 +1,13 @@
 // Four tiles of sums over two and two of zeros: the most that eight tile registers keep busy.
-#include <immintrin.h>
-
 #include "kernels/roofline/kernel.h"
+#include "simd/amx.h"
 
 namespace sdcore::roofline {
 namespace {
 
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
 template <class Body>
 void with_tiles(int64_t rounds, Body body) {
-  static constexpr TileConfig config;
+  static constexpr simd::TileConfig config;
   _tile_loadconfig(&config);
   _tile_zero(0);
   _tile_zero(1);
