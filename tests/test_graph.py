@@ -340,3 +340,43 @@ def test_what_is_read_last_is_written_over_and_nothing_else():
     assert arena < wide.nbytes * 1.5  # one image, and the small x
     out, _ = run(again=True)
     np.testing.assert_allclose(out, silu * wide, rtol=1e-5, atol=1e-6)
+
+
+# A convolution of an upsampled image takes its 2 x 2 pixels once each where no faster method is.
+@pytest.mark.parametrize("size", [(5, 9), (1, 1), (16, 12)])
+@pytest.mark.parametrize("isa", _core.supported_isas())
+def test_an_upsample_is_folded_into_the_convolution_that_reads_it(isa, size):
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    height, width = size
+
+    def run(rows):
+        b = Builder()
+        w = b.weights
+        x, like, bias = b.input("x"), b.input("like"), b.input("bias")
+        h = nn.conv2d(w.conv, nn.upsample(x, like), 40, 35)
+        b.output("y", nn.silu(h + bias) + like)
+        weights = {
+            name: RNG.standard_normal(shape).astype(np.float32) * 0.1
+            for name, shape in b.graph.weights.items()
+        }
+        inputs = {
+            "x": RNG.standard_normal((2, height, width, 40), dtype=np.float32),
+            "like": RNG.standard_normal((2, rows, 2 * width, 35), dtype=np.float32),
+            "bias": RNG.standard_normal((2, 35), dtype=np.float32),
+        }
+        network = _core.Network(b.graph, tensors(weights), dtype="bf16", isa=isa)
+        out, ops = network.profile(inputs)
+        t = {name: torch.from_numpy(a).double() for name, a in {**weights, **inputs}.items()}
+        up = functional.interpolate(t["x"].permute(0, 3, 1, 2), size=(rows, 2 * width))
+        h = functional.conv2d(up, t["conv.weight"], t["conv.bias"], padding=1)
+        expected = functional.silu(h.permute(0, 2, 3, 1) + t["bias"][:, None, None]) + t["like"]
+        error = np.linalg.norm(out["y"] - expected.numpy()) / float(expected.norm())
+        return error, [op for op, *_ in ops]
+
+    error, ops = run(2 * height)
+    assert error < 4e-3
+    assert ("upsample" in ops) == (isa not in ("avx512_bf16", "amx"))
+    error, ops = run(2 * height - 1)
+    assert error < 4e-3
+    assert "upsample" in ops

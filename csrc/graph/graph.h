@@ -37,6 +37,7 @@ struct Value {
 // What compile folds into the node before it, where that node's kernel can do it on the way out;
 // never part of a saved graph.
 struct Fused {
+  bool upsampled = false;        // the convolution's input counts at twice its size; before all
   bool gated = false;            // the product's first half times gelu of its second; first of all
   ValueId image_bias = kAbsent;  // [n, c], added before the activation
   Activation activation = Activation::none;

@@ -7,6 +7,7 @@
 #include "graph/arena.h"
 #include "graph/passes/passes.h"
 #include "graph/passes/uses.h"
+#include "kernels/conv2d/conv2d.h"
 
 namespace sdcore {
 namespace {
@@ -307,6 +308,9 @@ Plan make_plan(const Graph& graph, const InputShapes& inputs, DType dtype, Isa i
   remove_dead(plan.graph);
   if (gpu) {
     fuse_geglu(plan.graph);
+    check_graph(plan.graph);
+  } else if (folds_upsample(dtype, isa)) {
+    fold_upsample(plan.graph, plan.types);
     check_graph(plan.graph);
   }
   fuse_activation(plan.graph);

@@ -6,6 +6,33 @@
 #include "kernels/gemm/packed_weight.h"
 
 namespace sdcore {
+namespace {
+
+const char* suffix_of(WeightForm form) {
+  switch (form) {
+    case WeightForm::int8_activations:
+      return "|int8";
+    case WeightForm::gated:
+      return "|gated";
+    case WeightForm::upsampled:
+      return "|upsampled";
+    case WeightForm::plain:
+      break;
+  }
+  return "";
+}
+
+PackedWeightPtr pack(const Tensor& tensor, DType dtype, const KernelContext& kernels,
+                     WeightForm form) {
+  if (form == WeightForm::upsampled) return pack_upsampled_weight(tensor, dtype, kernels);
+  if (form == WeightForm::gated) return pack_gated_weight(tensor, dtype, kernels);
+  const Shape& shape = tensor.shape;
+  const bool taps = shape.size() == 4 && shape[2] * shape[3] > 1;
+  return taps ? pack_conv2d_weight(tensor, dtype, kernels)
+              : pack_weight(tensor, dtype, kernels, form == WeightForm::int8_activations);
+}
+
+}  // namespace
 
 WeightStore::Tensors WeightStore::tensors() const {
   Tensors all = tensors_;
@@ -33,10 +60,7 @@ Tensor WeightStore::shaped(std::string_view name, const Shape& shape) const {
 std::string WeightStore::matrix_key(const std::string& name, DType dtype,
                                     const KernelContext& kernels, WeightForm form) {
   return concat(name, '|', dtype_name(dtype), '|',
-                kernels.device ? kernels.device->id() : isa_name(kernels.isa),
-                form == WeightForm::plain   ? ""
-                : form == WeightForm::gated ? "|gated"
-                                            : "|int8");
+                kernels.device ? kernels.device->id() : isa_name(kernels.isa), suffix_of(form));
 }
 
 bool WeightStore::has_matrix(const std::string& name, DType dtype, const KernelContext& kernels,
@@ -58,11 +82,7 @@ PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape,
   PackedWeightPtr& packed = matrices_[matrix_key(name, dtype, kernels, form)];
   if (!packed) {
     const Tensor tensor = shaped(name, shape);
-    const bool taps = shape.size() == 4 && shape[2] * shape[3] > 1;
-    packed = taps ? pack_conv2d_weight(tensor, dtype, kernels)
-             : form == WeightForm::gated
-                 ? pack_gated_weight(tensor, dtype, kernels)
-                 : pack_weight(tensor, dtype, kernels, form == WeightForm::int8_activations);
+    packed = pack(tensor, dtype, kernels, form);
     if (!packed->source.data) tensor.release();
   }
   return packed;

@@ -18,6 +18,7 @@ enum class WeightForm : uint8_t {
   plain,
   int8_activations,  // its other side may be rounded to 8 bits
   gated,             // see Epilogue
+  upsampled,         // see pack_upsampled_weight
 };
 
 class WeightStore {

@@ -2,6 +2,7 @@
 #include "kernels/conv2d/conv2d.h"
 
 #include "graph/ops/common.h"
+#include "graph/ops/conv2d.h"
 
 namespace sdcore {
 namespace {
@@ -54,6 +55,7 @@ Conv2dArgs arguments(const Lowering& l) {
   args.stride = static_cast<int>(a.stride);
   args.pad_top = static_cast<int>(a.padding[0]);
   args.pad_left = static_cast<int>(a.padding[1]);
+  args.upsampled = l.fused().upsampled;
   return args;
 }
 
@@ -61,7 +63,7 @@ size_t workspace(const Lowering& l) { return conv2d_workspace(arguments(l), l.ke
 
 Step lower(const Lowering& l) {
   Conv2dArgs args = arguments(l);
-  args.weight = l.matrix(1);
+  args.weight = l.matrix(1, args.upsampled ? WeightForm::upsampled : WeightForm::plain);
   return [args, epilogue = EpilogueSlots(l, 2), in = l.slot(0), out = l.output_slot(),
           scratch = l.workspace_offset()](const Run& run) {
     Conv2dArgs now = args;
@@ -79,6 +81,12 @@ double flops(const Node&, std::span<const TensorType> in, const TensorType& out)
 }
 
 }  // namespace
+
+bool keeps_size_3x3(const Attrs& attrs, const Shape& weight) {
+  const Conv2dAttrs a = read(attrs);
+  return a.stride == 1 && a.padding == std::vector<int64_t>{1, 1, 1, 1} && weight[2] == 3 &&
+         weight[3] == 3;
+}
 
 const Op op_conv2d = {
     .name = "conv2d",

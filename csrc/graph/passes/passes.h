@@ -14,6 +14,10 @@ void steady_first(Graph& graph, const InputNames& steady);
 // Drops nodes that no output needs.
 void remove_dead(Graph& graph);
 
+// Folds an upsample into the 3x3 convolution that alone reads it, for levels where that is the
+// fastest way.
+void fold_upsample(Graph& graph, const ValueTypes& types);
+
 // Folds an activation into the node before it, where that node's kernel can apply one.
 void fuse_activation(Graph& graph);
 

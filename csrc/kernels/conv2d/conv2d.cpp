@@ -18,6 +18,7 @@ struct Padding {
 
 // Pixels around the image that some tap touches.
 Padding padding_of(const Conv2dArgs& a) {
+  if (a.upsampled) return {1, 1, 1, 1};
   const int64_t bottom = (a.out.h - 1) * a.stride + a.kernel_h - a.pad_top - a.in.h;
   const int64_t right = (a.out.w - 1) * a.stride + a.kernel_w - a.pad_left - a.in.w;
   return {a.pad_top, a.pad_left, std::max<int64_t>(bottom, 0), std::max<int64_t>(right, 0)};
@@ -60,6 +61,49 @@ void copy_padded(const Conv2dArgs& a, const View& to, ThreadPool& pool) {
   });
 }
 
+// Every second pixel of every second line, from (y, x) on.
+View phase_of(const View& v, int64_t y, int64_t x) {
+  View phase = v;
+  phase.data =
+      static_cast<std::byte*>(v.data) + (y * v.stride_h + x * v.stride_w) * dtype_size(v.dtype);
+  phase.h /= 2;
+  phase.w /= 2;
+  phase.stride_h *= 2;
+  phase.stride_w *= 2;
+  phase.halo = 0;
+  return phase;
+}
+
+// `in` begins at the pixel before the first, above and to the left.
+void convolve_upsampled(const Conv2dArgs& a, const View& in, const KernelContext& context) {
+  for (int64_t phase = 0; phase < 4; ++phase) {
+    const int64_t y = phase / 2, x = phase % 2;
+    View from = in;
+    from.data = static_cast<std::byte*>(in.data) +
+                (y * in.stride_h + x * in.stride_w) * dtype_size(in.dtype);
+    Epilogue epilogue = a.epilogue;
+    if (epilogue.residual.data) epilogue.residual = phase_of(epilogue.residual, y, x);
+    gemm::multiply(from, phase_of(a.out, y, x), *a.weight->phases[static_cast<size_t>(phase)],
+                   {2, 2, 1}, epilogue, context);
+  }
+}
+
+// Where tap `t` of three lies among the two that remain, for outputs of this parity.
+int64_t folded_tap(int64_t t, int64_t parity) { return (t + 1 - parity) / 2; }
+
+// The weight of one phase, from all taps' values.
+Tensor folded(const Tensor& weight, const float* values, int64_t y, int64_t x) {
+  const int64_t rows = weight.shape[0] * weight.shape[1];
+  const auto memory = std::make_shared<std::vector<float>>(static_cast<size_t>(rows * 4));
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t t = 0; t < 9; ++t) {
+      const int64_t to = folded_tap(t / 3, y) * 2 + folded_tap(t % 3, x);
+      (*memory)[static_cast<size_t>(r * 4 + to)] += values[r * 9 + t];
+    }
+  }
+  return {memory->data(), Type::f32, {weight.shape[0], weight.shape[1], 2, 2}, memory};
+}
+
 void check(const Conv2dArgs& a, const KernelContext& context) {
   gemm::check("conv2d", a.in, a.out, a.weight, a.epilogue, context);
   const auto need = [](bool ok, const auto&... text) {
@@ -72,6 +116,11 @@ void check(const Conv2dArgs& a, const KernelContext& context) {
        a.pad_left);
   need(a.workspace || conv2d_workspace(a, context) == 0,
        "no workspace for an input with a halo of ", a.in.halo);
+  need(a.upsampled != a.weight->phases.empty(), "the weight is ", a.upsampled ? "not " : "",
+       "packed for an upsampled input");
+  need(!a.upsampled || (a.out.h == 2 * a.in.h && a.out.w == 2 * a.in.w && a.stride == 1 &&
+                        a.kernel_h == 3 && a.pad_top == 1 && a.pad_left == 1),
+       "only 3x3 with stride and padding 1 takes an upsampled input to twice its size");
 }
 
 }  // namespace
@@ -83,6 +132,29 @@ PackedWeightPtr pack_conv2d_weight(const Tensor& weight, DType dtype,
   return packed;
 }
 
+bool folds_upsample(DType dtype, Isa isa) { return !winograd::suits(dtype, isa); }
+
+PackedWeightPtr pack_upsampled_weight(const Tensor& weight, DType dtype,
+                                      const KernelContext& context) {
+  require(
+      !context.device && weight.shape.size() == 4 && weight.shape[2] == 3 && weight.shape[3] == 3,
+      ErrorKind::invalid_argument, "[conv2d] a weight of ", to_string(weight.shape),
+      " cannot be folded for an upsampled input here");
+  std::vector<float> values(static_cast<size_t>(weight.elements()));
+  to_float(weight, 0, weight.elements(), values.data());
+  const std::shared_ptr<PackedWeight> packed(new PackedWeight, PackedWeightDeleter());
+  packed->dtype = dtype;
+  packed->outputs = weight.shape[0];
+  packed->inputs = weight.shape[1];
+  packed->kernel = 9;
+  for (int64_t phase = 0; phase < 4; ++phase) {
+    const Tensor part = folded(weight, values.data(), phase / 2, phase % 2);
+    packed->phases.push_back(gemm::pack(part, dtype, context, false));
+  }
+  packed->variant = packed->phases[0]->variant;
+  return packed;
+}
+
 bool convolves_integers(Isa isa) { return winograd::multiplies_integers(DType::bf16, isa); }
 
 size_t conv2d_workspace(const Conv2dArgs& args, const KernelContext& context) {
@@ -90,7 +162,7 @@ size_t conv2d_workspace(const Conv2dArgs& args, const KernelContext& context) {
     return gemm::device_workspace(args.in, args.out, int64_t{args.kernel_h} * args.kernel_w,
                                   args.out.c, *context.device);
   }
-  if (winograd::suits(args, context.isa)) {
+  if (!args.upsampled && winograd::suits(args, context.isa)) {
     return winograd::workspace_bytes(args, context.isa);
   }
   if (!needs_copy(args)) return 0;
@@ -99,7 +171,7 @@ size_t conv2d_workspace(const Conv2dArgs& args, const KernelContext& context) {
 }
 
 bool conv2d_wants_halo(const Conv2dArgs& args, const KernelContext& context) {
-  return !context.device && !winograd::suits(args, context.isa);
+  return !context.device && (args.upsampled || !winograd::suits(args, context.isa));
 }
 
 void conv2d(const Conv2dArgs& args, const KernelContext& context) {
@@ -111,7 +183,7 @@ void conv2d(const Conv2dArgs& args, const KernelContext& context) {
                                     {args.pad_top, args.pad_left}, args.epilogue, context,
                                     args.workspace);
   }
-  if (winograd::suits(args, context.isa)) return winograd::conv2d(args, context);
+  if (!args.upsampled && winograd::suits(args, context.isa)) return winograd::conv2d(args, context);
   View in = args.in;
   if (needs_copy(args)) {
     in = padded_view(args);
@@ -120,6 +192,7 @@ void conv2d(const Conv2dArgs& args, const KernelContext& context) {
     const int64_t before = args.pad_top * in.stride_h + args.pad_left * in.stride_w;
     in.data = static_cast<std::byte*>(in.data) - before * dtype_size(in.dtype);
   }
+  if (args.upsampled) return convolve_upsampled(args, in, context);
   gemm::multiply(in, args.out, *args.weight, window, args.epilogue, context);
 }
 

@@ -26,9 +26,6 @@ const Kernel& kernel_for(DType dtype, Isa isa) {
               [&](const Kernel& kernel) { return !kernel.integers || dtype == DType::bf16; });
 }
 
-// Above this level, bf16 has instructions of its own that leave these behind.
-bool suits(DType dtype, Isa isa) { return dtype != DType::bf16 || isa < Isa::avx512_bf16; }
-
 struct Rounds {
   int64_t blocks, tiles_w, image_tiles, tiles;
   int64_t round_tiles, point_stride, patch_bytes, bytes;
@@ -61,6 +58,9 @@ Job job_of(const PackedWeight& weight) {
 }
 
 }  // namespace
+
+// Above this level, bf16 has instructions of its own that leave these behind.
+bool suits(DType dtype, Isa isa) { return dtype != DType::bf16 || isa < Isa::avx512_bf16; }
 
 bool suits(const Conv2dArgs& a, Isa isa) {
   if (!suits(a.in.dtype, isa)) return false;

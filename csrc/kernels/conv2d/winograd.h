@@ -73,6 +73,7 @@ struct Kernel {
 // Whether a convolution is done so at this level: shapes, dtype and level alone decide, and not the
 // number of images, which must not change a result.
 bool suits(const Conv2dArgs& args, Isa isa);
+bool suits(DType dtype, Isa isa);  // those that are large enough
 bool multiplies_integers(DType dtype, Isa isa);
 // For integers, each output's largest norm of the weights of kBlock channels at any point; nothing
 // where a weight is not multiplied so.

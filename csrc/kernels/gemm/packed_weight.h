@@ -24,8 +24,9 @@ struct PackedWeight {
   bool gated = false;  // on a device: values and gates take turns, kGateRun rows each
   Tensor source;
   Buffer panels;
-  std::vector<float> norms;        // of a convolution: winograd::weight_norms
-  gpu::DeviceMemoryPtr on_device;  // in place of `source` and `panels`
+  std::vector<PackedWeightPtr> phases;  // in place of both: of 2 x 2 outputs, pack_upsampled_weight
+  std::vector<float> norms;             // of a convolution: winograd::weight_norms
+  gpu::DeviceMemoryPtr on_device;       // in place of `source` and `panels`
   // In place of `on_device` where the device has no room; from `source`, where they lie there as
   // the kernels want them.
   std::unique_ptr<gpu::Streamed> streamed;
