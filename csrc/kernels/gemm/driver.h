@@ -417,6 +417,12 @@ constexpr int most_weight() {
 }
 
 template <class Kernel>
+constexpr int64_t chunk_bytes() {
+  if constexpr (requires { Kernel::chunk_bytes; }) return Kernel::chunk_bytes;
+  return 256 << 10;
+}
+
+template <class Kernel>
 constexpr Variant variant(const char* name, Isa isa, DType dtype) {
   return {name,
           isa,
@@ -432,6 +438,7 @@ constexpr Variant variant(const char* name, Isa isa, DType dtype) {
           most_weight<Kernel>(),
           Kernel::block_steps,
           Kernel::long_block_steps,
+          chunk_bytes<Kernel>(),
           Driver<Kernel>::integer_step_bytes,
           &Driver<Kernel>::pack,
           quantizer<Kernel>(),

@@ -8,9 +8,9 @@
 namespace sdcore::gemm {
 namespace {
 
-// A chunk of input rows that stays in a core's second-level cache beside weights. Weights are read
-// (or unpacked) again for each chunk, so where that is much, chunks are large.
-constexpr int64_t kChunkBytes = 256 << 10, kLargeChunkBytes = 1536 << 10;
+// A chunk of input rows stays in a core's second-level cache beside weights (Variant::chunk_bytes).
+// Weights are read (or unpacked) again for each chunk, so where that is much, chunks are large.
+constexpr int64_t kLargeChunkBytes = 1536 << 10;
 constexpr int64_t kManyWeights = 8 << 20;
 // Rows of a chunk are also bounded so that the sums of one panel stay there too.
 constexpr int64_t kChunkRows = 2048;
@@ -140,8 +140,8 @@ void set_chunks(int64_t channel_bytes, int stride, int threads, const Variant& v
   const int64_t tile_bytes = variant.rows * stride * stride * std::max<int64_t>(channel_bytes, 1);
   const bool unpacked = p.unpack || p.stored == kBytes;
   const bool many = unpacked || p.panel_count * p.panel_bytes > kManyWeights;
-  const int64_t most = std::clamp<int64_t>((many ? kLargeChunkBytes : kChunkBytes) / tile_bytes, 1,
-                                           kChunkRows / variant.rows);
+  const int64_t most = std::clamp<int64_t>(
+      (many ? kLargeChunkBytes : variant.chunk_bytes) / tile_bytes, 1, kChunkRows / variant.rows);
   p.tile_chunks = ceil_div(tiles, most);
   if (p.tile_chunks > 1) {
     p.tile_chunks = std::min(tiles, ceil_div(p.tile_chunks, threads) * threads);

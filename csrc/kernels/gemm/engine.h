@@ -137,6 +137,7 @@ struct Variant {
   int most_weight;  // of quantized types: none may be further from zero
   // Steps that one pass over the tiles covers: of a convolution, about, and of a plain product.
   int block_steps, long_block_steps;
+  int64_t chunk_bytes;         // of input that a task reads, where weights are few
   int64_t integer_step_bytes;  // of a panel of kIntegers; 0: it has no such panels
   void (*pack)(const PackSource& source, int64_t panel, std::byte* out, std::byte* scratch);
   // Of a kernel of integers: pixels [begin, end) of the input as blocks, pixel 0 at `out`.
