@@ -22,6 +22,7 @@ from sdcore.checkpoint.parts import Part, find_parts
 from sdcore.checkpoint.scaled import unscaled
 from sdcore.checkpoint.summary import Summary, summarise
 from sdcore.checkpoint.tensor import Tensor
+from sdcore.checkpoint.unwrapped import unwrapped
 from sdcore.checkpoint.weights import check_weights, counted, listed
 from sdcore.errors import CheckpointError, FileError, SDCoreError, UnsupportedModelError
 
@@ -156,6 +157,8 @@ def open(path: str | os.PathLike[str], variant: str | None = None) -> Checkpoint
         raise FileError(f"[checkpoint] cannot open '{path}': {error.strerror}") from error
     if not contents.tensors:
         raise CheckpointError(f"[checkpoint] '{path}' holds no tensors")
+    if contents.format != "diffusers":
+        contents.tensors = unwrapped(contents.tensors, contents.metadata, str(path))
     return Checkpoint(path, contents)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sdcore.checkpoint.families import FAMILIES
@@ -82,15 +83,9 @@ def find_parts(
     tensors: Mapping[str, Tensor], wanted: Iterable[str]
 ) -> tuple[dict[str, Part], list[str]]:
     """The parts, and the names of all tensors that belong to none."""
-    parts: dict[str, Part] = {}
+    found = find_prefixes(tensors, wanted)
+    parts = {name: _part(name, *place, tensors) for name, place in found.items()}
     taken: set[str] = set()
-    wanted = set(wanted)
-    for place in PLACES:
-        if place.alone in wanted:
-            continue
-        absent = place.component in wanted and place.component not in parts
-        if absent and (part := _part_at(place, tensors)):
-            parts[place.component] = part
     for part in parts.values():
         inside = {name for name in tensors if name.startswith(part.prefix)}
         taken |= inside.difference(part.unknown)
@@ -98,13 +93,110 @@ def find_parts(
     return parts, left
 
 
-def _part_at(place: Place, tensors: Mapping[str, Tensor]) -> Part | None:
+def find_prefixes(tensors: Iterable[str], wanted: Iterable[str]) -> dict[str, tuple[str, Naming]]:
+    """By component, what stands before its names, and whose names these are."""
+    wanted = set(wanted)
+    found = listed_prefixes(tensors, wanted)
+    if absent := wanted.difference(found):
+        found |= _other_prefixes(tensors, absent, found)
+    return found
+
+
+def _places(wanted: Collection[str]) -> Iterator[Place]:
+    return (p for p in PLACES if p.component in wanted and p.alone not in wanted)
+
+
+def listed_prefixes(
+    tensors: Iterable[str], wanted: Collection[str]
+) -> dict[str, tuple[str, Naming]]:
+    """By component, the prefix of its names where it is one that files are known to have."""
+    found: dict[str, tuple[str, Naming]] = {}
+    for place in _places(wanted):
+        if place.component not in found and (at := _listed(place, tensors)):
+            found[place.component] = at
+    return found
+
+
+def _listed(place: Place, tensors: Iterable[str]) -> tuple[str, Naming] | None:
     for prefix in place.prefixes:
         for naming in place.namings:
             roots = tuple(prefix + root for root in naming.roots)
             if any(name.startswith(roots) for name in tensors):
-                return _part(place.component, prefix, naming, tensors)
+                return prefix, naming
     return None
+
+
+_LISTED = tuple({
+    prefix + root
+    for place in PLACES for prefix in place.prefixes
+    for naming in place.namings for root in naming.roots
+})  # fmt: skip
+
+
+def is_listed(name: str) -> bool:
+    """Whether it is that of a part, behind a prefix that files are known to have."""
+    return name.startswith(_LISTED)
+
+
+# What begins a part's names, behind any prefix. Roots such as `0.weight` are at the end of others.
+_ROOTS = {
+    root for place in PLACES for naming in place.namings for root in naming.roots
+    if not root[0].isdigit()
+}  # fmt: skip
+_BEGINNING = re.compile(rf"((?:[^.]+\.)*?)({'|'.join(map(re.escape, sorted(_ROOTS)))})")
+
+
+def _other_prefixes(
+    tensors: Iterable[str], absent: Collection[str], found: Mapping[str, tuple[str, Naming]]
+) -> dict[str, tuple[str, Naming]]:
+    """Likewise of parts that no listed prefix has, whatever stands before their names: one that is
+    listed with more or less before it (`diffusion_model.`, `module.first_stage_model.`); or any,
+    where it is the only one and a file of the part alone needs none."""
+    taken = tuple(prefix for prefix, _ in found.values() if prefix)
+    beginnings: dict[str, set[str]] = defaultdict(set)
+    for name in tensors:
+        if (match := _BEGINNING.match(name)) and not (taken and match[1].startswith(taken)):
+            beginnings[match[2]].add(match[1])
+    others: dict[str, tuple[str, Naming]] = {}
+    for place in _places(absent):
+        used = {prefix for prefix, _ in others.values()}
+        for naming in place.namings if place.component not in others else ():
+            prefixes = set().union(*(beginnings[root] for root in naming.roots)) - used
+            if (prefix := _likeliest(place, prefixes, absent)) is not None:
+                others[place.component] = prefix, naming
+                break
+    return others
+
+
+def _likeliest(place: Place, prefixes: Collection[str], absent: Collection[str]) -> str | None:
+    for listed in place.prefixes:
+        if own := [prefix for prefix in prefixes if _is_tail(prefix, listed)]:
+            return own[0] if len(own) == 1 else None
+    free = [prefix for prefix in prefixes if not _is_anothers(prefix, place, absent)]
+    return free[0] if len(free) == 1 and "" in place.prefixes else None
+
+
+def _is_anothers(prefix: str, place: Place, absent: Collection[str]) -> bool:
+    """Whether it is listed for a part that is called alike: of another kind, or looked for too."""
+    roots = {root for naming in place.namings for root in naming.roots}
+    for other in PLACES:
+        too = other.component in absent
+        if other.component == place.component or (not too and _kind(other) == _kind(place)):
+            continue
+        alike = any(roots.intersection(naming.roots) for naming in other.namings)
+        if alike and any(_is_tail(prefix, listed) for listed in other.prefixes):
+            return True
+    return False
+
+
+def _kind(place: Place) -> str:
+    return "text encoder" if place.component.startswith("text_encoder") else place.component
+
+
+def _is_tail(one: str, other: str) -> bool:
+    """Whether either ends with the other, at a dot."""
+    longer, shorter = sorted((f".{one}", f".{other}"), key=len, reverse=True)
+    return bool(one and other) and longer.endswith(shorter)
 
 
 def _part(component: str, prefix: str, naming: Naming, tensors: Mapping[str, Tensor]) -> Part:

@@ -7,6 +7,7 @@ become tensors: in a file of training, most are the optimizer's.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -236,7 +237,15 @@ def _unwrapped(root: dict[str, Any]) -> dict[str, Any] | None:
     values = [root.get(name) for name in _WRAPPERS]
     if len(root) == 1:
         values.extend(root.values())
-    return next((value for value in values if isinstance(value, dict)), None)
+    inner = [value for value in values if isinstance(value, dict)]
+    deeper = inner[0] if inner and not _has_tensors(root) else None
+    return next(filter(_has_tensors, inner), deeper)
+
+
+def _has_tensors(values: dict[str, Any]) -> bool:
+    """In itself or a dictionary in it: what is called "model" may be a network's settings."""
+    inner = (value.values() for value in values.values() if isinstance(value, dict))
+    return any(isinstance(v, Stored) for v in itertools.chain(values.values(), *inner))
 
 
 def _flattened(root: dict[str, Any], where: str) -> Iterable[tuple[str, Stored]]:
