@@ -241,8 +241,11 @@ def test_a_prompt_of_many_words_is_not_cut(pipe: sdcore.DiffusionPipeline) -> No
 
 
 def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
-    with pytest.raises(sdcore.FileError, match="no such folder"):
+    with pytest.raises(sdcore.FileError, match="no such file or folder"):
         sdcore.DiffusionPipeline.from_pretrained(tmp_path / "nowhere")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(sdcore.FileError, match=r"is a file, .* from_single_file"):
+        sdcore.DiffusionPipeline.from_pretrained(tmp_path / "file")
     with pytest.raises(sdcore.InvalidArgumentError, match="from_pretrained"):
         sdcore.DiffusionPipeline.from_single_file(tmp_path)
     folder = tiny_models.save_folder(tiny_models.PLAIN, tmp_path / "plain")

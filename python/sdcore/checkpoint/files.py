@@ -82,7 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
                 f"[checkpoint] '{path}' has {size} bytes, more than {MAX_JSON} for a config or an "
                 "index"
             )
-        value = json.loads(path.read_text("utf-8"))
+        value = json.loads(path.read_text("utf-8-sig"))  # Windows' editors mark a text as such
     except OSError as error:
         raise FileError(f"[checkpoint] cannot read '{path}': {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sdcore.checkpoint.files import Contents, read_file, read_json
+from sdcore.checkpoint.place import listing, refuse_dangling, sole_weights, weight_files
+from sdcore.checkpoint.shards import read_index, read_sole_weights
 from sdcore.checkpoint.tensor import Tensor
 from sdcore.errors import CheckpointError, UnsupportedModelError
 
@@ -51,7 +53,10 @@ def read_folder(folder: Path, variant: str | None) -> Contents:
     if not any(name in parts for name in DENOISERS):
         if adapter := _adapter_file(folder):
             return read_file(adapter)
-        parts = _single_part(folder)
+        single = _single_part(folder)
+        if single is None:
+            return read_sole_weights(folder)
+        parts = single
     contents = Contents("diffusers", {}, metadata)
     for name, path in parts.items():
         if metadata.get(name) == [None, None]:  # how a pipeline says that it goes without
@@ -73,7 +78,8 @@ def _adapter_file(folder: Path) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _single_part(folder: Path) -> dict[str, Path]:
+def _single_part(folder: Path) -> dict[str, Path] | None:
+    """None for weights that nothing is said about."""
     config = folder / "config.json"
     if config.is_file():
         values = read_json(config)
@@ -83,13 +89,17 @@ def _single_part(folder: Path) -> dict[str, Path]:
                 return {ROLES[name]: folder}
         if any((folder / name).is_file() for name in _weight_files(folder, None)):
             return {"": folder}  # an adapter or the like, which its tensors tell
+    if sole_weights(folder):
+        return None
+    if config.is_file():
         raise UnsupportedModelError(
             f"[checkpoint] folder '{folder}' holds a {classes[-1] or 'network without a class'}, "
             "which sdcore does not know"
         )
+    several = "; give one of its files" if weight_files(folder) else ""
     raise CheckpointError(
         f"[checkpoint] folder '{folder}' is no diffusers model: it has no unet/, and holds "
-        f"{_listing(folder)}"
+        f"{listing(folder)}{several}"
     )
 
 
@@ -97,21 +107,25 @@ def _read_weights(folder: Path, variant: str | None) -> dict[str, Tensor]:
     for name in _weight_files(folder, variant):
         path = folder / name
         if path.is_file():
-            return read_file(path).tensors if path.suffix != ".json" else _read_shards(path)
+            return read_file(path).tensors if path.suffix != ".json" else read_index(path)
+        refuse_dangling(path)
+    if sole_weights(folder):
+        return read_sole_weights(folder).tensors
     raise CheckpointError(
-        f"[checkpoint] folder '{folder}' has no weights: it has {_listing(folder)}"
+        f"[checkpoint] folder '{folder}' has no weights: it has {listing(folder)}"
     )
 
 
 def _weight_files(folder: Path, variant: str | None) -> Iterator[str]:
     """In order of preference; a variant that a part lacks gives way to the plain file, and a plain
-    file that it lacks to the only variant there."""
+    file that it lacks to a variant: rather to one of averaged weights, which is what models are
+    drawn with."""
     if variant:
         yield from _names(variant)
         log.info("[checkpoint] '%s' has no variant '%s': taking the plain weights", folder, variant)
     yield from _names(None)
-    found = sorted(set(_variants_there(folder)))
-    if len(found) == 1:
+    found = sorted(set(_variants_there(folder)), key=lambda name: ("non_ema" in name, name))
+    if found:
         log.info("[checkpoint] '%s' has no plain weights: taking '%s'", folder, found[0])
         yield from _names(found[0])
 
@@ -139,29 +153,5 @@ def _variants_there(folder: Path) -> Iterator[str]:
                 yield variant
         for path in folder.glob(f"{stem}.{extension}.index.*.json"):
             yield path.name.removeprefix(f"{stem}.{extension}.index.").removesuffix(".json")
-
-
-def _read_shards(index: Path) -> dict[str, Tensor]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"[checkpoint] '{index}' has no weight_map")
-    shards: dict[str, dict[str, Tensor]] = {}
-    tensors: dict[str, Tensor] = {}
-    for key, name in weight_map.items():
-        if not isinstance(name, str) or Path(name).name != name:
-            raise CheckpointError(f"[checkpoint] '{index}' names no file for '{key}': {name!r:.80}")
-        if name not in shards:
-            path = index.parent / name
-            if not path.is_file():
-                raise CheckpointError(f"[checkpoint] '{index}' names '{name}', which is not there")
-            shards[name] = read_file(path).tensors
-        if key not in shards[name]:
-            raise CheckpointError(f"[checkpoint] '{index}' puts '{key}' into '{name}': not there")
-        tensors[key] = shards[name][key]
-    return tensors
-
-
-def _listing(folder: Path, limit: int = 8) -> str:
-    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    shown = ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
-    return shown or "nothing"
+        for path in folder.glob(f"{stem}.{extension}.*.index.json"):
+            yield path.name.removeprefix(f"{stem}.{extension}.").removesuffix(".index.json")

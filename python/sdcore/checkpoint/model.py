@@ -19,7 +19,9 @@ from sdcore.checkpoint.folder import read_folder
 from sdcore.checkpoint.infer import infer_config, infer_scheduler
 from sdcore.checkpoint.names.vae import LINEAR
 from sdcore.checkpoint.parts import Part, find_parts
+from sdcore.checkpoint.place import located
 from sdcore.checkpoint.scaled import unscaled
+from sdcore.checkpoint.shards import read_shards, shards_of
 from sdcore.checkpoint.summary import Summary, summarise
 from sdcore.checkpoint.tensor import Tensor
 from sdcore.checkpoint.unwrapped import unwrapped
@@ -142,14 +144,17 @@ _SCALED_FLOAT8 = (".scale_weight", ".weight_scale", ".comfy_quant")
 
 
 def open(path: str | os.PathLike[str], variant: str | None = None) -> Checkpoint:
-    """Opens anything that holds tensors: a .safetensors, .gguf or torch.save file, or a
-    diffusers folder.
+    """Opens anything that holds tensors: a .safetensors, .gguf or torch.save file, a diffusers
+    folder, a folder with one such file or one model in several, or a model's in the cache that
+    Hugging Face's programs keep.
 
     Files are told apart by their bytes, and nothing is read but headers. `variant` picks files such
-    as "fp16" in a folder; parts that lack it give their plain files.
+    as "fp16" in a folder; parts that lack it give their plain files. Raises FileError where there
+    is no such path.
     """
     path = Path(as_path(path, "[checkpoint] what to open"))
     try:
+        path = located(path)
         contents = _read(path, variant)
     except SDCoreError:
         raise
@@ -165,9 +170,8 @@ def open(path: str | os.PathLike[str], variant: str | None = None) -> Checkpoint
 def _read(path: Path, variant: str | None) -> Contents:
     if path.is_dir():
         return read_folder(path, variant)
-    if path.is_file():
-        return read_file(path)
-    raise FileError(f"[checkpoint] no such file or folder: '{path}'")
+    shards = shards_of(path)
+    return read_shards(shards) if shards else read_file(path)
 
 
 def open_model(path: str | os.PathLike[str], variant: str | None = None) -> Checkpoint:

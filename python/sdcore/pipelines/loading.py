@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import math
 import os
@@ -16,6 +15,8 @@ from typing import Any
 from sdcore import checkpoint
 from sdcore.arguments import as_path
 from sdcore.checkpoint import Checkpoint, Component
+from sdcore.checkpoint.files import read_json
+from sdcore.checkpoint.place import snapshot
 from sdcore.checkpoint.quantized import quantized
 from sdcore.errors import (
     CheckpointError,
@@ -186,6 +187,7 @@ def load_parts(
             as_path(value, f"[pipeline] {argument}=")
     if config is not None and not Path(config).is_dir():
         raise FileError(f"[pipeline] no such folder: '{config}', which config= names")
+    config = None if config is None else snapshot(Path(config))
     reader = _Reader(source, kind.family, wanted, overrides, config)
     for name, path in overrides.items():
         if not isinstance(path, bool | None) and name not in (*wanted.networks, *wanted.tokenizers):
@@ -252,7 +254,7 @@ class _Reader:
         found = holder.component(_name_in(holder, name, self.source), self.family)
         json_file = None if self.config is None else Path(self.config) / name / "config.json"
         if json_file is not None and json_file.is_file():
-            found = dataclasses.replace(found, config=_read_json(json_file))
+            found = dataclasses.replace(found, config=read_json(json_file))
         _require_class(found, name, network)
         return found
 
@@ -304,23 +306,12 @@ def _require_class(component: Component, name: str, network: Loadable) -> None:
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"[pipeline] cannot read '{path}': {why}") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"[pipeline] '{path}' is not a JSON object")
-    return values
-
-
 def _scheduler(source: Checkpoint, config: PathLike | None) -> Scheduler:
     fields = dict(source.scheduler_config)
     if config is not None:
         json_file = Path(config) / "scheduler" / "scheduler_config.json"
         if json_file.is_file():
-            fields = _read_json(json_file)
+            fields = read_json(json_file)
     name = fields.get("_class_name", "DDIMScheduler")
     if name not in Scheduler.registry:
         if "beta_schedule" not in fields:  # DDIM would draw noise

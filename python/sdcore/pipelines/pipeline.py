@@ -240,8 +240,10 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
     @classmethod
     def from_pretrained(cls: type[P], folder: PathLike, **options: Any) -> P:
         """Opens a diffusers folder, or "pocket", the model in sdcore; `options` as for `open`."""
-        if find_model(folder) == folder and not Path(folder).is_dir():
-            raise FileError(f"[pipeline] no such folder: '{folder}'")
+        if find_model(folder) == folder and Path(folder).is_file():
+            raise FileError(
+                f"[pipeline] '{folder}' is a file, not a folder: open it with from_single_file"
+            )
         return cls.open(folder, **options)
 
     @classmethod

@@ -320,7 +320,7 @@ def read_config(path: Path) -> dict[str, Any]:
         places = [path / "scheduler_config.json", path / "scheduler" / "scheduler_config.json"]
         path = next((place for place in places if place.is_file()), places[0])
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise FileError(f"[scheduler] cannot read {path}: {error.strerror}") from error
     except ValueError as error:

@@ -41,7 +41,7 @@ def warn_of_cut(max_length: int, part: str) -> None:
 
 def read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise FileError(f"[tokenizer] cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
