@@ -18,6 +18,7 @@ from sdcore.checkpoint.files import Contents, read_file
 from sdcore.checkpoint.folder import read_folder
 from sdcore.checkpoint.infer import infer_config, infer_scheduler
 from sdcore.checkpoint.names.vae import LINEAR
+from sdcore.checkpoint.packed import REMEDY, packing
 from sdcore.checkpoint.parts import Part, find_parts
 from sdcore.checkpoint.place import located
 from sdcore.checkpoint.scaled import unscaled
@@ -25,7 +26,7 @@ from sdcore.checkpoint.shards import read_shards, shards_of
 from sdcore.checkpoint.summary import Summary, summarise
 from sdcore.checkpoint.tensor import Tensor
 from sdcore.checkpoint.unwrapped import unwrapped
-from sdcore.checkpoint.weights import check_weights, counted, listed
+from sdcore.checkpoint.weights import check_names, check_weights, counted
 from sdcore.errors import CheckpointError, FileError, SDCoreError, UnsupportedModelError
 
 log = logging.getLogger("sdcore")
@@ -41,6 +42,10 @@ class Component:
     tensors: dict[str, Tensor]
     where: str
     part: Part
+
+    def check(self, expected: Mapping[str, Sequence[int]]) -> None:
+        """Raises what `weights` does, and makes nothing."""
+        check_names(expected, self.tensors, self.where, self.source_name)
 
     def weights(self, expected: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
         """The tensors that a network needs; see `check_weights`."""
@@ -61,6 +66,7 @@ class Checkpoint:
         self.tensors = unscaled(contents.tensors)
         self.tokenizer_paths = contents.tokenizers
         self.configs = contents.configs  # those that it comes with
+        self._made: dict[str, Component] = {}
 
     def __repr__(self) -> str:
         return f"<Checkpoint {self.path} ({self.format}): {self.title}>"
@@ -68,7 +74,13 @@ class Checkpoint:
     @cached_property
     def kind(self) -> Kind | None:
         """Which model it is and why; None when nothing is known about it."""
-        return recognise(self._contents.tensors, self.metadata)
+        kind = recognise(self._contents.tensors, self.metadata)
+        packed = packing(self.tensors) if kind and kind.about.components else None
+        if kind is None or packed is None:
+            return kind
+        # Scales are beside other packings too, and names do not show which it is.
+        details = [words for words in kind.details if "scaled float8" not in words]
+        return dataclasses.replace(kind, details=(*details, f"in {packed[0]}"))
 
     @property
     def title(self) -> str:
@@ -88,17 +100,23 @@ class Checkpoint:
 
     @cached_property
     def components(self) -> dict[str, Component]:
-        return {name: self._component(part) for name, part in self._found[0].items()}
+        return {name: self._own(name) for name in self.parts}
 
     def component(self, name: str, family: str | None = None) -> Component:
         """`family` is that of the model which the part is for, where it lies in a file of its own:
         from it follows what shapes do not show, such as a VAE's scaling factor."""
-        if name not in self.components:
-            has = ", ".join(self.components) or "no part of a model"
+        if name not in self.parts:
+            has = ", ".join(self.parts) or "no part of a model"
             raise CheckpointError(f"[checkpoint] '{self.path}' has no {name}: it has {has}")
         if family is None or (self.kind and family == self.kind.family):
-            return self.components[name]
-        return self._component(self._found[0][name], family)
+            return self._own(name)
+        return self._component(self.parts[name], family)
+
+    def _own(self, name: str) -> Component:
+        """Each is made when it is asked for: what is wrong with one part is not with another."""
+        if name not in self._made:
+            self._made[name] = self._component(self.parts[name])
+        return self._made[name]
 
     @cached_property
     def scheduler_config(self) -> dict[str, Any]:
@@ -120,10 +138,10 @@ class Checkpoint:
 
     def _component(self, part: Part, family: str | None = None) -> Component:
         tensors = part.tensors
-        if scaled := [name for name in tensors if name.endswith(_SCALED_FLOAT8)]:
+        if packed := packing(tensors):
             raise UnsupportedModelError(
-                f"[checkpoint] '{self.path}' holds weights scaled by other tensors, which sdcore "
-                f"does not read: {listed(scaled)}"
+                f"[checkpoint] '{self.path}' ({part.component}) holds weights in {packed[0]}, "
+                f"which sdcore does not read: {REMEDY} ({counted(packed[1])})"
             )
         if part.component == "vae":
             tensors = {name: _linear(name, tensor) for name, tensor in tensors.items()}
@@ -139,8 +157,6 @@ class Checkpoint:
 
 # The one thing that only a file's name says (comfy/controlnet.py).
 _POOLS = re.compile(r"_shuffle(_fp16)?$")
-# ComfyUI's, where `unscaled` does not know the packing.
-_SCALED_FLOAT8 = (".scale_weight", ".weight_scale", ".comfy_quant")
 
 
 def open(path: str | os.PathLike[str], variant: str | None = None) -> Checkpoint:

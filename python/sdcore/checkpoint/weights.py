@@ -25,6 +25,19 @@ def check_weights(
     the same numbers, and GGUF drops leading ones. Anything else is an error that names the tensors,
     by `source_name` as in the file. Tensors that nobody asked for are passed over with a log line.
     """
+    check_names(expected, tensors, where, source_name)
+    if extra := [name for name in tensors if name not in expected]:
+        log.info("[checkpoint] %s: passed over %s", where, counted(extra))
+    return {name: _reshaped(tensors[name], tuple(shape)) for name, shape in expected.items()}
+
+
+def check_names(
+    expected: Mapping[str, Sequence[int]],
+    tensors: Mapping[str, Tensor],
+    where: str,
+    source_name: Callable[[str], str],
+) -> None:
+    """Raises CheckpointError as `check_weights`, and makes nothing."""
     missing = [source_name(name) for name in expected if name not in tensors]
     odd = [
         f"{source_name(name)} is {list(tensors[name].shape)}, expected {list(shape)}"
@@ -38,9 +51,6 @@ def check_weights(
         problems.append(f"{_tensors(len(odd))} of another shape: {listed(odd, '; ')}")
     if problems:
         raise CheckpointError(f"[checkpoint] {where}: {'; '.join(problems)}")
-    if extra := [name for name in tensors if name not in expected]:
-        log.info("[checkpoint] %s: passed over %s", where, counted(extra))
-    return {name: _reshaped(tensors[name], tuple(shape)) for name, shape in expected.items()}
 
 
 def listed(names: Sequence[str], separator: str = ", ") -> str:

@@ -115,11 +115,31 @@ def _file(args: argparse.Namespace) -> dict[str, Any]:
     opened = checkpoint.open(args.file)
     facts = dataclasses.asdict(opened.summary())
     facts["tensors"] = len(opened.tensors)
-    facts["hint"] = opened.kind.about.hint if opened.kind and not facts["runs"] else ""
+    facts |= _readiness(opened)
     facts["metadata"] = opened.metadata
     if args.plan:
         facts["plan"] = _plan(args, opened)
     return facts
+
+
+def _readiness(opened: Checkpoint) -> dict[str, Any]:
+    """Whether it runs, and else why not (`hint`); of one that does, by part what is wrong with its
+    own (`needs`), in whose place another has to be given."""
+    if opened.kind is None or not opened.kind.about.runs:
+        return {"runs": False, "hint": opened.kind.about.hint if opened.kind else "", "needs": {}}
+    from sdcore.checkpoint.folder import DENOISERS
+    from sdcore.cli.model import in_flags
+    from sdcore.pipelines import DiffusionPipeline
+    from sdcore.pipelines.loading import faults
+
+    source = str(opened.path)
+    family = DiffusionPipeline.registry[opened.kind.family]
+    found = {
+        part: re.sub(r"^\[\w+\] ", "", in_flags(message, source))
+        for part, message in faults(opened, family.wanted()).items()
+    }
+    hint = next((found[part] for part in DENOISERS if part in found), "")
+    return {"runs": not hint, "hint": hint, "needs": {} if hint else found}
 
 
 def _plan(args: argparse.Namespace, opened: Checkpoint) -> dict[str, Any]:
@@ -136,7 +156,8 @@ def _file_text(facts: Mapping[str, Any]) -> Iterable[str]:
     yield f"{facts['path']}: {facts['title']} ({facts['format']})"
     rows = [("recognised by", facts["why"] or "nothing: no tensor is known")]
     if facts["family"]:
-        rows.append(("runs", "yes" if facts["runs"] else f"no: {facts['hint']}"))
+        rows.append(("runs", _runs(facts)))
+        rows += ((f"  {part}", why) for part, why in facts["needs"].items())
     rows.append(("tensors", f"{facts['tensors']} of {_bytes(facts['bytes'])}"))
     if not facts["parts"]:
         rows.append(("types", _counts(facts["types"])))
@@ -153,6 +174,12 @@ def _file_text(facts: Mapping[str, Any]) -> Iterable[str]:
     if "plan" in facts:
         yield ""
         yield from _plan_text(facts["plan"])
+
+
+def _runs(facts: Mapping[str, Any]) -> str:
+    if not facts["runs"]:
+        return f"no: {facts['hint']}"
+    return "yes, with parts from elsewhere:" if facts["needs"] else "yes"
 
 
 def _part_rows(parts: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, ...]]:

@@ -128,7 +128,7 @@ def open_as(source: str, args: argparse.Namespace, **others: Any) -> DiffusionPi
             **others,
         )
     except SDCoreError as error:
-        raise type(error)(_in_flags(str(error), source)) from error
+        raise type(error)(in_flags(str(error), source)) from error
 
 
 def _devices(args: argparse.Namespace, source: str) -> str | dict[str, str]:
@@ -226,7 +226,8 @@ def _t5_of(source: str) -> str:
     return next((name for name, network in networks.items() if network is T5EncoderModel), _T5)
 
 
-def _in_flags(message: str, source: str) -> str:
+def in_flags(message: str, source: str) -> str:
+    """An error about a model's parts with flags where it names arguments."""
     try:
         t5 = _t5_of(source)
     except SDCoreError:  # which is what the message says

@@ -16,12 +16,14 @@ from sdcore import checkpoint
 from sdcore.arguments import as_path
 from sdcore.checkpoint import Checkpoint, Component
 from sdcore.checkpoint.files import read_json
+from sdcore.checkpoint.folder import DENOISERS
 from sdcore.checkpoint.place import snapshot
 from sdcore.checkpoint.quantized import quantized
 from sdcore.errors import (
     CheckpointError,
     FileError,
     InvalidArgumentError,
+    SDCoreError,
     UnsupportedModelError,
 )
 from sdcore.models.base import Loadable, RunOptions
@@ -38,6 +40,7 @@ __all__ = [
     "Parts",
     "PathLike",
     "Wanted",
+    "faults",
     "find_model",
     "for_dtypes",
     "for_parts",
@@ -56,6 +59,12 @@ LoadPart = Callable[[str, Loadable, Component], Any]
 
 # PyTorch's names of dtypes.
 _DTYPES = {"float32": "f32", "float16": "f16", "half": "f16", "bfloat16": "bf16"}
+
+# Parts that may come from elsewhere, each an argument of DiffusionPipeline.open.
+REPLACEABLE = (
+    "vae", "text_encoder", "text_encoder_2", "text_encoder_3",
+    "tokenizer", "tokenizer_2", "tokenizer_3",
+)  # fmt: skip
 
 POCKET = Path(__file__).parents[1] / "data" / "pocket.gguf"  # made by tools/pocket
 
@@ -200,8 +209,11 @@ def load_parts(
             part if quantize is None else quantized(part, quantize), options[name]
         )
 
+    for name in DENOISERS:  # the others are those of no model without it
+        if name in wanted.networks:
+            _require_denoiser(source, name)
     networks = {
-        name: load(name, network, reader.component(name, network)) if reader.has(name) else None
+        name: reader.load(name, network, load) if reader.has(name) else None
         for name, network in wanted.networks.items()
     }
     return Parts(
@@ -221,6 +233,51 @@ def load_parts(
     )
 
 
+class _CheckedError(Exception):
+    """All is well so far."""
+
+
+@dataclass(frozen=True)
+class _LookedAt:
+    """A part of which no network is made: its tensors are only checked."""
+
+    component: Component
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.component.config
+
+    def weights(self, expected: Mapping[str, Sequence[int]]) -> Mapping[str, Any]:
+        self.component.check(expected)
+        raise _CheckedError
+
+
+def faults(source: Checkpoint, wanted: Wanted) -> dict[str, str]:
+    """By part, what opening the model as it is would say is wrong with it; no weights are read."""
+    assert source.kind is not None  # it was found to be a model
+    reader = _Reader(source, source.kind.family, wanted, dict.fromkeys(REPLACEABLE), None)
+    found: dict[str, str] = {}
+
+    def look(name: str, network: Loadable, part: Component) -> Any:
+        network.from_component(_LookedAt(part))
+
+    for name, network in wanted.networks.items():
+        try:
+            if reader.has(name):
+                reader.load(name, network, look)
+        except _CheckedError:
+            continue
+        except SDCoreError as error:
+            found[name] = str(error)
+    for name in wanted.tokenizers:
+        try:
+            if reader.has(encoder := _encoder_of(name)) and encoder not in found:
+                reader.tokenizer(name, wanted.tokenizer_classes.get(name, CLIPTokenizer))
+        except SDCoreError as error:
+            found[name] = str(error)
+    return found
+
+
 def _encoder_of(tokenizer: str) -> str:
     return tokenizer.replace("tokenizer", "text_encoder")
 
@@ -238,7 +295,7 @@ class _Reader:
         given = self.overrides.get(name)
         if name not in self.wanted.optional:
             return True
-        return bool(given) or (given is None and name in self.source.components)
+        return bool(given) or (given is None and name in self.source.parts)
 
     def holder(self, name: str) -> Checkpoint:
         """The checkpoint that has a part."""
@@ -251,12 +308,27 @@ class _Reader:
 
     def component(self, name: str, network: Loadable) -> Component:
         holder = self.holder(name)
+        if name in DENOISERS:
+            _require_denoiser(holder, name)
         found = holder.component(_name_in(holder, name, self.source), self.family)
         json_file = None if self.config is None else Path(self.config) / name / "config.json"
         if json_file is not None and json_file.is_file():
             found = dataclasses.replace(found, config=read_json(json_file))
         _require_class(found, name, network)
+        if name == "vae":
+            _require_decoder(found)
         return found
+
+    def load(self, name: str, network: Loadable, make: LoadPart) -> Any:
+        """What `make` makes of a part; of one that is the model's own and faulty, the error says
+        that another may take its place."""
+        try:
+            return make(name, network, self.component(name, network))
+        except (CheckpointError, UnsupportedModelError) as error:
+            own = name in self.overrides and self.overrides[name] is None
+            if not own or f"{name}=" in str(error):
+                raise
+            raise type(error)(f"{error}; give another as {name}=") from error
 
     def tokenizer(self, name: str, kind: type[Tokenizer]) -> Tokenizer:
         path = self.overrides.get(name)
@@ -282,18 +354,37 @@ class _Reader:
 
 def _name_in(holder: Checkpoint, name: str, source: Checkpoint) -> str:
     """What the holder of a part calls it: a text encoder alone knows nothing of others."""
-    if name in holder.components:
+    if name in holder.parts:
         return name
     alike = [
         other
-        for other in holder.components
+        for other in holder.parts
         if name.startswith("text_encoder") and other.startswith("text_encoder")
     ]
     if holder is not source and len(alike) == 1:
         return alike[0]
-    has = ", ".join(holder.components) or holder.title
+    has = ", ".join(holder.parts) or holder.title
     give = f"give one as {name}=" if holder is source else f"it is no {name}"
     raise CheckpointError(f"[pipeline] '{holder.path}' has no {name}, only {has}: {give}")
+
+
+def _require_denoiser(source: Checkpoint, name: str) -> None:
+    """What is known by some of its tensors may have others that are nowhere to be found."""
+    if name in source.parts:
+        return
+    firsts = dict.fromkeys(tensor.partition(".")[0] for tensor in source.tensors)
+    shown = ", ".join(f"'{first}'" for first in list(firsts)[:4])
+    raise CheckpointError(
+        f"[pipeline] '{source.path}' holds {source.title}, but its {name} is not behind one prefix "
+        f"in names that sdcore knows (they begin with {shown}): save that network alone"
+    )
+
+
+def _require_decoder(component: Component) -> None:
+    if not any(name.startswith("decoder.") for name in component.tensors):
+        raise CheckpointError(
+            f"[pipeline] {component.where} has no decoder, which makes the picture of its latents"
+        )
 
 
 def _require_class(component: Component, name: str, network: Loadable) -> None:

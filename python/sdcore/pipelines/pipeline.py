@@ -188,13 +188,7 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
         )
         parts = load_parts(
             source,
-            Wanted(
-                family.networks,
-                family.optional,
-                family.tokenizers,
-                family.padding,
-                family.tokenizer_classes,
-            ),
+            family.wanted(),
             options,
             overrides={
                 "vae": vae,
@@ -212,6 +206,13 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
         pipe.lora_dir = shipped_loras(path)
         pipe._open_beside(options, quantize, controlnet=controlnet)
         return pipe
+
+    @classmethod
+    def wanted(cls) -> Wanted:
+        """What it is put together from."""
+        return Wanted(
+            cls.networks, cls.optional, cls.tokenizers, cls.padding, cls.tokenizer_classes
+        )
 
     def _open_beside(
         self,
