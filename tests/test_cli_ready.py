@@ -118,6 +118,17 @@ def test_a_whole_model_needs_nothing(
         assert (facts["runs"], facts["hint"], facts["needs"]) == (True, "", {})
 
 
+def test_the_model_inside_has_its_name_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["info", "pocket", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"] is True
+    assert main(["convert", "pocket", "x.safetensors", "--quiet"]) == 0
+    assert main(["quantize", "pocket", "x.gguf", "--type", "q8_0", "--quiet"]) == 0
+    assert (tmp_path / "x.safetensors").is_file() and (tmp_path / "x.gguf").is_file()
+
+
 def test_the_title_does_not_say_float8_of_other_packings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from sdcore.cli.model import found
 from sdcore.cli.rewriting import add_common_arguments, progress_bar
 
 NAME = "convert"
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from sdcore.checkpoint.conversion import DTYPES, FORMATS, PREDICTION_TYPES
 
     add = parser.add_argument
-    add("source", metavar="IN", help="a model file, or a diffusers folder")
+    add("source", metavar="IN", type=found, help="a model file, a diffusers folder, or 'pocket'")
     add("target", metavar="OUT", help="its ending says the kind; without one it is a folder")
     add("--format", choices=FORMATS, help="the kind, where the ending does not say it")
     add("--dtype", choices=DTYPES, help="store weights so (default: as they are)")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import sdcore
 from sdcore import _core
+from sdcore.cli.model import found, in_flags
 from sdcore.image_io import Infotext, picture_format, read_png_parameters
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file",
         nargs="?",
         metavar="FILE",
-        help="a model file or folder, or a picture; none: this machine",
+        type=found,
+        help="a model file or folder, 'pocket', or a picture; none: this machine",
     )
     add("--json", action="store_true", help="for programs")
     add("--plan", type=_size, metavar="WxH", help="memory and work for a picture of this size")
@@ -128,7 +130,6 @@ def _readiness(opened: Checkpoint) -> dict[str, Any]:
     if opened.kind is None or not opened.kind.about.runs:
         return {"runs": False, "hint": opened.kind.about.hint if opened.kind else "", "needs": {}}
     from sdcore.checkpoint.folder import DENOISERS
-    from sdcore.cli.model import in_flags
     from sdcore.pipelines import DiffusionPipeline
     from sdcore.pipelines.loading import faults
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from sdcore.cli.model import found
 from sdcore.cli.rewriting import add_common_arguments, progress_bar
 
 NAME = "quantize"
@@ -19,7 +20,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("source", metavar="IN", help="a model file, or a diffusers folder")
+    add("source", metavar="IN", type=found, help="a model file, a diffusers folder, or 'pocket'")
     add("target", metavar="OUT", help="the .gguf file")
     add("--type", required=True, help="of the large matrices, such as q8_0, q4_K or iq3_s")
     add(
