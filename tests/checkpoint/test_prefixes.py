@@ -181,3 +181,15 @@ def test_other_networks_are_not_searched_for_models(tmp_path: Path) -> None:
     assert checkpoint.open(path).kind is None
     with pytest.raises(CheckpointError, match="has no unet"):
         checkpoint.open(path).component("unet")
+
+
+@pytest.mark.parametrize("lora", ["lora_unet_{}", "lora_te_{}", "model.diffusion_model.{}"])
+def test_stray_tensors_of_a_lora_do_not_make_a_model_one(tmp_path: Path, lora: str) -> None:
+    """Merges leave them behind; a LoRA alone stays one."""
+    name = lora.format("input_blocks_1_1_proj_in.lora_")
+    stray = {f"{name}{end}.weight": torch.zeros(4, 4) for end in ("down", "up")}
+    opened = checkpoint.open_model(saved(whole() | stray, tmp_path / "x.safetensors"))
+    assert opened.title.endswith("with tensors of a LoRA, which are passed over")
+    check(opened, "unet", "vae", "text_encoder")
+    alone = checkpoint.open(saved(stray, tmp_path / "lora.safetensors"))
+    assert alone.kind is not None and alone.kind.family == "lora"

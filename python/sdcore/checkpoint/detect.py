@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sdcore.checkpoint.clue import Clue, Shapes
 from sdcore.checkpoint.detect_marks import said, shown
@@ -13,6 +14,9 @@ from sdcore.checkpoint.tensor import Tensor
 from sdcore.checkpoint.unet_families import CONTEXT
 
 __all__ = ["FAMILIES", "RULES", "Family", "Kind", "recognise"]
+
+
+ADAPTERS = ("lora", "lycoris")  # known by any tensor of theirs
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,26 @@ def recognise(
     shapes = Shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()})
     for family, clues in RULES:
         if found := _found(clues, shapes):
+            if family in ADAPTERS and (model := _model_around(clues, tensors, metadata)):
+                return model
             return _kind(family, list(_evidence(clues, found, shapes)), shapes, metadata or {})
     return None
+
+
+def _model_around(
+    clues: tuple[Clue, ...],
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, object] | None,
+) -> Kind | None:
+    """A model with stray tensors of a LoRA in it, which are passed over: where most are others."""
+    patterns = [re.compile(clue.pattern) for clue in clues]
+    rest = {n: t for n, t in tensors.items() if not any(p.search(n) for p in patterns)}
+    if 2 * len(rest) <= len(tensors):
+        return None
+    kind = recognise(rest, metadata)
+    if kind is None or not kind.about.runs:
+        return None
+    return replace(kind, details=(*kind.details, "with tensors of a LoRA, which are passed over"))
 
 
 def _found(clues: tuple[Clue, ...], shapes: Shapes) -> list[str]:
