@@ -427,6 +427,15 @@ def test_what_is_refused(tmp_path):
         convert(source, folder)
 
 
+@pytest.mark.parametrize("name", ["sd-v1.5", "sd-v1.5-pruned", "sd.fp16/", "sd.safetensors/"])
+def test_folders_with_dots_in_their_names(tmp_path, name):
+    source = tiny_models.save_original(PLAIN, tmp_path / "model.safetensors")
+    path = convert(source, f"{tmp_path}/{name}")
+    assert path == tmp_path / name and checkpoint.open(path).format == "diffusers"
+    with pytest.raises(InvalidArgumentError, match=r"unknown ending '\.fp16'.* as '.*x\.fp16/'"):
+        convert(source, tmp_path / "x.fp16")
+
+
 def test_overwriting(tmp_path):
     source = tiny_models.save_original(PLAIN, tmp_path / "a.safetensors")
     want = stored(source)

@@ -63,7 +63,8 @@ def convert(
     """Writes a model, or anything else that holds tensors, as another kind of file or folder.
 
     `format` is "safetensors", "gguf", "pickle" (PyTorch's .ckpt, .pt, .pth and .bin) or
-    "diffusers", a folder; without it the ending of `target` decides, and no ending is a folder.
+    "diffusers", a folder; without it the ending of `target` decides, and no ending is a folder, and
+    so is a version (`sd-v1.5`) and what a `/` is behind.
     Between a folder and a file, tensors change names by the tables that loading uses; between
     files they keep theirs. Weights keep their types unless `dtype` says "f32", "f16" or "bf16"; a
     quantized one becomes f16 where the format has no such type.
@@ -80,8 +81,9 @@ def convert(
     FileError for a target that is there already or cannot be written, UnsupportedModelError for
     what has no such form, CheckpointError for a damaged source.
     """
+    is_folder = os.fspath(target).endswith("/")
     target = Path(target)
-    format = _format(target, format)
+    format = _format(target, "diffusers" if is_folder and format is None else format)
     _one_of("dtype", dtype, DTYPES)
     if for_comfyui and format != "gguf":
         raise InvalidArgumentError(f"[convert] ComfyUI-GGUF reads .gguf, not {format}")
@@ -255,14 +257,21 @@ def _need_unet(opened: Checkpoint, option: str) -> None:
 def _format(target: Path, format: str | None) -> str:
     if format is not None:
         return _one_of("format", format, FORMATS)
-    if target.is_dir():
+    ending = target.suffix.lower()
+    if target.is_dir() or _is_version(ending):
         return "diffusers"
-    if (ending := target.suffix.lower()) not in ENDINGS:
+    if ending not in ENDINGS:
         raise InvalidArgumentError(
             f"[convert] '{target}' has an unknown ending '{ending}': it must be one of "
-            f"{', '.join(filter(None, ENDINGS))}, or none for a folder; or say the format"
+            f"{', '.join(filter(None, ENDINGS))}, or none for a folder; or name a folder as "
+            f"'{target}/'"
         )
     return ENDINGS[ending]
+
+
+def _is_version(ending: str) -> bool:
+    """Of a name such as `sd-v1.5`: it is no ending of a file."""
+    return ending[1:2].isdigit()
 
 
 def _one_of(option: str, value: str | None, allowed: Iterable[str]) -> str:
