@@ -427,6 +427,19 @@ def test_what_is_refused(tmp_path):
         convert(source, folder)
 
 
+def test_what_a_model_is_best_drawn_with_goes_through_a_folder(tmp_path):
+    own = {"sdcore.default.steps": "4", "sdcore.default.guidance_scale": "1.5"}
+    source = tmp_path / "model.safetensors"
+    tiny_models.save_original(PLAIN, source, metadata=own)
+    folder = convert(source, tmp_path / "folder")
+    tiny_models.write_tokenizer(folder / "tokenizer")
+    for path in (folder, convert(folder, tmp_path / "again.gguf")):
+        assert own.items() <= checkpoint.open(path).metadata.items()
+        pipe = sdcore.DiffusionPipeline.open(path, tokenizer=folder / "tokenizer")
+        assert (pipe.default_steps, pipe.default_guidance) == (4, 1.5)
+    StableDiffusionPipeline.from_pretrained(folder)  # which passes them over
+
+
 @pytest.mark.parametrize("name", ["sd-v1.5", "sd-v1.5-pruned", "sd.fp16/", "sd.safetensors/"])
 def test_folders_with_dots_in_their_names(tmp_path, name):
     source = tiny_models.save_original(PLAIN, tmp_path / "model.safetensors")

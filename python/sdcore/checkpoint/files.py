@@ -18,6 +18,9 @@ from sdcore.errors import CheckpointError, FileError
 # Keys of a file's metadata, before the name of a part or a tensor.
 CONFIG_KEY = "sdcore.config."  # its config, as JSON
 TOKENIZER_KEY = "tokenizer.ggml."  # its vocabulary
+DEFAULT_KEY = (
+    "sdcore.default."  # what it is best drawn with; a folder's model_index.json has it too
+)
 FOLDED_KEY = "comfy.gguf.orig_shape."  # its shape, where the tensor was folded for quantization
 
 MAX_JSON = 1 << 26  # bytes; an index of ten thousand tensors takes a megabyte

@@ -17,7 +17,7 @@ from sdcore.checkpoint.family import Folder
 from sdcore.checkpoint.layouts import layout_of
 from sdcore.checkpoint.model import Checkpoint, Component
 from sdcore.checkpoint.output import Outgoing, Progress, beside
-from sdcore.checkpoint.sidecars import own_tokenizer, public, t5_tokenizer
+from sdcore.checkpoint.sidecars import defaults, own_tokenizer, public, t5_tokenizer
 from sdcore.checkpoint.tensor import Tensor
 from sdcore.errors import FileError, SDCoreError, UnsupportedModelError
 from sdcore.tokenizer import CLIPTokenizer
@@ -175,7 +175,8 @@ def _index(opened: Checkpoint, layout: Folder, there: set[str]) -> dict[str, Any
         kind = "T5TokenizerFast" if pad is None else "CLIPTokenizer"
         index[name] = ["transformers", kind] if name in there else [None, None]
     index["scheduler"] = ["diffusers", opened.scheduler_config["_class_name"]]
-    return index | {name: [None, None] for name in layout.absent} | layout.options
+    absent = {name: [None, None] for name in layout.absent}
+    return index | absent | layout.options | defaults(opened)
 
 
 def _copy_others(folder: Path, opened: Checkpoint, index: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sdcore import gguf
 from sdcore.checkpoint import gguf_output
-from sdcore.checkpoint.files import CONFIG_KEY, FOLDED_KEY, TOKENIZER_KEY
+from sdcore.checkpoint.files import CONFIG_KEY, DEFAULT_KEY, FOLDED_KEY, TOKENIZER_KEY
 from sdcore.checkpoint.layouts import layout_of
 from sdcore.checkpoint.model import Checkpoint
 from sdcore.checkpoint.output import Outgoing
@@ -128,7 +128,7 @@ def public(config: Mapping[str, Any]) -> dict[str, Any]:
 def _kept(opened: Checkpoint) -> dict[str, Any]:
     """All that is not of the old file alone; a folder's is its model_index.json."""
     if opened.format == "diffusers":
-        return {}
+        return defaults(opened)
     return {
         key: value
         for key, value in opened.metadata.items()
@@ -136,6 +136,11 @@ def _kept(opened: Checkpoint) -> dict[str, Any]:
         and not key.startswith((FOLDED_KEY, CONFIG_KEY))
         and not _BESIDE.match(key)
     }
+
+
+def defaults(opened: Checkpoint) -> dict[str, Any]:
+    """Steps and guidance that a model says it is best drawn with."""
+    return {k: value for k, value in opened.metadata.items() if k.startswith(DEFAULT_KEY)}
 
 
 def _configs(opened: Checkpoint) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 from sdcore import checkpoint
 from sdcore.arguments import as_path
 from sdcore.checkpoint import Checkpoint, Component
-from sdcore.checkpoint.files import read_json
+from sdcore.checkpoint.files import DEFAULT_KEY, read_json
 from sdcore.checkpoint.folder import DENOISERS
 from sdcore.checkpoint.place import snapshot
 from sdcore.checkpoint.quantized import quantized
@@ -419,13 +419,13 @@ def _scheduler(source: Checkpoint, config: PathLike | None) -> Scheduler:
 
 def _defaults(source: Checkpoint) -> Defaults:
     def get(name: str, kinds: Sequence[type], low: float) -> Any:
-        value: Any = source.metadata.get(f"sdcore.default.{name}")
+        value: Any = source.metadata.get(DEFAULT_KEY + name)
         if isinstance(value, str):  # safetensors' metadata is text
             with contextlib.suppress(ValueError):
                 value = kinds[-1](value)
         if value is not None and not (type(value) in kinds and low <= value < math.inf):
             raise CheckpointError(
-                f"[pipeline] '{source.path}': metadata sdcore.default.{name} must be a number of "
+                f"[pipeline] '{source.path}': metadata {DEFAULT_KEY}{name} must be a number of "
                 f"at least {low}, got {value!r:.80}"
             )
         return value
