@@ -109,6 +109,24 @@ def test_info_says_what_opening_does(
     DiffusionPipeline.open(path, **{part: whole}, tokenizer=tokenizer)
 
 
+@pytest.mark.parametrize("name", ["decoder", "text int8"])
+def test_a_part_alone_that_no_model_can_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    change, part, message = FAULTS[name]
+    prefix = {"vae": "first_stage_model.", "text_encoder": "cond_stage_model."}[part]
+    state = change(tiny_models.original_state(PLAIN))
+    alone = {n: t.contiguous().clone() for n, t in state.items() if n.startswith(prefix)}
+    save_file(alone, tmp_path / "x.safetensors")
+    whole = tiny_models.save_original(PLAIN, tmp_path / "whole.safetensors")
+    assert main(["info", str(tmp_path / "x.safetensors"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["runs"] is False and message in facts["hint"]
+    with pytest.raises(SDCoreError) as caught:
+        DiffusionPipeline.open(whole, **{part: tmp_path / "x.safetensors"})
+    assert str(caught.value).endswith(facts["hint"])
+
+
 def test_a_whole_model_needs_nothing(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -127,20 +127,26 @@ def _file(args: argparse.Namespace) -> dict[str, Any]:
 def _readiness(opened: Checkpoint) -> dict[str, Any]:
     """Whether it runs, and else why not (`hint`); of one that does, by part what is wrong with its
     own (`needs`), in whose place another has to be given."""
-    if opened.kind is None or not opened.kind.about.runs:
-        return {"runs": False, "hint": opened.kind.about.hint if opened.kind else "", "needs": {}}
     from sdcore.checkpoint.folder import DENOISERS
     from sdcore.pipelines import DiffusionPipeline
-    from sdcore.pipelines.loading import faults
+    from sdcore.pipelines.loading import faults, part_fault
 
+    if opened.kind is None or not opened.kind.about.runs:
+        hint = opened.kind.about.hint if opened.kind else ""
+        return {"runs": False, "hint": _untagged(part_fault(opened) or hint), "needs": {}}
     source = str(opened.path)
     family = DiffusionPipeline.registry[opened.kind.family]
     found = {
-        part: re.sub(r"^\[\w+\] ", "", in_flags(message, source))
+        part: _untagged(in_flags(message, source))
         for part, message in faults(opened, family.wanted()).items()
     }
     hint = next((found[part] for part in DENOISERS if part in found), "")
     return {"runs": not hint, "hint": hint, "needs": {} if hint else found}
+
+
+def _untagged(message: str) -> str:
+    """Without the place that an error names first."""
+    return re.sub(r"^\[\w+\] ", "", message)
 
 
 def _plan(args: argparse.Namespace, opened: Checkpoint) -> dict[str, Any]:

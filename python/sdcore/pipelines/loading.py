@@ -45,6 +45,7 @@ __all__ = [
     "for_dtypes",
     "for_parts",
     "load_parts",
+    "part_fault",
     "run_options",
     "shipped_loras",
 ]
@@ -276,6 +277,18 @@ def faults(source: Checkpoint, wanted: Wanted) -> dict[str, str]:
         except SDCoreError as error:
             found[name] = str(error)
     return found
+
+
+def part_fault(source: Checkpoint) -> str | None:
+    """Why what holds no model, but a part of one, cannot be that part of any."""
+    try:
+        for name in source.parts:
+            part = source.component(name)
+            if name == "vae":
+                _require_decoder(part)
+    except SDCoreError as error:
+        return str(error)
+    return None
 
 
 def _encoder_of(tokenizer: str) -> str:
