@@ -114,8 +114,47 @@ def test_what_else_is_refused(pipe: sdcore.DiffusionPipeline, wrong: Any) -> Non
 def test_a_schedulers_field_is_spelled_out() -> None:
     with pytest.raises(sdcore.InvalidArgumentError, match="did you mean 'use_karras_sigmas'"):
         sdcore.EulerDiscreteScheduler(use_karras_sigma=True)
-    kept = sdcore.EulerDiscreteScheduler.from_config({"interpolation_type": "linear"})
+    with pytest.raises(sdcore.InvalidArgumentError, match="did you mean 'use_karras_sigmas'"):
+        sdcore.EulerDiscreteScheduler.from_config({}, use_karras_sigma=True)
+    kept = sdcore.DDIMScheduler.from_config({"interpolation_type": "linear"})
     assert kept.config.interpolation_type == "linear"
+
+
+def test_a_scheduler_is_read_and_set_in_diffusers_words(tmp_path: Path) -> None:
+    theirs = TorchDDIM(steps_offset=2)
+    theirs.save_pretrained(tmp_path / "scheduler")
+    for given in ((tmp_path, "scheduler"), (tmp_path / "scheduler",)):
+        ours = sdcore.DDIMScheduler.from_pretrained(*given, clip_sample=False)
+        assert (ours.config.steps_offset, ours.config.clip_sample) == (2, False)
+    ours.set_timesteps(7, device="cuda")
+    theirs.set_timesteps(7, device="cpu")
+    assert ours.timesteps.tolist() == theirs.timesteps.tolist()
+    with pytest.raises(sdcore.InvalidArgumentError, match=r"\[DDIMScheduler\] it takes no mu"):
+        ours.set_timesteps(7, mu=1.0)
+
+
+def test_a_scheduler_of_another_process_is_refused(folder: Path) -> None:
+    pipe = OPEN(folder)
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    for other, says in (
+        (sdcore.FlowMatchEulerDiscreteScheduler(), "FlowMatchEuler.* is for models of flow match"),
+        (
+            sdcore.DPMSolverMultistepScheduler(**flow),
+            "DPMSolverMulti.* is for models of flow match",
+        ),
+        (sdcore.EDMEulerScheduler(), "is for models of EDM, and this is one of diffusion in discr"),
+        (sdcore.CMStochasticIterativeScheduler(), "consistency training, and .* DDIMScheduler, "),
+    ):
+        with pytest.raises(sdcore.InvalidArgumentError, match=says):
+            pipe.scheduler = other
+        with pytest.raises(sdcore.InvalidArgumentError, match=says):
+            pipe("a cat", **ARGS, hires_scale=2, hires_scheduler=other)
+    own = OPEN(folder, scheduler=sdcore.FlowMatchEulerDiscreteScheduler())
+    own.scheduler = sdcore.DPMSolverMultistepScheduler(**flow)
+    with pytest.raises(sdcore.InvalidArgumentError, match="one of flow matching, for which there"):
+        own.scheduler = pipe.scheduler
+    with pytest.raises(sdcore.InvalidArgumentError, match="scheduler must be one of sdcore's"):
+        OPEN(folder, scheduler=TorchDDIM())
 
 
 def generator(seed: int, device: str = "cpu") -> Any:

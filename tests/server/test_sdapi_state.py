@@ -216,7 +216,7 @@ def test_what_there_is(client, running, folder) -> None:
     names = [sampler["name"] for sampler in get("samplers")]
     assert names == [sampler.title for sampler in samplers.SAMPLERS.values()]
     pipe = running.state.models.open_pipeline
-    own, pipe.scheduler = pipe.scheduler, sdcore.FlowMatchEulerDiscreteScheduler()
+    own, pipe._scheduler = pipe.scheduler, sdcore.FlowMatchEulerDiscreteScheduler()
     try:
         names = [sampler["name"] for sampler in get("samplers")]
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -51,6 +52,7 @@ from sdcore.pipelines.request import Request, make_request
 from sdcore.pipelines.stages import Stage, in_turn
 from sdcore.pipelines.stream import PipelineOutput, Stream
 from sdcore.schedulers import Scheduler
+from sdcore.schedulers.base import PROCESSES
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -87,6 +89,7 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
 
     def __init__(self, parts: Parts) -> None:
         self.family = parts.family
+        self._trained_by = parts.scheduler.trained_by
         self.scheduler = parts.scheduler
         self.default_steps = parts.defaults.steps or self.default_steps
         if parts.defaults.guidance_scale is not None:
@@ -143,6 +146,7 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
         tokenizer_3: PathLike | None = None,
         controlnet: PathLike | Sequence[PathLike] | None = None,
         config: PathLike | None = None,
+        scheduler: Scheduler | None = None,
         quantize: str | None = None,
         stream_weights: bool | None = None,
         torch_dtype: Any = None,
@@ -158,7 +162,8 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
         one (TAESD), and the text encoders are checkpoints that replace a part (False leaves out a
         text encoder that the family can do without), `tokenizer` and those after it folders with a
         vocabulary, `controlnet` what `load_controlnet` takes (docs/controlnet.md), `config` a
-        diffusers folder whose configs are used in place of what the file implies.
+        diffusers folder whose configs are used in place of what the file implies, `scheduler` what
+        takes the place of the model's own, of any kind.
         `quantize` is a storage type, such as "q8_0" or "q4_K", that the matrices of linear layers
         get on the way (docs/quantization.md): less memory, and less to read at every step.
         `stream_weights` sends weights through a GPU layer by layer; None: those that find no room.
@@ -202,6 +207,9 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
             config=config,
             quantize=quantize,
         )
+        if scheduler is not None:
+            _require_scheduler(scheduler)
+            parts = dataclasses.replace(parts, scheduler=scheduler)
         pipe = family(parts)
         pipe.lora_dir = shipped_loras(path)
         pipe._open_beside(options, quantize, controlnet=controlnet)
@@ -374,11 +382,15 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
 
     @scheduler.setter
     def scheduler(self, scheduler: Scheduler) -> None:
-        if not isinstance(scheduler, Scheduler):
+        _require_scheduler(scheduler)
+        if scheduler.trained_by != self._trained_by:
+            kinds = Scheduler.registry.values()
+            fitting = [kind.__name__ for kind in kinds if kind.process == self._trained_by]
+            theirs, own = PROCESSES[scheduler.trained_by], PROCESSES[self._trained_by]
             raise InvalidArgumentError(
-                "[pipeline] scheduler must be one of sdcore's, such as "
-                "sdcore.EulerDiscreteScheduler.from_config(pipe.scheduler.config), got "
-                f"{scheduler!r:.80}"
+                f"[pipeline] {type(scheduler).__name__} is for models of {theirs}, and this is one "
+                f"of {own}, for which there is {', '.join(fitting)}; if its file is mistaken, open "
+                "the model with scheduler="
             )
         self._scheduler = scheduler
 
@@ -475,3 +487,11 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
         if request.output_type == "pil":
             return to_pil(images)
         return to_torch(images) if request.output_type == "pt" else images
+
+
+def _require_scheduler(given: Any) -> None:
+    if not isinstance(given, Scheduler):
+        raise InvalidArgumentError(
+            "[pipeline] scheduler must be one of sdcore's, such as "
+            f"sdcore.EulerDiscreteScheduler.from_config(pipe.scheduler.config), got {given!r:.80}"
+        )

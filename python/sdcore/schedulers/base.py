@@ -25,6 +25,15 @@ T = TypeVar("T")
 AnyScheduler = TypeVar("AnyScheduler", bound="Scheduler")
 
 
+# How models are trained to take noise away, each of which other schedulers undo.
+PROCESSES: Mapping[str, str] = {
+    "diffusion": "diffusion in discrete timesteps",
+    "flow": "flow matching",
+    "edm": "EDM",
+    "consistency": "consistency training",
+}
+
+
 class Term(NamedTuple):
     """Weights of what one step knew: its x, its (clipped) x0, the model's output m, and the noise z
     that it drew."""
@@ -138,6 +147,7 @@ class Scheduler(ABC):
     registry: ClassVar[dict[str, type["Scheduler"]]] = {}
     defaults: ClassVar[Mapping[str, Any]] = {}
     rows_a_step: ClassVar[int] = 1
+    process: ClassVar[str] = ""  # how the models that it is for were trained: a key of PROCESSES
     # Whether the weights of m in rows are for the negative prompt's, and x0 alone is guided.
     renoises_negative: ClassVar[bool] = False
     make_table: ClassVar[Callable[..., Table]]
@@ -158,16 +168,26 @@ class Scheduler(ABC):
             Scheduler.registry[cls.__name__] = cls
 
     def __init__(self, **fields: Any) -> None:
-        if unknown := sorted(fields.keys() - self.defaults.keys()):
-            raise InvalidArgumentError(
-                f"[{type(self).__name__}] there is no field {unknown[0]!r}"
-                + (nearest(unknown[0], self.defaults) or f": it has {', '.join(self.defaults)}")
-            )
+        self._require_known(fields)
         self._configure(fields)
+
+    @classmethod
+    def _require_known(cls, fields: Mapping[str, Any]) -> None:
+        if unknown := sorted(fields.keys() - cls.defaults.keys()):
+            raise InvalidArgumentError(
+                f"[{cls.__name__}] there is no field {unknown[0]!r}"
+                + (nearest(unknown[0], cls.defaults) or f": it has {', '.join(cls.defaults)}")
+            )
 
     def _configure(self, fields: Mapping[str, Any]) -> None:
         self.config = Config(fields, self.defaults)
         self._table: Table | None = None
+
+    @property
+    def trained_by(self) -> str:
+        """How models must have been trained for this configuration: a key of PROCESSES."""
+        along_flow = "use_flow_sigmas" in self.defaults and self.config.use_flow_sigmas
+        return "flow" if along_flow else self.process
 
     @property
     def takes_eta(self) -> bool:
@@ -182,7 +202,12 @@ class Scheduler(ABC):
     ) -> AnyScheduler:
         """From another scheduler's `.config`, a dict, a scheduler_config.json or a folder that
         holds one; keyword arguments override its fields. What the source left to its defaults is
-        left to this class's own, and fields that it does not know are kept for others."""
+        left to this class's own, and fields that it does not know are kept for others.
+
+        Raises FileError and CheckpointError for the file, and InvalidArgumentError for a keyword
+        that is no field of this class.
+        """
+        cls._require_known(fields)
         if isinstance(config, (str, PathLike)):
             config = read_config(Path(config))
         if not isinstance(config, Mapping | None):
@@ -197,9 +222,25 @@ class Scheduler(ABC):
         made._configure({**given, **fields})
         return made
 
-    def set_timesteps(self, num_inference_steps: int, *, begin: int = 0, **options: Any) -> None:
+    @classmethod
+    def from_pretrained(
+        cls: type[AnyScheduler],
+        folder: str | PathLike[str],
+        subfolder: str | None = None,
+        **fields: Any,
+    ) -> AnyScheduler:
+        """`from_config` of a folder, or of one within it, in diffusers' words."""
+        return cls.from_config(Path(folder, subfolder or ""), **fields)
+
+    def set_timesteps(
+        self, num_inference_steps: int, device: Any = None, *, begin: int = 0, **options: Any
+    ) -> None:
         """Builds the table of a run; `options` are the scheduler's own, such as DDIM's eta. The
-        first `begin` steps are left out, for a run that starts from a noisy picture."""
+        first `begin` steps are left out, for a run that starts from a noisy picture. `device`, in
+        which diffusers' scripts say where their tensors are, is not needed."""
+        own = inspect.signature(self.make_table).parameters
+        if unknown := sorted(options.keys() - own.keys()):
+            raise InvalidArgumentError(f"[{type(self).__name__}] it takes no {unknown[0]}")
         self._table = self._make(num_inference_steps, begin, options)
         self._sampler = _core.Sampler(
             [

@@ -42,3 +42,5 @@ def _levels(config: Config, steps: int) -> list[float]:
 
 class CMStochasticIterativeScheduler(EDMScheduler, table=consistency_table, defaults=_DEFAULTS):
     """For consistency models: one step, or several that add noise in between."""
+
+    process = "consistency"

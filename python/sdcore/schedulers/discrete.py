@@ -33,6 +33,8 @@ DEFAULTS = {
 class DiscreteScheduler(Scheduler, defaults=DEFAULTS):
     """A scheduler whose timesteps are those of training."""
 
+    process = "diffusion"
+
     def noise_level(self, t: NDArray[Any]) -> tuple[Array, Array]:
         alphas = alphas_cumprod(self.config)
         if t.dtype.kind not in "iu" or t.min() < 0 or t.max() >= len(alphas):

@@ -29,6 +29,8 @@ DEFAULTS = {
 class EDMScheduler(Scheduler, defaults=DEFAULTS):
     """A scheduler whose timesteps are logarithms of levels."""
 
+    process = "edm"
+
     def noise_level(self, t: NDArray[Any]) -> tuple[Array, Array]:
         rows = [self._index(float(one)) for one in t]
         sigma = np.array([self.table.sigmas[row] for row in rows], np.float32)

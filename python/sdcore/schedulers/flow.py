@@ -29,6 +29,8 @@ Values = NDArray[np.float64]
 class FlowScheduler(Scheduler, defaults=DEFAULTS):
     """A scheduler whose timesteps are levels times `num_train_timesteps`."""
 
+    process = "flow"
+
     def noise_level(self, t: NDArray[Any]) -> tuple[Array, Array]:
         rows = [self._index(float(one)) for one in t]
         sigma = np.array([self.table.sigmas[row] for row in rows], np.float32)
