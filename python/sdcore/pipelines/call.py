@@ -36,8 +36,8 @@ class Arguments(TypedDict, total=False):
         float  # change of the model's output below which it is not asked again, 0 (off)
     )
     num_images_per_prompt: int
-    # The first image's; image i uses seed + i. None and -1 draw one. Or a list, one an image. A
-    # torch.Generator is its initial_seed().
+    # The first image's; image i uses seed + i. None and -1 draw one. Or a list, one an image. Or
+    # torch.Generators, which go on from call to call as in diffusers: one an image, or one for all.
     seed: int | Sequence[int] | None
     subseed: int | None  # of noise to mix in: a variation of the picture. None draws one
     subseed_strength: float  # its share, 0 to 1

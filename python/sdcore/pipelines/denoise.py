@@ -15,7 +15,7 @@ from sdcore.pipelines.composition import composition
 from sdcore.pipelines.conditioning import Conditioning, Told, changed, joined, together
 from sdcore.pipelines.finite import require_finite
 from sdcore.pipelines.guidance import Guidance, Model
-from sdcore.pipelines.noise import Noise
+from sdcore.pipelines.noise import Draws
 from sdcore.pipelines.request import Request
 from sdcore.pipelines.start import Start
 from sdcore.pipelines.step_cache import StepCache
@@ -50,7 +50,7 @@ def denoise(
     pipe: DiffusionPipeline,
     request: Request,
     scheduler: Scheduler,
-    noise: Noise,
+    noise: Draws,
     start: Start,
 ) -> Iterator[Step]:
     """Yields after each row; a step's `latents`, replaced or not, are what the next begins with."""

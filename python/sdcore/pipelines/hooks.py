@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sdcore.models.autoencoders import Autoencoder
 from sdcore.pipelines.conditioning import Conditioning, Told, joined, picked
 from sdcore.pipelines.guidance import Guidance, GuidancePlusPlus
-from sdcore.pipelines.noise import Noise
+from sdcore.pipelines.noise import Draws
 from sdcore.pipelines.request import Prompt, Request
 from sdcore.pipelines.start import Start, begin
 from sdcore.prompts.editing import Span, at_step
@@ -201,6 +201,6 @@ class FamilyHooks(ABC):
         """Those of the step table that a call runs."""
         return scheduler.table.rows
 
-    def start(self, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
+    def start(self, request: Request, scheduler: Scheduler, noise: Draws) -> Start:
         """What the first step is given."""
         return begin(self, request, scheduler, noise)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,15 @@ from numpy.typing import NDArray
 from sdcore import _core
 from sdcore.errors import InvalidArgumentError
 
-__all__ = ["GENERATORS", "Noise", "mixed"]
+__all__ = ["GENERATORS", "Draws", "Noise", "TorchNoise", "is_generator", "mixed"]
 
 # Whose numbers: those of torch.Generator on either device.
 GENERATORS: Mapping[str, Any] = {"cpu": _core.TorchRandom, "cuda": _core.PhiloxRandom}
+
+
+class Draws(Protocol):
+    def draw(self, shape: Sequence[int]) -> NDArray[np.float32]:
+        """Each image's next normal numbers: [n, *shape]."""
 
 
 class Noise:
@@ -29,8 +35,30 @@ class Noise:
         self._generators = [GENERATORS[kind](seed) for seed in seeds]
 
     def draw(self, shape: Sequence[int]) -> NDArray[np.float32]:
-        """Each image's next normal numbers: [n, *shape]."""
         return np.stack([generator.randn(list(shape)) for generator in self._generators])
+
+
+def is_generator(value: Any) -> bool:
+    """Whether it is a torch.Generator; whoever has one has imported torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Generator)
+
+
+class TorchNoise:
+    """The caller's own torch.Generators, one an image, or one that draws for all images at once as
+    in diffusers. They go on with every draw, so that a second call gets other numbers."""
+
+    def __init__(self, generators: Sequence[Any], images: int) -> None:
+        self._generators = generators
+        self._rows = images if len(generators) == 1 else 1
+
+    def draw(self, shape: Sequence[int]) -> NDArray[np.float32]:
+        torch: Any = sys.modules["torch"]
+        drawn = [
+            torch.randn(self._rows, *shape, generator=one, device=one.device, dtype=torch.float32)
+            for one in self._generators
+        ]
+        return np.concatenate([one.cpu().numpy() for one in drawn])
 
 
 def mixed(a: NDArray[np.float32], b: NDArray[np.float32], share: float) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from sdcore.models.autoencoders import Autoencoder
 from sdcore.pictures.fit import resized
 from sdcore.pipelines.finite import require_finite
 from sdcore.pipelines.memory import fits
-from sdcore.pipelines.noise import Noise
+from sdcore.pipelines.noise import Draws
 
 __all__ = ["cut_to", "decode", "encode", "encoded_mean", "to_pil", "to_torch"]
 
@@ -32,7 +32,7 @@ def decode(vae: Autoencoder, latents: Array) -> Array:
     return pixels.astype(np.float32)
 
 
-def encode(vae: Autoencoder, images: Array, noise: Noise) -> Array:
+def encode(vae: Autoencoder, images: Array, noise: Draws) -> Array:
     """Latents [n, c, h, w] of pictures [n, 3, H, W] in [-1, 1]: drawn from what the encoder says,
     as diffusers draws them, with each image's next numbers. A tiny VAE leaves nothing to draw."""
     if isinstance(vae, AutoencoderTiny):

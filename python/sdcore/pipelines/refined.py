@@ -142,7 +142,7 @@ def refined(stage: Stage, refiner: Refiner) -> list[Stage]:
             "num_inference_steps": request.steps,
             "rng": request.rng,
             "guidance_scale": request.guidance_scale if refiner.guided else None,
-            "seed": [noise_seed(seed) for seed in request.seeds],
+            "seed": _seed_after(request),
             "image": np.zeros((len(request.seeds), *shape), np.float32),
             "denoising_start": refiner.switch,
         },
@@ -153,6 +153,13 @@ def refined(stage: Stage, refiner: Refiner) -> list[Stage]:
 
 def _with_latents(request: Request, latents: Array) -> Request:
     return dataclasses.replace(request, latents=latents)
+
+
+def _seed_after(request: Request) -> Any:
+    """Generators have gone on by themselves."""
+    if len(request.generators) == 1:
+        return request.generators[0]
+    return list(request.generators) or [noise_seed(seed) for seed in request.seeds]
 
 
 def noise_seed(seed: int) -> int:

@@ -19,6 +19,7 @@ from sdcore.errors import InvalidArgumentError
 from sdcore.pictures.fit import RESIZE_MODES, fitted, fitted_mask, in_multiples
 from sdcore.pictures.given import as_picture
 from sdcore.pipelines.call import DEFAULTS, by_own_names, of_family
+from sdcore.pipelines.noise import Draws, Noise, TorchNoise, is_generator
 from sdcore.pipelines.prompt import Prompt, Texts, make_prompts
 from sdcore.prompts.lora_tags import LoraTag
 from sdcore.schedulers import Scheduler
@@ -74,7 +75,8 @@ class Request:
     guidance_start: float
     guidance_end: float
     cache_threshold: float
-    seeds: list[int]
+    seeds: list[int]  # of generators, those that they began with
+    generators: tuple[Any, ...]  # torch's, in place of seeds: one an image, or one for all
     subseeds: list[int]
     subseed_strength: float
     rng: str
@@ -90,6 +92,12 @@ class Request:
     cut: tuple[int, int] | None = None  # what pictures are shrunk and cut to: width and height
     steps_before: int | None = None  # of a second pass: those that the first one made
     encoded: Encoded = field(default_factory=dict)  # filled by the first pass
+
+    def noise(self) -> Draws:
+        """The numbers of a run."""
+        if self.generators:
+            return TorchNoise(self.generators, len(self.prompts))
+        return Noise(self.seeds, self.rng)
 
     def lora_tags(self) -> tuple[LoraTag, ...]:
         """Those of the prompts. One network draws all images, so they must agree."""
@@ -159,6 +167,7 @@ def make_request(
         guidance_start=begin,
         guidance_end=end,
         cache_threshold=_share(given["cache_threshold"], "cache_threshold", 0),
+        generators=_generators(given["seed"]),
         seeds=_seeds(given["seed"], "seed", len(prompts)),
         subseeds=_seeds(given["subseed"], "subseed", len(prompts)),
         subseed_strength=_share(given["subseed_strength"], "subseed_strength", 0),
@@ -400,13 +409,23 @@ def _seeds(seed: Any, name: str, images: int) -> list[int]:
                 f"[pipeline] there are {images} images and {len(seed)} of {name}"
             )
         return [_seeds(one, name, 1)[0] for one in seed]
-    if callable(getattr(seed, "initial_seed", None)):
-        seed = seed.initial_seed()
+    if is_generator(seed):
+        return [seed.initial_seed()] * images
     drawn = seed is None or (type(seed) is int and seed == -1)
     first = int.from_bytes(os.urandom(4), "little") if drawn else whole(seed, name, 0)
     if first + images > 2**64:
         raise InvalidArgumentError(f"[pipeline] {name} has 64 bits, got {first}")
     return [first + i for i in range(images)]
+
+
+def _generators(seed: Any) -> tuple[Any, ...]:
+    listed = seed if isinstance(seed, list | tuple) else [seed]
+    found = tuple(one for one in listed if is_generator(one))
+    if found and len(found) < len(listed):
+        raise InvalidArgumentError(
+            "[pipeline] generator must be a torch.Generator, or a list of nothing else"
+        )
+    return found
 
 
 def _output_type(value: str) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcore.pipelines.denoise import denoise, new_scheduler
-from sdcore.pipelines.noise import Noise
 from sdcore.pipelines.request import Request
 from sdcore.pipelines.stream import Step
 from sdcore.schedulers import Scheduler
@@ -51,7 +50,7 @@ class Stage:
     def begin(self, latents: Array | None = None) -> Iterator[Step]:
         """Its steps, from what the stage before left; from the request alone without."""
         request = self.request if latents is None else self.goes_on(self.request, latents)
-        noise = Noise(request.seeds, request.rng)
+        noise = request.noise()
         start = self.pipe.start(request, self.scheduler, noise)
         return denoise(self.pipe, request, self.scheduler, noise, start)
 

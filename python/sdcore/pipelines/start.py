@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
 from sdcore.models.autoencoder_tiny import AutoencoderTiny
-from sdcore.pipelines.noise import Noise, mixed
+from sdcore.pipelines.noise import Draws, Noise, mixed
 from sdcore.pipelines.pictures import encode
 from sdcore.pipelines.request import Request
 from sdcore.schedulers import Scheduler
@@ -57,7 +57,7 @@ class Start:
         return np.concatenate([x, self.channels[rows]], axis=1)
 
 
-def begin(pipe: FamilyHooks, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
+def begin(pipe: FamilyHooks, request: Request, scheduler: Scheduler, noise: Draws) -> Start:
     """Draws in the order that diffusers does: for the encoder, then for the first noise."""
     if request.images is None:
         return Start(from_noise(first_noise(pipe, request, noise), scheduler))
@@ -82,7 +82,7 @@ def from_picture(picture: Array, noise: Array, scheduler: Scheduler) -> Array:
     return scheduler.add_noise(picture, noise, np.full(len(picture), scheduler.timesteps[0]))
 
 
-def first_noise(pipe: FamilyHooks, request: Request, noise: Noise) -> Array:
+def first_noise(pipe: FamilyHooks, request: Request, noise: Draws) -> Array:
     """[n, c, h, w]: the seeds' or the caller's."""
     shape = pipe.latent_shape(request)
     if request.latents is None:

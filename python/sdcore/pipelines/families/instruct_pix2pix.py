@@ -14,7 +14,7 @@ from sdcore.pipelines.families.stable_diffusion import StableDiffusionPipeline
 from sdcore.pipelines.families.stable_diffusion_xl import StableDiffusionXLPipeline
 from sdcore.pipelines.guidance import Guidance, Model, rescaled
 from sdcore.pipelines.loading import Parts
-from sdcore.pipelines.noise import Noise
+from sdcore.pipelines.noise import Draws
 from sdcore.pipelines.pipeline import DiffusionPipeline
 from sdcore.pipelines.request import Prompt, Request, finite
 from sdcore.pipelines.start import Start, first_noise, from_noise
@@ -75,7 +75,7 @@ class _Editing(DiffusionPipeline):
     def first_step(self, request: Request) -> int:
         return 0
 
-    def start(self, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
+    def start(self, request: Request, scheduler: Scheduler, noise: Draws) -> Start:
         if request.images is None:
             raise InvalidArgumentError(
                 "[pipeline] this model edits pictures: it needs an image (img2img -i on the "

@@ -14,7 +14,7 @@ from sdcore.errors import InvalidArgumentError
 from sdcore.pictures.fit import resized_numbers
 from sdcore.pictures.given import as_levels
 from sdcore.pipelines.families.stable_diffusion_2 import StableDiffusion2Pipeline
-from sdcore.pipelines.noise import Noise
+from sdcore.pipelines.noise import Draws
 from sdcore.pipelines.request import Request
 from sdcore.pipelines.start import Start
 from sdcore.schedulers import Scheduler
@@ -39,7 +39,7 @@ class StableDiffusionDepth2ImgPipeline(StableDiffusion2Pipeline):
         levels = resized_numbers(as_levels(given, "depth_map"), size, mode)
         return {**super().resized(extra, size, mode), "depth_map": levels}
 
-    def start(self, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
+    def start(self, request: Request, scheduler: Scheduler, noise: Draws) -> Start:
         given = request.extra.get("depth_map")
         if given is None:
             raise InvalidArgumentError(

@@ -9,7 +9,7 @@ import numpy as np
 from sdcore.pipelines.families.stable_diffusion import StableDiffusionPipeline
 from sdcore.pipelines.families.stable_diffusion_2 import StableDiffusion2Pipeline
 from sdcore.pipelines.families.stable_diffusion_xl import StableDiffusionXLPipeline
-from sdcore.pipelines.noise import Noise
+from sdcore.pipelines.noise import Draws
 from sdcore.pipelines.pictures import encode
 from sdcore.pipelines.pipeline import DiffusionPipeline
 from sdcore.pipelines.request import Request
@@ -31,7 +31,7 @@ class _Inpainting(DiffusionPipeline):
 
     inpaints: ClassVar[bool] = True
 
-    def start(self, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
+    def start(self, request: Request, scheduler: Scheduler, noise: Draws) -> Start:
         n, size = len(request.prompts), (request.height, request.width)
         images = np.zeros((n, 3, *size), np.float32) if request.images is None else request.images
         mask = np.ones((1, *size), np.float32) if request.mask is None else request.mask

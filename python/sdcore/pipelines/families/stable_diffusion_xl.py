@@ -22,7 +22,7 @@ from sdcore.pipelines.clip_text import Encoder, beside, clip_skip, encode_texts
 from sdcore.pipelines.conditioning import Conditioning, stacked
 from sdcore.pipelines.export import TextEncoding
 from sdcore.pipelines.loading import Parts
-from sdcore.pipelines.noise import Noise
+from sdcore.pipelines.noise import Draws
 from sdcore.pipelines.photomaker import PHOTOMAKER_ARGUMENTS, PhotoMakerPipeline
 from sdcore.pipelines.pipeline import Shapes
 from sdcore.pipelines.request import Prompt, Request
@@ -149,7 +149,7 @@ class StableDiffusionXLPipeline(PhotoMakerPipeline):
                 return step
         raise _no_step(request)
 
-    def start(self, request: Request, scheduler: Scheduler, noise: Noise) -> Start:
+    def start(self, request: Request, scheduler: Scheduler, noise: Draws) -> Start:
         if request.goes_on:
             return Start(first_noise(self, request, noise))
         return super().start(request, scheduler, noise)
