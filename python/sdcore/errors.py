@@ -5,6 +5,8 @@ __all__ = [
     "CheckpointError",
     "FileError",
     "InvalidArgumentError",
+    "MissingAttributeError",
+    "MissingNameError",
     "NumericalError",
     "OutOfMemoryError",
     "SDCoreError",
@@ -27,6 +29,14 @@ class SDCoreError(RuntimeError):
 
 class InvalidArgumentError(SDCoreError, ValueError):
     """A value that the caller passed cannot be used."""
+
+
+class MissingAttributeError(InvalidArgumentError, AttributeError):
+    """An object has no such attribute; the text says what there is in place of it."""
+
+
+class MissingNameError(InvalidArgumentError, ImportError):
+    """sdcore has no such name to import; the text says what there is in place of it."""
 
 
 class CheckpointError(SDCoreError):

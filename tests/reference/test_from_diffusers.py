@@ -70,3 +70,77 @@ def test_a_generator_goes_on_from_call_to_call(ours: Any, theirs: Any) -> None:
         latents(ours, generator=pair, num_images_per_prompt=2),
         latents(ours, generator=pair, num_images_per_prompt=2),
     )
+
+
+def test_a_callback_stops_the_run_and_keeps_what_there_is(ours: Any, theirs: Any) -> None:
+    def stop(pipe: Any, index: int, timestep: float, tensors: dict[str, Any]) -> dict[str, Any]:
+        pipe._interrupt = index == 1
+        seen.append(index)
+        return tensors
+
+    seen: list[int] = []
+    for more in ({}, {"hires_scale": 2}):
+        drawn = latents(ours, seed=5, callback_on_step_end=stop, **more)
+        ref = latents(theirs, generator=generator(), callback_on_step_end=stop)
+        assert error(drawn, ref) <= SAMPLED_F32
+    assert seen == [0, 1] * 4
+    assert not ours.interrupt
+    whole = latents(ours, seed=5)
+    assert error(whole, latents(theirs, generator=generator())) <= SAMPLED_F32
+
+
+@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "EulerDiscreteScheduler"])
+def test_a_callback_changes_guidance(ours: Any, theirs: Any, scheduler: str) -> None:
+    def change(pipe: Any, index: int, timestep: float, tensors: dict[str, Any]) -> dict[str, Any]:
+        assert pipe.guidance_scale == scales[index]
+        assert pipe.num_timesteps == 4
+        pipe._guidance_scale = scales[index + 1]
+        return tensors
+
+    for pipe, library in ((ours, sdcore), (theirs, diffusers)):
+        pipe.scheduler = getattr(library, scheduler).from_config(pipe.scheduler.config)
+    scales = [5.0, 3.0, 8.0, 1.5, 2.0]
+    drawn = latents(ours, seed=5, callback_on_step_end=change)
+    ref = latents(theirs, generator=generator(), callback_on_step_end=change)
+    assert error(drawn, ref) <= SAMPLED_F32
+    scales = [5.0, 5.0, 0.0, 0.0, 0.0]
+    drawn = latents(ours, seed=5, callback_on_step_end=change)
+    assert np.array_equal(drawn, latents(ours, seed=5, guidance_end=0.5))
+
+
+def test_guidance_of_a_step_of_a_stream(ours: Any) -> None:
+    stream = ours.stream(PROMPT, seed=5, output_type="latent", **ARGS)
+    for step in stream:
+        step.guidance_scale = 2.0 if step.index == 1 else step.guidance_scale
+    assert step.guidance_scale == 2.0
+    assert not np.array_equal(stream.result().images, latents(ours, seed=5))
+
+
+def raised(ours: Any, **arguments: Any) -> str:
+    with pytest.raises(sdcore.InvalidArgumentError) as caught:
+        latents(ours, seed=5, **arguments)
+    return str(caught.value)
+
+
+def test_what_a_callback_cannot_do_is_said(ours: Any) -> None:
+    def raise_guidance(pipe: Any, *_: Any) -> None:
+        pipe.guidance_scale = 3.0
+
+    assert "began without guidance" in raised(
+        ours, guidance_scale=1, callback_on_step_end=raise_guidance
+    )
+    names = {"callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"]}
+    nothing = {"callback_on_step_end": lambda *_: None}
+    assert "guidance_end switch guidance" in raised(ours, **nothing, **names)
+    cutoff = diffusers.callbacks.SDCFGCutoffCallback(cutoff_step_ratio=0.4)
+    assert "and no prompt_embeds" in raised(ours, callback_on_step_end=cutoff)
+    more = {"callback_on_step_end": lambda *_: {"prompt_embeds": 0}}
+    assert "gave 'prompt_embeds'" in raised(ours, **more)
+    ours._interrupt = False  # as scripts do before a run
+    assert not hasattr(ours, "guidance_scale")
+    for name, value, says in (
+        ("_interrupt", True, r"stream\.stop\(\)"),
+        ("guidance_scale", 3.0, "give it to the call"),
+    ):
+        with pytest.raises(sdcore.InvalidArgumentError, match=says):
+            setattr(ours, name, value)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdcore.arguments import as_floats
+from sdcore.arguments import as_floats, finite
 from sdcore.errors import InvalidArgumentError
 from sdcore.pipelines.composition import composition
 from sdcore.pipelines.conditioning import Conditioning, Told, changed, joined, together
@@ -111,9 +111,15 @@ def denoise(
         if start.kept is not None:
             following = rows[index + 1].timestep if index + 1 < len(rows) else None
             latents = start.kept.restore(latents, scheduler, following)
-        step = Step(index, len(rows), row.timestep, latents, scheduler.denoised, pipe)
+        step = Step(
+            *(index, len(rows), row.timestep, latents, scheduler.denoised, pipe, guidance.scale)
+        )
         yield step
         latents = _replaced(step, latents)
+        if step.guidance_scale != guidance.scale:
+            guidance = guidance.at(finite(step.guidance_scale, "guidance_scale"))
+            if cache is not None:
+                cache.forget(np.ones(images, bool))
 
 
 def _replaced(step: Step, latents: Array) -> Array:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdcore import _core
+from sdcore.errors import InvalidArgumentError
 from sdcore.pipelines.request import Prompt, Request
 
 __all__ = ["Guidance", "GuidancePlusPlus", "Model", "PerturbedGuidance", "rescaled"]
@@ -31,11 +32,27 @@ class Guidance:
     begin: float = field(default=0.0, kw_only=True)
     end: float = field(default=1.0, kw_only=True)
     in_turns: bool = field(default=False, kw_only=True)
+    began: bool = field(default=False, kw_only=True)  # with guidance, whatever the scale is now
+
+    @property
+    def guides(self) -> bool:
+        """Whether it leads anywhere."""
+        return self.scale > 1.0
 
     @property
     def active(self) -> bool:
         """Whether the model is asked about the negative prompt at all."""
-        return self.scale > 1.0
+        return self.began or self.guides
+
+    def at(self, scale: float) -> Guidance:
+        """The same with another scale, in the middle of a run."""
+        changed = replace(self, scale=scale, began=self.active)
+        if changed.active and not self.active:
+            raise InvalidArgumentError(
+                f"[pipeline] guidance_scale cannot become {scale:g} on the way: this run began "
+                "without guidance, and knows no negative prompt"
+            )
+        return changed
 
     def asked(self, request: Request) -> list[Prompt]:
         """The prompt of each row that the model is given."""
@@ -61,7 +78,7 @@ class Guidance:
 
     def works_at(self, index: int, steps: int) -> bool:
         """As diffusers' guiders count."""
-        return int(self.begin * steps) <= index < int(self.end * steps)
+        return self.guides and int(self.begin * steps) <= index < int(self.end * steps)
 
     def positive(self, model: Model, x: Array, **more: Any) -> Array:
         """What the model gives for the prompts alone."""
@@ -102,7 +119,7 @@ class GuidancePlusPlus(Guidance):
     """That of CFG++, whose scale is a share: 0 is the negative prompt's picture, 1 the prompt's."""
 
     @property
-    def active(self) -> bool:
+    def guides(self) -> bool:
         return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -16,7 +16,6 @@ from sdcore import _core, checkpoint
 from sdcore.arguments import as_path, nearest
 from sdcore.checkpoint import FAMILIES
 from sdcore.errors import (
-    CancelledError,
     CheckpointError,
     FileError,
     InvalidArgumentError,
@@ -25,6 +24,7 @@ from sdcore.errors import (
 from sdcore.models.autoencoder_tiny import AutoencoderTiny
 from sdcore.models.base import Loadable, RunOptions
 from sdcore.pipelines.call import Arguments
+from sdcore.pipelines.callback import CallbackMixin, StepCallback, run_with
 from sdcore.pipelines.embeddings import EmbeddingsMixin
 from sdcore.pipelines.export import TextEncoding, check_target, export
 from sdcore.pipelines.families import PIPELINES
@@ -62,12 +62,11 @@ __all__ = ["DiffusionPipeline"]
 Array = NDArray[np.float32]
 P = TypeVar("P", bound="DiffusionPipeline")
 Shapes = Mapping[str, Sequence[int]]
-StepCallback = Callable[["DiffusionPipeline", int, float, dict[str, Any]], Any]
 
 _WITH_UNETS = "Stable Diffusion 1.x, 2.x and XL"
 
 
-class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
+class DiffusionPipeline(FamilyHooks, EmbeddingsMixin, CallbackMixin):
     """Text to image; `open` gives the subclass of the model's family (`pipelines/families`).
 
     The parts are attributes, by diffusers' names. A pipeline may be called from several threads at
@@ -413,28 +412,21 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin):
         negative_prompt: Texts | None = None,
         *,
         callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         **arguments: Unpack[Arguments],
     ) -> PipelineOutput:
         """Draws `num_images_per_prompt` pictures of each prompt; `Arguments` lists what else there
         is to say.
 
         `callback_on_step_end(pipe, index, timestep, {"latents": …})` runs after each step; a dict
-        with "latents" replaces them, and False stops the run with CancelledError.
+        with "latents" replaces them, and False stops the run with CancelledError. It may set
+        `pipe._interrupt` to have what there is decoded, and `pipe.guidance_scale`, as in diffusers.
         """
         stream = self.stream(prompt, negative_prompt, **arguments)
-        for step in stream:
-            if callback_on_step_end is None:
-                continue
-            answer = callback_on_step_end(
-                self, step.index, step.timestep, {"latents": step.latents}
-            )
-            if answer is False:
-                raise CancelledError(
-                    f"[pipeline] stopped by the caller after step {step.index + 1}"
-                )
-            if isinstance(answer, dict) and "latents" in answer:
-                step.latents = answer["latents"]
-        return stream.result()
+        if callback_on_step_end is None:
+            return stream.result()
+        inputs = callback_on_step_end_tensor_inputs
+        return run_with(self, stream, callback_on_step_end, inputs)
 
     def stream(
         self,

@@ -30,7 +30,8 @@ class Step:
     """The state after step `index` of `total` (from 0).
 
     `latents` [n, c, h, w] are what the next step begins with and may be replaced; `denoised` is
-    what this step takes the clean latents to be.
+    what this step takes the clean latents to be. `guidance_scale` may be changed for those that
+    follow in this stage, if the run began with guidance.
     """
 
     index: int
@@ -39,6 +40,7 @@ class Step:
     latents: Array
     denoised: Array
     pipe: Any = field(repr=False)  # the pipeline that made it
+    guidance_scale: float = 1.0
 
     def preview(self) -> Any:
         """Pictures of `denoised`, through the VAE: a list of PIL images."""
@@ -78,9 +80,9 @@ class Stream:
         """Ends it, for good."""
         self._stopped.set()
 
-    def result(self) -> PipelineOutput:
-        """The pictures."""
-        for _ in self:
+    def result(self, now: bool = False) -> PipelineOutput:
+        """The pictures; `now`: as the last step left them, without those that would follow."""
+        for _ in () if now and self._last else self:
             pass
         if self._output is None:
             assert self._last is not None  # there is no table without a step

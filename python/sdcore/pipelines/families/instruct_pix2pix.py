@@ -33,7 +33,7 @@ class _TwoGuidances(Guidance):
     image_scale: float
 
     @property
-    def active(self) -> bool:
+    def guides(self) -> bool:
         return self.scale > 1.0 and self.image_scale >= 1.0
 
     def asked(self, request: Request) -> list[Prompt]:

@@ -256,7 +256,7 @@ class SkipLayerGuidance(Guidance):
     stop: float
 
     def predict(self, model: Model, x: Array, index: int, steps: int) -> Array:
-        if not self.active or not self.start * steps < index < self.stop * steps:
+        if not self.guides or not self.start * steps < index < self.stop * steps:
             return super().predict(model, x, index, steps)
         negative, positive = self.ask(model, x)
         skipped = self.positive(model, x, skip_layers=self.layers)
