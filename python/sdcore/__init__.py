@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from sdcore.pictures.inpaint_condition import inpaint_condition
     from sdcore.pictures.outpaint import outpaint
     from sdcore.pipelines import DiffusionPipeline, PipelineOutput
+    from sdcore.pipelines.families.stable_diffusion import StableDiffusionPipeline
+    from sdcore.pipelines.families.stable_diffusion_3 import StableDiffusion3Pipeline
+    from sdcore.pipelines.families.stable_diffusion_xl import StableDiffusionXLPipeline
     from sdcore.quantization import dequantize, quantize
     from sdcore.schedulers.cfg_plus_plus import (
         DDIMCFGPPScheduler,
@@ -98,6 +101,9 @@ __all__ = [
     "PipelineOutput",
     "SASolverScheduler",
     "SDCoreError",
+    "StableDiffusion3Pipeline",
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
     "TCDScheduler",
     "UniPCMultistepScheduler",
     "UnsupportedModelError",
@@ -132,16 +138,28 @@ _HOMES = {
     "face_keypoints": "pictures.face_keypoints",
     "inpaint_condition": "pictures.inpaint_condition",
     "outpaint": "pictures.outpaint",
+    "StableDiffusion3Pipeline": "pipelines.families.stable_diffusion_3",
+    "StableDiffusionPipeline": "pipelines.families.stable_diffusion",
+    "StableDiffusionXLPipeline": "pipelines.families.stable_diffusion_xl",
     **dict.fromkeys(("dequantize", "quantize"), "quantization"),
+}
+
+# What diffusers calls pipelines that DiffusionPipeline opens as well as any.
+_PIPELINES = {
+    *("AutoPipelineForText2Image", "ConsistencyModelPipeline", "LatentConsistencyModelPipeline"),
+    *("PixArtAlphaPipeline", "PixArtSigmaPipeline", "StableDiffusionInstructPix2PixPipeline"),
+    "StableDiffusionXLInstructPix2PixPipeline",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """A name of `__all__`, or a module of the package."""
+    """A name of `__all__`, or of a pipeline of diffusers, or a module of the package."""
     if name in _HOMES:
         value = getattr(importlib.import_module(f"sdcore.{_HOMES[name]}"), name)
     elif name in __all__ and name.endswith("Scheduler"):
         value = importlib.import_module("sdcore.schedulers").get(name)
+    elif name in _PIPELINES:
+        value = __getattr__("DiffusionPipeline")
     else:
         value = _module(name)
     globals()[name] = value
@@ -155,6 +173,8 @@ def _module(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != f"sdcore.{name}":
             raise
+    if name[:1].isupper():
+        importlib.import_module("sdcore.pipelines.from_diffusers").require_class(name)
     raise AttributeError(f"module 'sdcore' has no attribute '{name}'")
 
 

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from sdcore.errors import InvalidArgumentError
 
-__all__ = ["as_floats", "as_path", "finite", "nearest", "whole"]
+__all__ = ["as_floats", "as_path", "finite", "nearest", "own_dtype", "whole"]
+
+# PyTorch's names of dtypes.
+_DTYPES = {"float32": "f32", "float16": "f16", "half": "f16", "bfloat16": "bf16"}
 
 
 def finite(value: Any, name: str) -> float:
@@ -59,3 +62,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
     found = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def own_dtype(dtype: Any) -> Any:
+    """Our name of a dtype of PyTorch's, or of its name; what else there is as it is."""
+    return _DTYPES.get(str(dtype).removeprefix("torch."), dtype)  # as torch writes them

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from sdcore import _core
 from sdcore.errors import CheckpointError, UnsupportedModelError
 from sdcore.graph import Builder, Scope, Value, nn
-from sdcore.models.base import Component, RunOptions, make_network, to_nchw, to_nhwc
+from sdcore.models.base import Component, RunOptions, Tiled, make_network, to_nchw, to_nhwc
 from sdcore.models.config import from_json, require_value
 
 __all__ = [
@@ -96,15 +96,13 @@ def build_tiny_decoder(config: AutoencoderTinyConfig) -> _core.Graph:
     return b.graph
 
 
-class AutoencoderTiny:
+class AutoencoderTiny(Tiled):
     """`vae.encode(images)` and `vae.decode(latents)`, in diffusers' shapes; `scale` and `unscale`
     are those of its config, which change nothing with the factor of 1 that it has.
 
     Pictures are float32 `[n, 3, h, w]` in [-1, 1]. A file may bring the decoder alone. `tiling` is
     what full VAEs have, and is passed over: whole pictures take two fifths of a full VAE's memory.
     """
-
-    tiling: bool | None = None
 
     def __init__(
         self,
@@ -158,11 +156,6 @@ class AutoencoderTiny:
     @property
     def networks(self) -> Sequence[_core.Network]:
         return (self.decoder,) if self.encoder is None else (self.encoder, self.decoder)
-
-    def release(self) -> None:
-        """Gives back the memory of prepared weights until the next run."""
-        for network in self.networks:
-            network.release()
 
     @property
     def scale_factor(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sdcore import _core
+from sdcore.arguments import own_dtype
 from sdcore.errors import InvalidArgumentError
 
 __all__ = [
@@ -19,10 +20,13 @@ __all__ = [
     "Conditions",
     "Loadable",
     "Model",
+    "Placed",
     "RunOptions",
+    "Tiled",
     "as_conditions",
     "key_mask",
     "make_network",
+    "require_place",
     "run_with",
     "text_shape",
     "to_nchw",
@@ -30,6 +34,7 @@ __all__ = [
     "tokens_of",
 ]
 
+A = TypeVar("A", bound="Placed")
 M = TypeVar("M", bound="Model")
 
 
@@ -93,7 +98,71 @@ def make_network(
     )
 
 
-class Model(ABC):
+# What `to` of diffusers and PyTorch takes besides; none of it changes a result.
+_NOT_NEEDED = {"memory_format", "non_blocking", "silence_dtype_warnings", "copy"}
+
+
+def require_place(
+    what: str,
+    networks: Iterable[_core.Network],
+    *where: Any,
+    device: Any = None,
+    dtype: Any = None,
+    **others: Any,
+) -> None:
+    """Raises InvalidArgumentError unless these run on this device and in this dtype: `where`
+    is either, or both."""
+    wanted = [str(own_dtype(one)) for one in (*where, device, dtype) if one is not None]
+    if unknown := sorted(others.keys() - _NOT_NEEDED):
+        raise InvalidArgumentError(f"[{what}] to takes a device and a dtype, and no {unknown[0]}")
+    for one in wanted:
+        of = "dtype" if one in ("f32", "bf16", "f16") else "device"
+        here = {str(getattr(network, of)) for network in networks}
+        if {name.removesuffix(":0") for name in here} != {one.removesuffix(":0")}:
+            raise InvalidArgumentError(
+                f"[{what}] a model stays as it is opened, and the {of} of this is "
+                f"{', '.join(sorted(here))}: open it with {of}='{one}'"
+            )
+
+
+class Placed(ABC):
+    """What runs where it was opened."""
+
+    @property
+    @abstractmethod
+    def networks(self) -> Sequence[_core.Network]: ...
+
+    def to(self: A, *where: Any, **options: Any) -> A:
+        """Itself, if it runs there and so: see `require_place`."""
+        require_place("model", self.networks, *where, **options)
+        return self
+
+    def release(self) -> None:
+        """Gives back the memory of prepared weights until the next run."""
+        for network in self.networks:
+            network.release()
+
+
+class Tiled(Placed):
+    """An autoencoder, whose `tiling` diffusers switches by methods."""
+
+    tiling: bool | None = None
+
+    def enable_tiling(self, *_: Any, **__: Any) -> None:
+        """Has pictures done a strip at a time; how large one is follows from the picture."""
+        self.tiling = True
+
+    def disable_tiling(self) -> None:
+        """Has them done so where a whole one does not fit into memory alone."""
+        self.tiling = None
+
+    def enable_slicing(self) -> None:
+        """Nothing: a pipeline's pictures go through one at a time."""
+
+    disable_slicing = enable_slicing
+
+
+class Model(Placed):
     """A network with its weights. Immutable and safe to call from many threads."""
 
     steady: ClassVar[Collection[str]] = ()  # the inputs of its graph that `tell` may be given
@@ -126,11 +195,6 @@ class Model(ABC):
     @property
     def networks(self) -> Sequence[_core.Network]:
         return (self.network,)
-
-    def release(self) -> None:
-        """Gives back the memory of prepared weights until the next run."""
-        for network in self.networks:
-            network.release()
 
     def with_network(self: M, network: _core.Network) -> M:
         """The same model with other weights."""

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sdcore import _core
 from sdcore.errors import UnsupportedModelError
-from sdcore.models.base import Component, RunOptions, make_network, to_nchw, to_nhwc
+from sdcore.models.base import Component, RunOptions, Tiled, make_network, to_nchw, to_nhwc
 from sdcore.models.config import from_json, require_value
 from sdcore.models.vae_graphs import VAEConfig, build_decoder, build_encoder
 from sdcore.models.vae_strips import StripDecoder, StripEncoder
@@ -21,7 +21,7 @@ __all__ = ["AutoencoderKL", "VAEConfig", "build_decoder", "build_encoder"]
 Array = NDArray[np.float32]
 
 
-class AutoencoderKL:
+class AutoencoderKL(Tiled):
     """`vae.encode(images)` and `vae.decode(latents)`, in diffusers' shapes, without scaling_factor;
     `scale` and `unscale` apply it.
 
@@ -29,8 +29,6 @@ class AutoencoderKL:
     time (vae_strips.py): less memory, more time, and the same within about a thousandth. None
     leaves that to whoever knows how much memory there is.
     """
-
-    tiling: bool | None = None
 
     def __init__(self, config: VAEConfig, encoder: _core.Network, decoder: _core.Network) -> None:
         self.config = config
@@ -76,9 +74,7 @@ class AutoencoderKL:
         return (self.encoder, self.decoder)
 
     def release(self) -> None:
-        """Gives back the memory of prepared weights until the next run."""
-        for network in self.networks:
-            network.release()
+        super().release()
         self._forget_strips()
 
     def _forget_strips(self) -> None:

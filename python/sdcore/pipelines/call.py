@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from sdcore.arguments import nearest
 from sdcore.errors import InvalidArgumentError
 from sdcore.pictures.given import ImageLike
+from sdcore.pipelines.from_diffusers import call_options
 from sdcore.pipelines.prompt import Texts
 from sdcore.schedulers import Scheduler
 
@@ -167,7 +168,7 @@ DEFAULTS: Mapping[str, Any] = {
 def by_own_names(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call, none under another's name."""
     named: dict[str, Any] = {}
-    for name, value in arguments.items():
+    for name, value in call_options(arguments).items():
         own = _ALIASES.get(name, name)
         if own in named:
             raise InvalidArgumentError(f"[pipeline] {name} says {own} once more: give one")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcore import checkpoint
-from sdcore.arguments import as_path
+from sdcore.arguments import as_path, own_dtype
 from sdcore.checkpoint import Checkpoint, Component
 from sdcore.checkpoint.files import DEFAULT_KEY, read_json
 from sdcore.checkpoint.folder import DENOISERS
@@ -57,9 +57,6 @@ Override = PathLike | bool | None  # a part's path; False to go without it, None
 ForParts = str | Mapping[str, str]  # one for all parts, or by their names
 Tokenizer = CLIPTokenizer | T5Tokenizer
 LoadPart = Callable[[str, Loadable, Component], Any]
-
-# PyTorch's names of dtypes.
-_DTYPES = {"float32": "f32", "float16": "f16", "half": "f16", "bfloat16": "bf16"}
 
 # Parts that may come from elsewhere, each an argument of DiffusionPipeline.open.
 REPLACEABLE = (
@@ -136,15 +133,10 @@ def for_parts(what: str, given: Any) -> ForParts:
 
 def for_dtypes(given: Any) -> ForParts:
     """Likewise, of dtypes in our names or PyTorch's."""
-
-    def own(dtype: Any) -> Any:
-        name = str(dtype).removeprefix("torch.")  # as torch writes its dtypes
-        return _DTYPES.get(name, dtype)
-
     named = (
-        {part: own(dtype) for part, dtype in given.items()}
+        {part: own_dtype(dtype) for part, dtype in given.items()}
         if isinstance(given, Mapping)
-        else own(given)
+        else own_dtype(given)
     )
     return for_parts("dtype", named)
 

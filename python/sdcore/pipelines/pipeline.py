@@ -22,12 +22,13 @@ from sdcore.errors import (
     UnsupportedModelError,
 )
 from sdcore.models.autoencoder_tiny import AutoencoderTiny
-from sdcore.models.base import Loadable, RunOptions
+from sdcore.models.base import Loadable, RunOptions, require_place
 from sdcore.pipelines.call import Arguments
 from sdcore.pipelines.callback import CallbackMixin, StepCallback, run_with
 from sdcore.pipelines.embeddings import EmbeddingsMixin
 from sdcore.pipelines.export import TextEncoding, check_target, export
 from sdcore.pipelines.families import PIPELINES
+from sdcore.pipelines.from_diffusers import DiffusersNames, open_options
 from sdcore.pipelines.hires import second_pass
 from sdcore.pipelines.hooks import FamilyHooks
 from sdcore.pipelines.loading import (
@@ -66,7 +67,7 @@ Shapes = Mapping[str, Sequence[int]]
 _WITH_UNETS = "Stable Diffusion 1.x, 2.x and XL"
 
 
-class DiffusionPipeline(FamilyHooks, EmbeddingsMixin, CallbackMixin):
+class DiffusionPipeline(FamilyHooks, EmbeddingsMixin, CallbackMixin, DiffusersNames):
     """Text to image; `open` gives the subclass of the model's family (`pipelines/families`).
 
     The parts are attributes, by diffusers' names. A pipeline may be called from several threads at
@@ -247,21 +248,23 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin, CallbackMixin):
 
     @classmethod
     def from_pretrained(cls: type[P], folder: PathLike, **options: Any) -> P:
-        """Opens a diffusers folder, or "pocket", the model in sdcore; `options` as for `open`."""
+        """Opens a diffusers folder, or "pocket", the model in sdcore; `options` as for `open`, or
+        diffusers' (docs/from-diffusers.md)."""
         if find_model(folder) == folder and Path(folder).is_file():
             raise FileError(
                 f"[pipeline] '{folder}' is a file, not a folder: open it with from_single_file"
             )
-        return cls.open(folder, **options)
+        return cls.open(folder, **open_options(options))
 
     @classmethod
     def from_single_file(cls: type[P], path: PathLike, **options: Any) -> P:
-        """Opens a .safetensors, .gguf, .ckpt, .pt, .pth or .bin file; `options` as for `open`."""
+        """Opens a .safetensors, .gguf, .ckpt, .pt, .pth or .bin file; `options` as for `open`, or
+        diffusers' (docs/from-diffusers.md)."""
         if Path(as_path(path, "[pipeline] a model's file")).is_dir():
             raise InvalidArgumentError(
                 f"[pipeline] '{path}' is a folder: open it with from_pretrained"
             )
-        return cls.open(path, **options)
+        return cls.open(path, **open_options(options))
 
     def export(
         self,
@@ -393,15 +396,12 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin, CallbackMixin):
             )
         self._scheduler = scheduler
 
-    def to(self: P, device: Any) -> P:
-        """Itself, if it runs there: models stay where they are opened (`device=` of `open`)."""
+    def to(self: P, *where: Any, **options: Any) -> P:
+        """Itself, if it runs there and so: models stay where they are opened (`device=` of `open`)
+        and as (`dtype=`)."""
         parts = [getattr(self, name) for name in self.networks]
-        here = {network.device for part in parts if part is not None for network in part.networks}
-        if here != {str(device)}:
-            raise InvalidArgumentError(
-                f"[pipeline] a model stays where it is opened, and this is on "
-                f"{', '.join(sorted(here))}: open it with device='{device}'"
-            )
+        networks = [network for part in parts if part is not None for network in part.networks]
+        require_place("pipeline", networks, *where, **options)
         return self
 
     # -- running ----------------------------------------
