@@ -144,3 +144,61 @@ def test_what_a_callback_cannot_do_is_said(ours: Any) -> None:
     ):
         with pytest.raises(sdcore.InvalidArgumentError, match=says):
             setattr(ours, name, value)
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def img2img(theirs: Any) -> Any:
+    pipe = diffusers.StableDiffusionImg2ImgPipeline(**theirs.components)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_was_drawn_is_begun_from(ours: Any, img2img: Any, count: int) -> None:
+    sizes = {"width": None, "height": None, "strength": 0.6}
+    their_sizes = {name: value for name, value in sizes.items() if value is not None}
+    prompts = [PROMPT, "a dog"][:count]
+    args = {"prompt": prompts, "negative_prompt": ["blurry dog"] * count}
+    args |= {"num_inference_steps": 5, "guidance_scale": 5.0}
+    tensor = torch.rand(count, 3, 32, 24, generator=generator(1))
+    begun = torch.randn(count, 4, 16, 12, generator=generator(2))
+    for image, most in ((begun, SAMPLED_F32), (begun.numpy(), SAMPLED_F32), (tensor, 0.02)):
+        given = image if isinstance(image, torch.Tensor) else torch.from_numpy(image)
+        generators = [generator(i) for i in range(count)]
+        ref = img2img(
+            **args, **their_sizes, image=given, generator=generators, output_type="latent"
+        ).images
+        drawn = ours(**args, **sizes, image=image, seed=0, output_type="latent").images
+        assert error(drawn, ref.numpy()) <= most  # pictures are of 8 bits here
+    again = ours(**args, **sizes, image=tensor, seed=0, output_type="latent").images
+    assert np.array_equal(again, drawn)
+    pixels = np.round(tensor.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
+    for same in (list(tensor), pixels, list(pixels)):
+        assert np.array_equal(
+            ours(**args, **sizes, image=same, seed=0, output_type="latent").images, drawn
+        )
+
+
+def test_a_tensor_is_drawn_over(ours: Any) -> None:
+    first = ours(PROMPT, **ARGS, seed=1, output_type="pt").images
+    second = ours(PROMPT, image=first, strength=0.5, num_inference_steps=2, seed=2)
+    assert second.images[0].size == (24, 32)
+
+
+def test_latents_are_no_picture_under_a_mask(ours: Any) -> None:
+    mask = np.ones((32, 24), bool)
+    assert "image must be a picture here" in raised(
+        ours, image=np.zeros((1, 4, 16, 12), np.float32), mask_image=mask
+    )
+
+
+def test_an_output_is_a_tuple_too(ours: Any) -> None:
+    out = ours(PROMPT, **ARGS, seed=1, return_dict=False)
+    (images,) = out
+    assert out[0] is images is out["images"] is out.images
+    assert out.nsfw_content_detected is None
+    with pytest.raises(IndexError):
+        out[1]

@@ -12,13 +12,36 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sdcore.errors import FileError, InvalidArgumentError
 
-__all__ = ["ImageLike", "as_levels", "as_numbers", "as_picture", "opaque"]
+__all__ = ["ImageLike", "as_levels", "as_numbers", "as_picture", "is_latents", "opaque", "singly"]
 
 # A path, the bytes of a file, an image of Pillow's in any mode, or an array [h, w], [h, w, c] or
 # [1, h, w, c] of 1, 3 or 4 channels: bools, whole numbers of 8 or 16 bits, or floats from 0 to 1.
 ImageLike = Image.Image | NDArray[Any] | str | os.PathLike[str] | bytes
 
 _CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+
+
+def singly(images: Any) -> list[Any]:
+    """Each of what was given as pictures: those of a list, or of an array [n, h, w, c]; a tensor of
+    PyTorch's may be [n, c, h, w] or [c, h, w], as its own models have them."""
+    if isinstance(images, list | tuple):
+        return [one for given in images for one in singly(given)]
+    if len(getattr(images, "shape", ())) == 4:
+        return [one for row in images for one in singly(row)]
+    if _is_tensor(images) and images.ndim == 3 and images.shape[2] not in _CHANNELS:
+        return [images.permute(1, 2, 0)]
+    return [images]
+
+
+def is_latents(image: Any, channels: int) -> bool:
+    """Whether it is [n, channels, h, w] of a VAE with so many, and no picture."""
+    shape = tuple(getattr(image, "shape", ()))
+    is_picture = shape[-1:] and shape[-1] in _CHANNELS and not _is_tensor(image)
+    return len(shape) == 4 and shape[1] == channels and channels not in (1, 3) and not is_picture
+
+
+def _is_tensor(image: Any) -> bool:
+    return callable(getattr(image, "permute", None))
 
 
 def as_picture(image: ImageLike, name: str) -> Image.Image:

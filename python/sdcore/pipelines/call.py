@@ -46,7 +46,9 @@ class Arguments(TypedDict, total=False):
     latents: ArrayLike | None  # [n, c, h, w] in the latents' size: noise in place of the seed's
     output_type: str  # "pil", "np" ([n, h, w, 3] in [0, 1]), torch's "pt" of these, or "latent"
     eta: float | None  # noise that DDIM and TCD add, 0 to 1. None is the scheduler's own, 0 and 0.3
-    image: ImageLike | Sequence[ImageLike] | None  # what to begin from: one, or one a prompt
+    # What to begin from: one, or one a prompt. Also latents [n, c, h, w], and tensors of PyTorch's
+    # [n, 3, h, w].
+    image: ImageLike | Sequence[ImageLike] | None
     strength: float  # share of the steps that are made from it, above 0 and up to 1
     hires_scale: float  # draw so many times larger in a second pass, over the first one's picture
     hires_strength: float  # share of the steps that the second pass makes

@@ -146,7 +146,8 @@ def call_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     for name, instead in _CALL_INSTEAD.items():
         if arguments.get(name) is not None:
             raise InvalidArgumentError(f"[pipeline] {name}= is diffusers'; here {instead}")
-    not_needed = (*_CALL_INSTEAD, "callback_steps")
+    # An output is a tuple too, and what was `callback` is called after every step.
+    not_needed = (*_CALL_INSTEAD, "callback_steps", "return_dict")
     return {name: value for name, value in arguments.items() if name not in not_needed}
 
 

@@ -40,6 +40,7 @@ def second_pass(pipe: DiffusionPipeline, request: Request, hires: Hires) -> Stag
             request.guidance_scale if hires.guidance_scale is None else hires.guidance_scale
         ),
         images=np.zeros(0, np.float32),
+        of_latents=False,
         mask=None,
         latents=None,
         hires=None,

@@ -31,6 +31,8 @@ class FamilyHooks(ABC):
 
     # Whether the denoiser sees a mask, and the latents of a picture without what it covers.
     inpaints: ClassVar[bool] = False
+    # Whether it takes latents in place of a picture to begin from.
+    begins_from_latents: ClassVar[bool] = True
     # Whether it can be asked about several prompts for one picture, which AND joins.
     composes: ClassVar[bool] = True
 

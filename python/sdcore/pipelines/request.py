@@ -17,7 +17,7 @@ from PIL import Image
 from sdcore.arguments import as_floats, finite, whole
 from sdcore.errors import InvalidArgumentError
 from sdcore.pictures.fit import RESIZE_MODES, fitted, fitted_mask, in_multiples
-from sdcore.pictures.given import as_picture
+from sdcore.pictures.given import as_picture, is_latents, singly
 from sdcore.pipelines.call import DEFAULTS, by_own_names, of_family
 from sdcore.pipelines.noise import Draws, Noise, TorchNoise, is_generator
 from sdcore.pipelines.prompt import Prompt, Texts, make_prompts
@@ -83,7 +83,8 @@ class Request:
     eta: float | None
     latents: Array | None
     output_type: str
-    images: Array | None  # [n, 3, height, width] in [-1, 1]
+    images: Array | None  # [n, 3, height, width] in [-1, 1], or the latents of them
+    of_latents: bool  # the latter, [n, c, h, w]
     mask: Array | None  # [1, height, width], 1 where to paint
     strength: float
     resize_mode: str | None
@@ -135,18 +136,26 @@ def make_request(
     image, latents = given["image"], given["latents"]
     if extra.get("denoising_start") is not None:
         image, latents = None, _left_by_another(image)
-    pictures = _pictures(image, len(prompts), per_prompt)
+    begun = _begun(pipe, image, given["mask_image"], len(prompts), per_prompt)
+    pictures = _pictures(image if begun is None else None, len(prompts), per_prompt)
     sizes = [picture.size for picture in pictures]
     if not sizes and (own := pipe.given_size(extra)):
         sizes = [own]
     latents = None if latents is None else as_floats(latents, "[pipeline] latents")
-    if latents is not None and latents.ndim == 4:
-        h, w = latents.shape[2:]
+    for known in (begun, latents):
+        if known is None or known.ndim != 4:
+            continue
+        h, w = known.shape[2:]
         sizes = [(w * pipe.vae.scale_factor, h * pipe.vae.scale_factor)]
     mode = _resize_mode(given["resize_mode"])
     asked = width, height = _size(pipe, given["width"], given["height"], sizes)
     hires_size = given["hires_width"], given["hires_height"]
-    if latents is None and given["hires_scale"] == 1 and hires_size == (None, None):
+    if (
+        latents is None
+        and begun is None
+        and given["hires_scale"] == 1
+        and hires_size == (None, None)
+    ):
         width, height = pipe.drawn_size(width, height, extra)
     steps = given["num_inference_steps"]
     steps = whole(pipe.default_steps if steps is None else steps, "num_inference_steps", 1)
@@ -177,7 +186,8 @@ def make_request(
         output_type=_output_type(given["output_type"]),
         images=np.stack([fitted(one, width, height, mode) for one in pictures])
         if pictures
-        else None,
+        else begun,
+        of_latents=begun is not None,
         mask=_mask(given["mask_image"], pictures, width, height, mode),
         strength=_share(given["strength"], "strength"),
         resize_mode=given["resize_mode"],
@@ -194,16 +204,32 @@ def _pictures(images: Any, count: int, times: int) -> list[Image.Image]:
     """The picture that each image begins from; none for text alone."""
     if images is None:
         return []
-    listed = list(images) if isinstance(images, list | tuple) else [images]
-    pictures = [as_picture(one, "image") for one in listed for _ in range(times)]
-    if len(pictures) == times:
-        pictures = pictures * (count // times)
-    if len(pictures) != count:
+    return [as_picture(one, "image") for one in _one_each(singly(images), count, times)]
+
+
+def _one_each(listed: Sequence[Any], count: int, times: int) -> list[Any]:
+    """As many as images, of one for all or one a prompt."""
+    each = [one for one in listed for _ in range(times)]
+    if len(each) == times:
+        each = each * (count // times)
+    if len(each) != count:
         raise InvalidArgumentError(
             f"[pipeline] there are {count // times} prompts and {len(listed)} images; give one "
             "image, or one a prompt"
         )
-    return pictures
+    return each
+
+
+def _begun(pipe: DiffusionPipeline, image: Any, mask: Any, count: int, times: int) -> Array | None:
+    """[n, c, h, w], where what to begin from was given as latents."""
+    if not is_latents(image, pipe.vae.config.latent_channels):
+        return None
+    if mask is not None or not pipe.begins_from_latents:
+        raise InvalidArgumentError(
+            "[pipeline] image must be a picture here, and no latents: pipe.to_pil(latents) makes "
+            "pictures of them"
+        )
+    return np.stack(_one_each(list(as_floats(image, "[pipeline] image")), count, times))
 
 
 def _left_by_another(image: Any) -> Array:

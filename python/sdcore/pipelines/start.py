@@ -61,7 +61,7 @@ def begin(pipe: FamilyHooks, request: Request, scheduler: Scheduler, noise: Draw
     """Draws in the order that diffusers does: for the encoder, then for the first noise."""
     if request.images is None:
         return Start(from_noise(first_noise(pipe, request, noise), scheduler))
-    picture = encode(pipe.vae, request.images, noise)
+    picture = request.images if request.of_latents else encode(pipe.vae, request.images, noise)
     fresh = first_noise(pipe, request, noise)
     if request.mask is None:
         return Start(from_picture(picture, fresh, scheduler))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,23 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class PipelineOutput:
-    """`images` as `output_type` asked; `seeds`, one an image; `parameters`, the settings used."""
+    """`images` as `output_type` asked; `seeds`, one an image; `parameters`, the settings used.
+
+    As in diffusers it is a tuple of `images` too, and a dict with them.
+    """
 
     images: Any
     seeds: list[int]
     parameters: dict[str, Any]
+
+    # Nothing looks for it, as in a pipeline of diffusers without a safety checker.
+    nsfw_content_detected: ClassVar[None] = None
+
+    def __getitem__(self, key: int | str) -> Any:
+        return getattr(self, key) if isinstance(key, str) else (self.images,)[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.images,))
 
 
 @dataclass

@@ -62,6 +62,7 @@ class _Editing(DiffusionPipeline):
     """Eight channels into the UNet: latents, and those of `image`, which every call needs."""
 
     composes: ClassVar[bool] = False
+    begins_from_latents: ClassVar[bool] = False
     # Whether those of `image` are scaled as latents are.
     scaled = False
 

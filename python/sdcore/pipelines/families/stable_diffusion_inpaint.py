@@ -30,6 +30,7 @@ class _Inpainting(DiffusionPipeline):
     """
 
     inpaints: ClassVar[bool] = True
+    begins_from_latents: ClassVar[bool] = False
 
     def start(self, request: Request, scheduler: Scheduler, noise: Draws) -> Start:
         n, size = len(request.prompts), (request.height, request.width)
