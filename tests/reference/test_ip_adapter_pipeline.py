@@ -139,6 +139,25 @@ def test_latents_are_diffusers(files: Path, family: str, kind: str) -> None:
         assert error(other, ref) > 5 * SAMPLED_F32
 
 
+def test_files_are_named_by_their_folders(files: Path) -> None:
+    pipe = ours(files, "sd1")
+    one, folder = draw(pipe), files / "sd1"
+    names = {"subfolder": "adapters", "weight_name": "classic0.bin"}
+    for encoder in ("image_encoder", "adapters/image_encoder", None):
+        pipe.load_ip_adapter(folder, **names, image_encoder_folder=encoder)
+        assert np.array_equal(draw(pipe), one)
+    many = {"subfolder": "adapters", "weight_name": ["classic0.bin", "plus1.bin"]}
+    pipe.load_ip_adapter(folder, **many)
+    pictures = {"ip_adapter_image": [RED, RED]}
+    both = draw(pipe, **pictures)
+    pipe.load_ip_adapter([adapter(files, "sd1", name) for name in ("classic0", "plus1")])
+    assert np.array_equal(draw(pipe, **pictures), both)
+    with pytest.raises(sdcore.InvalidArgumentError, match="2 of subfolder and 1 of weight_name"):
+        pipe.load_ip_adapter(folder, subfolder=["a", "b"], weight_name="c")
+    with pytest.raises(sdcore.FileError, match=r"no such file or folder: .*nothing\.bin"):
+        pipe.load_ip_adapter(folder, weight_name="nothing.bin")
+
+
 def test_bf16_is_as_good_as_pytorch(files: Path) -> None:
     ref = theirs(files, "sd1", "plus0")
     tiny_ip_adapter.image_encoder.cache_clear()  # PyTorch turned it into bf16

@@ -207,4 +207,117 @@ def test_an_export_has_the_adapters_in_it(folder: Path, loras: Path, tmp_path: P
     assert np.array_equal(draw(again), draw(pipe))
 
 
+# ---- diffusers' other words ----------------------------------------------------------------------
+
+
+def theirs(folder: Path, loras: Path) -> Any:
+    """With kohya.safetensors at work as "one", and diffusers/ as "two"."""
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    pipe.scheduler = TorchDDIM.from_config(pipe.scheduler.config, clip_sample=False)
+    pipe.set_progress_bar_config(disable=True)
+    return loaded(pipe, loras)
+
+
+def loaded(pipe: Any, loras: Path) -> Any:
+    pipe.load_lora_weights(loras, weight_name="kohya.safetensors", adapter_name="one")
+    pipe.load_lora_weights(loras.parent, subfolder=f"{loras.name}/diffusers", adapter_name="two")
+    pipe.set_adapters(["one", "two"], [0.7, -0.4])
+    return pipe
+
+
+def drawn(pipe: Any, **changes: Any) -> np.ndarray:
+    generator = torch.Generator("cpu").manual_seed(5)
+    out = pipe(**{**ARGS, **changes}, generator=generator, output_type="latent")
+    return np.asarray(out.images)
+
+
+def agree(mine: Any, other: Any, **changes: Any) -> np.ndarray:
+    images = drawn(mine, **changes)
+    assert error(images, drawn(other, **changes)) <= SAMPLED_F32
+    return images
+
+
+def test_a_call_says_how_strong_they_are(folder: Path, loras: Path) -> None:
+    mine, other = loaded(ours(folder), loras), theirs(folder, loras)
+    scaled = agree(mine, other, cross_attention_kwargs={"scale": 0.3})
+    assert np.array_equal(drawn(mine, lora_scale=0.3), scaled)
+    assert error(agree(mine, other), scaled) > 0.01
+    plain = ours(folder)
+    assert np.array_equal(drawn(plain), drawn(mine, lora_scale=0.0))
+    assert np.array_equal(drawn(plain, lora_scale=0.3), drawn(plain))
+    with pytest.raises(sdcore.InvalidArgumentError, match="takes a scale, and no 'gligen'"):
+        drawn(plain, cross_attention_kwargs={"gligen": {}})
+
+
+def test_fused_adapters_stay_until_they_are_taken_out(folder: Path, loras: Path) -> None:
+    mine, other = loaded(ours(folder), loras), theirs(folder, loras)
+    both = agree(mine, other)
+    for pipe in (mine, other):
+        pipe.fuse_lora(lora_scale=0.5)
+    fused = agree(mine, other)
+    assert error(fused, both) > 0.01
+    assert mine.get_active_adapters() == ["one", "two"]
+    assert set(mine.lora_files) == {"one", "two"}
+    with pytest.raises(sdcore.InvalidArgumentError, match="'one' is fused: unfuse_lora first"):
+        mine.set_adapters("one")
+    mine.unfuse_lora()  # which leaves them at half their strength in diffusers
+    assert np.array_equal(drawn(mine), both)
+    mine.fuse_lora(lora_scale=0.5)
+    for pipe in (mine, other):
+        pipe.unload_lora_weights()
+    assert np.array_equal(agree(mine, other), fused)
+    mine.unfuse_lora()
+    assert np.array_equal(drawn(mine), drawn(ours(folder)))
+
+
+def test_some_adapters_are_fused_into_some_parts(folder: Path, loras: Path) -> None:
+    mine, other = loaded(ours(folder), loras), theirs(folder, loras)
+    for pipe in (mine, other):
+        pipe.fuse_lora(components=["unet"], adapter_names=["one"])
+        pipe.unload_lora_weights()
+    agree(mine, other)
+    mine = loaded(ours(folder), loras)
+    both = drawn(mine)
+    mine.fuse_lora(components=["unet"], adapter_names=["one"])
+    assert error(drawn(mine), both) <= SAMPLED_F32
+    for act, message in {
+        lambda: mine.fuse_lora(["vae"]): "no component 'vae'",
+        lambda: mine.unfuse_lora(["unet"]): "takes adapters out of all components: text_encoder, u",
+        lambda: ours(folder).fuse_lora(): "no adapter at work to be fused",
+    }.items():
+        with pytest.raises(sdcore.InvalidArgumentError, match=message):
+            act()
+
+
+def test_adapters_rest_for_a_while(folder: Path, loras: Path) -> None:
+    mine, other = loaded(ours(folder), loras), theirs(folder, loras)
+    both = drawn(mine)
+    for pipe in (mine, other):
+        pipe.disable_lora()
+    assert np.array_equal(agree(mine, other), drawn(ours(folder)))
+    for pipe in (mine, other):
+        pipe.enable_lora()
+    assert np.array_equal(agree(mine, other), both)
+
+
+def test_a_lora_may_be_a_dict(folder: Path, loras: Path) -> None:
+    from safetensors.torch import load_file
+
+    state = load_file(loras / "kohya.safetensors")
+    mine, same = ours(folder), ours(folder)
+    mine.load_lora_weights({name: tensor.bfloat16() for name, tensor in state.items()})
+    assert mine.get_active_adapters() == ["default_0"]
+    assert mine.lora_files == {}
+    same.load_lora_weights(loras / "kohya.safetensors")
+    assert 0 < error(drawn(mine), drawn(same)) < 0.1
+    mine.load_lora_weights(state, adapter_name="whole")
+    assert np.array_equal(drawn(mine), drawn(same))
+    with pytest.raises(sdcore.CheckpointError, match=r"'\(a dict of tensors\)' changes nothing of"):
+        mine.load_lora_weights({"a": torch.zeros(1)})
+    with pytest.raises(sdcore.FileError, match=r"no such file or folder: .*nothing\.bin'"):
+        mine.load_lora_weights(loras, weight_name="nothing.bin")
+
+
 logging.getLogger("diffusers").setLevel(logging.ERROR)

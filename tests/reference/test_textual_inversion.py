@@ -104,7 +104,8 @@ def test_every_kind_of_file_is_encoded_as_diffusers_does(
     values = vectors(1 if name == "one.bin" else 3)
     FILES[name](tmp_path / name, values)
     plain = pipe.encode_prompt([PROMPT])
-    pipe.load_textual_inversion(tmp_path / name, "<thing>" if "emb_params" in name else None)
+    token = "<thing>" if "emb_params" in name else None
+    pipe.load_textual_inversion(tmp_path.parent, token, subfolder=tmp_path.name, weight_name=name)
     ref = expected(values.half().float() if name == "old.bin" else values)
     assert error(pipe.encode_prompt([PROMPT]), ref) <= NETWORK_F32
     assert error(plain, ref) > 0.01

@@ -66,6 +66,7 @@ class Arguments(TypedDict, total=False):
     refiner_switch: float | None
     image_guidance_scale: float  # of models for editing: how closely to keep to `image`
     mask_image: ImageLike | None  # white where `image` is to be painted over, black where kept
+    lora_scale: float  # times this all LoRAs that were put to work by set_adapters or loading
     # What becomes of pictures of another shape than width and height: "stretch", "crop", or "fill",
     # which goes on with their outermost pixels. None stretches them too, with a warning.
     resize_mode: str | None
@@ -154,6 +155,7 @@ DEFAULTS: Mapping[str, Any] = {
     "image": None,
     "strength": 0.75,
     "mask_image": None,
+    "lora_scale": 1.0,
     "resize_mode": None,
     "hires_scale": 1.0,
     "hires_strength": 0.7,

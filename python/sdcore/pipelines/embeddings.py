@@ -15,7 +15,7 @@ from sdcore.arguments import as_path
 from sdcore.errors import FileError, InvalidArgumentError, SDCoreError
 from sdcore.models.clip import CLIPTextModel
 from sdcore.pipelines.adapters import LoraMixin
-from sdcore.pipelines.loading import PathLike
+from sdcore.pipelines.loading import PathLike, within
 from sdcore.prompts import textual_inversion
 from sdcore.prompts.words import Word, Words, key
 
@@ -40,15 +40,23 @@ class EmbeddingsMixin(LoraMixin):
         self._of_loras: WeakKeyDictionary[LoraFile, tuple[Word, ...]] = WeakKeyDictionary()
         self._words_lock = threading.Lock()
 
-    def load_textual_inversion(self, path: PathLike, token: str | None = None) -> None:
+    def load_textual_inversion(
+        self,
+        path: PathLike,
+        token: str | None = None,
+        *,
+        weight_name: str | None = None,
+        subfolder: str | None = None,
+    ) -> None:
         """Makes a word of a file, `token` or what the file calls it, that prompts may hold.
 
         `path` is a .pt, .bin, .safetensors or picture of A1111's web UI, diffusers or kohya's
-        trainers, or a folder with diffusers' learned_embeds. The text encoders' weights stay as
-        they are. Raises FileError, CheckpointError (also for another family's embedding), and
-        InvalidArgumentError where the word is there already.
+        trainers, a folder with diffusers' learned_embeds, or a folder that the file `weight_name`
+        is in, in `subfolder` of it. The text encoders' weights stay as they are. Raises FileError,
+        CheckpointError (also for another family's embedding), and InvalidArgumentError where the
+        word is there already.
         """
-        path = Path(as_path(path, "[embedding] a textual inversion"))
+        path = Path(within(path, subfolder, weight_name, "[embedding] a textual inversion"))
         words = textual_inversion.read(path, self._widths(), self._title, token)
         with self._words_lock:
             for word in words:
@@ -95,8 +103,7 @@ class EmbeddingsMixin(LoraMixin):
 
     def _with_loras(self) -> Iterator[Word]:
         """The words in the files of the LoRAs at work."""
-        for name in self._adapters.strengths:
-            file = self._adapters.loaded[name]
+        for file in self._adapters.files().values():
             if file not in self._of_loras:
                 self._of_loras.setdefault(file, tuple(self._bundled(file)))
             yield from self._of_loras[file]

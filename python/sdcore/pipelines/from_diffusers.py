@@ -84,7 +84,9 @@ _CALL_INSTEAD = {
     "masked_image_latents": "give image= and mask_image=",
 }
 
-_COMPILED = "sdcore compiles its graphs by itself"
+# Where a call says how strong LoRAs are.
+_ATTENTION_OPTIONS = ("cross_attention_kwargs", "joint_attention_kwargs")
+
 # Attributes of a pipeline.
 _INSTEAD = {
     "guidance_scale": "it is a call's: give it there, or change it in callback_on_step_end",
@@ -141,14 +143,23 @@ def _device_of(device_map: Any) -> Any:
 
 
 def call_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call without those of diffusers' that are None; raises
-    InvalidArgumentError for those that say something."""
+    """The arguments of a call in sdcore's words, without those of diffusers' that are None; raises
+    InvalidArgumentError for those that there is nothing for."""
     for name, instead in _CALL_INSTEAD.items():
         if arguments.get(name) is not None:
             raise InvalidArgumentError(f"[pipeline] {name}= is diffusers'; here {instead}")
     # An output is a tuple too, and what was `callback` is called after every step.
     not_needed = (*_CALL_INSTEAD, "callback_steps", "return_dict")
-    return {name: value for name, value in arguments.items() if name not in not_needed}
+    own = {name: value for name, value in arguments.items() if name not in not_needed}
+    for name in _ATTENTION_OPTIONS:
+        options = dict(own.pop(name, None) or {})
+        if "scale" in options:
+            own["lora_scale"] = options.pop("scale")
+        if options:
+            raise InvalidArgumentError(
+                f"[pipeline] {name}= takes a scale, and no {next(iter(options))!r}"
+            )
+    return own
 
 
 class DiffusersNames:

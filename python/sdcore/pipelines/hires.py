@@ -48,7 +48,7 @@ def second_pass(pipe: DiffusionPipeline, request: Request, hires: Hires) -> Stag
     )
     if isinstance(pipe.vae, AutoencoderTiny):
         pipe.vae.require_encoder()
-    call = pipe._for_call(second.lora_tags())
+    call = pipe._for_call(second.lora_tags(), second.lora_scale)
     call.denoiser_options(second)
     if hires.scheduler is not None:
         call.scheduler = hires.scheduler

@@ -25,7 +25,7 @@ from sdcore.pipelines.adapters import Adapters
 from sdcore.pipelines.clip_image import clip_pixels
 from sdcore.pipelines.conditioning import Conditioning
 from sdcore.pipelines.faces import FacesPipeline, largest, surest
-from sdcore.pipelines.loading import Parts, PathLike
+from sdcore.pipelines.loading import Parts, PathLike, within
 from sdcore.pipelines.memory import is_tight
 from sdcore.pipelines.prompt import Texts
 from sdcore.pipelines.request import Prompt, Request, finite
@@ -67,7 +67,13 @@ class IPAdapterPipeline(FacesPipeline):
         self._load_part, self._model_path = parts.load, parts.path
 
     def load_ip_adapter(
-        self, path: PathLike | Sequence[PathLike], image_encoder: PathLike | None = None
+        self,
+        path: PathLike | Sequence[PathLike],
+        image_encoder: PathLike | None = None,
+        *,
+        subfolder: str | Sequence[str] | None = None,
+        weight_name: str | Sequence[str] | None = None,
+        image_encoder_folder: PathLike | None = None,
     ) -> None:
         """Puts an IP-Adapter to work at scale 1, or several, in place of those that there were.
 
@@ -76,7 +82,9 @@ class IPAdapterPipeline(FacesPipeline):
         ControlNets read then). `image_encoder` is a folder or a file of CLIP's image encoder; None
         looks for the model's own and into image_encoder/ and models/image_encoder/ beside the
         adapter, for one that fits. Without any, calls need `ip_adapter_image_embeds`; FaceID and
-        InstantID need those or `load_face_model`.
+        InstantID need those or `load_face_model`. In diffusers' words, `path` is a folder that the
+        file `weight_name` is in, in `subfolder` of it, or lists of these; and the image encoder is
+        in `image_encoder_folder`, which lies in `path`, or without a slash in `subfolder`.
         Raises FileError, CheckpointError (also for another family's adapter),
         UnsupportedModelError.
         """
@@ -86,6 +94,12 @@ class IPAdapterPipeline(FacesPipeline):
             paths = [as_path(path, "[ip-adapter] an adapter")]
         if not paths:
             raise InvalidArgumentError("[ip-adapter] load_ip_adapter needs a file, got no path")
+        if image_encoder_folder is not None and image_encoder is None:
+            beside = Path(image_encoder_folder).parent == Path()
+            image_encoder = Path(paths[0], _listed(subfolder)[0] or "" if beside else "")
+            image_encoder /= image_encoder_folder
+        if weight_name is not None:
+            paths = _files(paths, _listed(subfolder), _listed(weight_name))
         before, title = self._images, self._adapters.title
         shapes = before.unet.network.graph.weights
         files = [
@@ -508,3 +522,21 @@ def _flat(given: Sequence[Any]) -> Iterator[Any]:
             yield from _flat(one)
         else:
             yield one
+
+
+def _listed(names: str | Sequence[str] | None) -> list[str | None]:
+    return [names] if names is None or isinstance(names, str) else list(names)
+
+
+def _files(
+    folders: Sequence[PathLike], subfolders: Sequence[str | None], names: Sequence[str | None]
+) -> list[PathLike]:
+    """As many as are named, each in a folder of its own or in the one for all."""
+    columns = [list(one) * (len(names) if len(one) == 1 else 1) for one in (folders, subfolders)]
+    if {len(column) for column in columns} != {len(names)}:
+        raise InvalidArgumentError(
+            f"[ip-adapter] there are {len(folders)} folders, {len(subfolders)} of subfolder and "
+            f"{len(names)} of weight_name"
+        )
+    rows = zip(*columns, names, strict=True)
+    return [within(folder, sub, name, "[ip-adapter] an adapter") for folder, sub, name in rows]

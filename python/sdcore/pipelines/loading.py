@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcore import checkpoint
-from sdcore.arguments import as_path, own_dtype
+from sdcore.arguments import as_path, of_hub, own_dtype
 from sdcore.checkpoint import Checkpoint, Component
 from sdcore.checkpoint.files import DEFAULT_KEY, read_json
 from sdcore.checkpoint.folder import DENOISERS
@@ -48,6 +48,7 @@ __all__ = [
     "part_fault",
     "run_options",
     "shipped_loras",
+    "within",
 ]
 
 log = logging.getLogger("sdcore")
@@ -76,6 +77,18 @@ def find_model(path: PathLike) -> PathLike:
         and POCKET.is_file()
     )
     return POCKET if shipped else path
+
+
+def within(path: Any, subfolder: str | None, weight_name: str | None, what: str) -> PathLike:
+    """A file that diffusers names by its folder, one within that, and itself; raises
+    InvalidArgumentError for what is no path, and FileError where it is not there."""
+    found = as_path(path, what)
+    if subfolder is None and weight_name is None:
+        return found
+    found = Path(found, subfolder or "", weight_name or "")
+    if not found.exists():
+        raise FileError(f"{what}: no such file or folder: '{found}'{of_hub(path)}")
+    return found
 
 
 def shipped_loras(model: PathLike) -> Path | None:

@@ -34,6 +34,7 @@ def parameters(pipe: DiffusionPipeline, request: Request) -> dict[str, Any]:
         **_hires(request),
         "strength": None if request.images is None else request.strength,
         "resize_mode": request.resize_mode,
+        "lora_scale": request.lora_scale if request.lora_scale != 1 else None,
         "cache_threshold": request.cache_threshold or None,
         "dtype": arithmetic.dtypes(pipe),
         "kernels": arithmetic.kernels(pipe),

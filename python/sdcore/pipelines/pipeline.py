@@ -302,7 +302,13 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin, CallbackMixin, DiffusersNa
         )
 
     def load_ip_adapter(
-        self, path: PathLike | Sequence[PathLike], image_encoder: PathLike | None = None
+        self,
+        path: PathLike | Sequence[PathLike],
+        image_encoder: PathLike | None = None,
+        *,
+        subfolder: str | Sequence[str] | None = None,
+        weight_name: str | Sequence[str] | None = None,
+        image_encoder_folder: PathLike | None = None,
     ) -> None:
         """Has the model read pictures beside the text; see `IPAdapterPipeline`."""
         raise self._no_adapter("ip-adapter", f"IP-Adapters are for {_WITH_UNETS}")

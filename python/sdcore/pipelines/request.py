@@ -89,6 +89,7 @@ class Request:
     strength: float
     resize_mode: str | None
     hires: Hires | None
+    lora_scale: float  # of those that are at work without a tag
     extra: Mapping[str, Any]  # arguments that only some families have, as given
     cut: tuple[int, int] | None = None  # what pictures are shrunk and cut to: width and height
     steps_before: int | None = None  # of a second pass: those that the first one made
@@ -192,6 +193,7 @@ def make_request(
         strength=_share(given["strength"], "strength"),
         resize_mode=given["resize_mode"],
         hires=hires,
+        lora_scale=finite(given["lora_scale"], "lora_scale"),
         extra=extra,
         cut=None if asked == (width, height) else asked,
     )

@@ -39,7 +39,7 @@ class Stage:
     @classmethod
     def of(cls, pipe: DiffusionPipeline, request: Request) -> Stage:
         """With the LoRAs of the request's prompts at work. What is wrong with it is said now."""
-        call = pipe._for_call(request.lora_tags())
+        call = pipe._for_call(request.lora_tags(), request.lora_scale)
         return cls(call, request, new_scheduler(call, request))
 
     @property

@@ -2,7 +2,18 @@
 
 from sdcore.adapters.lora.apply import MODES, adapted
 from sdcore.adapters.lora.changes import Change
-from sdcore.adapters.lora.file import LoraFile, Shapes, read, read_from
+from sdcore.adapters.lora.file import IN_MEMORY, LoraFile, Shapes, State, read, read_from
 from sdcore.adapters.lora.names import COMPONENTS
 
-__all__ = ["COMPONENTS", "MODES", "Change", "LoraFile", "Shapes", "adapted", "read", "read_from"]
+__all__ = [
+    "COMPONENTS",
+    "IN_MEMORY",
+    "MODES",
+    "Change",
+    "LoraFile",
+    "Shapes",
+    "State",
+    "adapted",
+    "read",
+    "read_from",
+]

@@ -13,18 +13,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sdcore import checkpoint
+from sdcore import _core, checkpoint
 from sdcore.adapters.lora.changes import Change, Parts, bias_change, weight_change
 from sdcore.adapters.lora.names import Names, split
-from sdcore.checkpoint.files import read_json
+from sdcore.arguments import as_floats
+from sdcore.checkpoint.files import Contents, read_json
+from sdcore.checkpoint.tensor import Tensor
 from sdcore.checkpoint.weights import counted
 from sdcore.errors import CheckpointError, FileError, UnsupportedModelError
 
-__all__ = ["LoraFile", "Shapes", "read", "read_from"]
+__all__ = ["IN_MEMORY", "LoraFile", "Shapes", "State", "read", "read_from"]
 
 log = logging.getLogger("sdcore")
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]  # of weights, by component and name
+State = Mapping[str, Any]  # arrays or PyTorch's tensors, by the names that a file would have
+IN_MEMORY = Path("(a dict of tensors)")  # the path of those
 
 # What a folder's file is called by PEFT and by diffusers.
 _IN_FOLDERS = ("adapter_model.safetensors", "adapter_model.bin",
@@ -47,14 +51,16 @@ class LoraFile:
     bundled: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
 
-def read(path: str | os.PathLike[str], shapes: Shapes, model: str) -> LoraFile:
+def read(path: str | os.PathLike[str] | State, shapes: Shapes, model: str) -> LoraFile:
     """Reads a LoRA for a model whose components have weights of these `shapes`.
 
-    `path` is a file of any kind or a folder of PEFT's or diffusers'; `model` is what to call the
-    model in errors. Raises FileError and CheckpointError, the latter for a LoRA of another family
-    too, and UnsupportedModelError for a kind that is not built. Modules that the model does not
-    have are passed over with a warning.
+    `path` is a file of any kind, a folder of PEFT's or diffusers', or a dict of tensors; `model` is
+    what to call the model in errors. Raises FileError and CheckpointError, the latter for a LoRA of
+    another family too, and UnsupportedModelError for a kind that is not built. Modules that the
+    model does not have are passed over with a warning.
     """
+    if isinstance(path, Mapping):
+        return read_from(_in_memory(path), shapes, model)
     return replace(read_from(checkpoint.open(_file_of(Path(path))), shapes, model), path=Path(path))
 
 
@@ -62,6 +68,14 @@ def read_from(source: checkpoint.Checkpoint, shapes: Shapes, model: str) -> Lora
     """The same of what is open already."""
     reader = _Reader(source, _peft_configs(source), Names(shapes), shapes, model)
     return LoraFile(source.path, source.title, reader.changes(), _bundled(source))
+
+
+def _in_memory(state: State) -> checkpoint.Checkpoint:
+    tensors: dict[str, Tensor] = {
+        str(name): _core.Tensor.from_array(as_floats(value, f"[lora] '{name}'"))
+        for name, value in state.items()
+    }
+    return checkpoint.Checkpoint(IN_MEMORY, Contents("in memory", tensors))
 
 
 def _bundled(source: checkpoint.Checkpoint) -> dict[str, dict[str, Any]]:
