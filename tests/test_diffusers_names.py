@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +224,50 @@ def test_arguments_of_none_are_none(pipe: sdcore.DiffusionPipeline) -> None:
 def test_arguments_that_are_said_otherwise(pipe: Any, arguments: Any, says: str) -> None:
     with pytest.raises(sdcore.InvalidArgumentError, match=says):
         pipe("a cat", **ARGS, **arguments)
+
+
+# ---- parts ---------------------------------------------------------------------------------------
+
+
+def test_the_vae_may_be_exchanged(pipe: Any, folder: Path) -> None:
+    other = OPEN(folder, dtype="f32", vae=folder / "vae")
+    before = pipe("a cat", **{**ARGS, "output_type": "np"}).images
+    pipe.vae = other.vae
+    pipe.tokenizer = other.tokenizer
+    pipe.unet = pipe.unet
+    assert pipe.vae is other.vae
+    assert np.array_equal(pipe("a cat", **{**ARGS, "output_type": "np"}).images, before)
+    with pytest.raises(
+        sdcore.CheckpointError, match="latents of 16 channels, and the denoiser giv"
+    ):
+        pipe.vae = sixteen_channels(other.vae)
+
+
+def sixteen_channels(vae: Any) -> Any:
+    other = copy.copy(vae)
+    other.config = dataclasses.replace(vae.config, latent_channels=16)
+    return other
+
+
+def compiled(network: Any) -> Any:
+    return torch.compile(lambda *inputs: network(*inputs))
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "says"),
+    [
+        (
+            "unet",
+            compiled,
+            "unet must be a part of .*, which compiles its graphs by itself, got fu",
+        ),
+        ("vae", compiled, "vae must be a part of a pipeline of sdcore's"),
+        ("vae", lambda _: None, "vae must be a part .* got NoneType"),
+        ("vae", lambda _: "vae.safetensors", "got str; paths are for opening"),
+        ("unet", lambda unet: unet.with_network(unet.network), "unet stays the one .* adapters"),
+        ("tokenizer", lambda _: None, "tokenizer must be a part"),
+    ],
+)
+def test_other_parts_are_refused(pipe: Any, name: str, made: Any, says: str) -> None:
+    with pytest.raises(sdcore.InvalidArgumentError, match=says):
+        setattr(pipe, name, made(getattr(pipe, name)))

@@ -255,6 +255,10 @@ class LoraMixin:
         files = self._adapters.files().items()
         return {name: file.path for name, file in files if file.path != lora.IN_MEMORY}
 
+    def is_adapted(self, component: str) -> bool:
+        """Whether adapters of that part are known to the pipeline."""
+        return component in self._adapters.base
+
     # -- inside ----------------------------------------
 
     def _adopt(self, adapters: Adapters) -> None:
@@ -264,8 +268,7 @@ class LoraMixin:
 
     def _set(self, adapters: Adapters, models: Mapping[str, Any]) -> None:
         self._adapters = adapters
-        for name, model in models.items():
-            setattr(self, name, model)
+        self.__dict__.update(models)
 
     def _for_call(self: P, tags: Sequence[LoraTag], scale: float = 1.0) -> P:
         """This pipeline as one call sees it, whatever is set meanwhile: with the adapters of the

@@ -16,12 +16,10 @@ from sdcore import _core, checkpoint
 from sdcore.arguments import as_path, nearest
 from sdcore.checkpoint import FAMILIES
 from sdcore.errors import (
-    CheckpointError,
     FileError,
     InvalidArgumentError,
     UnsupportedModelError,
 )
-from sdcore.models.autoencoder_tiny import AutoencoderTiny
 from sdcore.models.base import Loadable, RunOptions, require_place
 from sdcore.pipelines.call import Arguments
 from sdcore.pipelines.callback import CallbackMixin, StepCallback, run_with
@@ -46,6 +44,7 @@ from sdcore.pipelines.loading import (
 )
 from sdcore.pipelines.memory import is_tight, is_too_large, tell_memory
 from sdcore.pipelines.parameters import parameters
+from sdcore.pipelines.parts import check_latents, require_part
 from sdcore.pipelines.pictures import cut_to, decode, to_pil, to_torch
 from sdcore.pipelines.prompt import Texts
 from sdcore.pipelines.refined import refined, take_refiner
@@ -70,7 +69,8 @@ _WITH_UNETS = "Stable Diffusion 1.x, 2.x and XL"
 class DiffusionPipeline(FamilyHooks, EmbeddingsMixin, CallbackMixin, DiffusersNames):
     """Text to image; `open` gives the subclass of the model's family (`pipelines/families`).
 
-    The parts are attributes, by diffusers' names. A pipeline may be called from several threads at
+    The parts are attributes, by diffusers' names; `vae` may be exchanged for another pipeline's. A
+    pipeline may be called from several threads at
     once: what changes during a call belongs to the call. `scheduler` may be replaced; its `config`
     is read when a call begins.
     """
@@ -96,7 +96,7 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin, CallbackMixin, DiffusersNa
             self.default_guidance = parts.defaults.guidance_scale
         for name, part in {**parts.networks, **parts.tokenizers}.items():
             setattr(self, name, part)
-        self._check_latents()
+        check_latents(self, self.vae)
         self._begin_adapters(FAMILIES[self.family].title, parts.networks)
         self._begin_words(FAMILIES[self.family].title)
         # Whether parts give back their memory as soon as the next one runs.
@@ -110,21 +110,10 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin, CallbackMixin, DiffusersNa
         if parts.defaults.guidance_scale is None:
             self.default_guidance = guidance
 
-    def _check_latents(self) -> None:
-        """The VAE's latents are the denoiser's, which may also give their variance."""
-        config, channels = self.denoiser.config, self.vae.config.latent_channels
-        out = config.out_channels or config.in_channels
-        if out not in (channels, 2 * channels):
-            raise CheckpointError(
-                f"[pipeline] vae has latents of {channels} channels, and the denoiser gives {out}: "
-                "it is another model's"
-            )
-        full = FAMILIES[self.family].configs.get("vae", {})
-        if isinstance(self.vae, AutoencoderTiny) and "latents_mean" in full:
-            raise UnsupportedModelError(
-                f"[pipeline] {FAMILIES[self.family].title} scales its latents otherwise than a "
-                "tiny autoencoder does: leave out vae=, which takes the model's own"
-            )
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__ and name in (*self.networks, *self.tokenizers):
+            require_part(self, name, value)
+        super().__setattr__(name, value)
 
     # -- opening ----------------------------------------
 
