@@ -9,6 +9,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers import AysSchedules
 
 import sdcore
 import tiny_models
@@ -202,3 +203,48 @@ def test_an_output_is_a_tuple_too(ours: Any) -> None:
     assert out.nsfw_content_detected is None
     with pytest.raises(IndexError):
         out[1]
+
+
+# ---- steps placed by hand ------------------------------------------------------------------------
+
+TIMESTEPS = {"timesteps": AysSchedules["StableDiffusionTimesteps"]}
+SIGMAS = {"sigmas": AysSchedules["StableDiffusionSigmas"]}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options", "placed"),
+    [
+        ("EulerDiscreteScheduler", {}, TIMESTEPS),
+        ("EulerDiscreteScheduler", {}, SIGMAS),
+        ("EulerDiscreteScheduler", {"use_karras_sigmas": True}, SIGMAS),
+        ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}, {"timesteps": [900, 40]}),
+        ("HeunDiscreteScheduler", {}, TIMESTEPS),
+        ("DPMSolverMultistepScheduler", {}, TIMESTEPS),
+        ("DPMSolverMultistepScheduler", {"final_sigmas_type": "sigma_min"}, TIMESTEPS),
+    ],
+)
+def test_steps_are_placed_by_hand(
+    ours: Any, theirs: Any, scheduler: str, options: Any, placed: Any
+) -> None:
+    for pipe, library in ((ours, sdcore), (theirs, diffusers)):
+        kind = getattr(library, scheduler)
+        pipe.scheduler = kind.from_config(pipe.scheduler.config, **options)
+    placed = {**placed, "num_inference_steps": None}
+    ref = latents(theirs, generator=generator(), **placed)
+    assert error(latents(ours, seed=5, **placed), ref) <= SAMPLED_F32
+
+
+def test_what_is_placed_wrongly_is_said(ours: Any) -> None:
+    assert "[DDIMScheduler] it takes no timesteps" in raised(ours, **TIMESTEPS)
+    ours.scheduler = sdcore.EulerDiscreteScheduler.from_config(ours.scheduler.config)
+    for placed, says in (
+        ({"timesteps": [1000, 5]}, "timesteps must be from 0 to 999, got 1000, 5"),
+        ({"timesteps": [5, 500]}, "noise levels that do not fall"),
+        ({"sigmas": [3.0, 1.0]}, "level of each step and 0 in the end, got 3, 1"),
+        ({**TIMESTEPS, **SIGMAS}, "timesteps and sigmas say the same"),
+        ({"timesteps": "many"}, "timesteps must be an array of numbers"),
+    ):
+        assert says in raised(ours, **placed)
+    karras = {"use_karras_sigmas": True}
+    ours.scheduler = sdcore.EulerDiscreteScheduler.from_config(ours.scheduler.config, **karras)
+    assert "by hand or by use_karras_sigmas" in raised(ours, **TIMESTEPS)

@@ -89,6 +89,17 @@ def test_sd3_with_skip_layer_guidance(sd3: tuple[Any, Path]) -> None:
     assert error(out, ref) <= SAMPLED_F32
 
 
+def test_sd3_at_levels_placed_by_hand(sd3: tuple[Any, Path]) -> None:
+    reference, folder = sd3
+    sigmas = {"sigmas": [1.0, 0.7, 0.35]}
+    ref = torch_latents(reference, **SD3, **sigmas)
+    pipe = sdcore.DiffusionPipeline.from_pretrained(folder, dtype="f32")
+    out = pipe(**SD3, **sigmas, seed=5, output_type="latent").images
+    assert error(out, ref) <= SAMPLED_F32
+    with pytest.raises(sdcore.InvalidArgumentError, match="it takes no timesteps"):
+        pipe(**SD3, timesteps=[900, 400])
+
+
 def test_sd3_without_t5(sd3: tuple[Any, Path]) -> None:
     reference, folder = sd3
     encoder, reference.text_encoder_3 = reference.text_encoder_3, None

@@ -29,6 +29,10 @@ class Arguments(TypedDict, total=False):
     height: int | None  # pixels
     width: int | None
     num_inference_steps: int | None
+    # The steps placed by hand, in place of a number: timesteps of the training, or levels of
+    # noise and 0 in the end (flow matching: without it).
+    timesteps: Sequence[float] | None
+    sigmas: Sequence[float] | None
     guidance_scale: float | None  # 1 ignores the negative prompt
     guidance_rescale: float  # 0 to 1: how far guidance is kept from raising contrast
     guidance_start: float  # share of the steps before which there is none, 0 to 1
@@ -139,6 +143,8 @@ DEFAULTS: Mapping[str, Any] = {
     "height": None,
     "width": None,
     "num_inference_steps": None,
+    "timesteps": None,
+    "sigmas": None,
     "guidance_scale": None,
     "guidance_rescale": 0.0,
     "guidance_start": 0.0,

@@ -36,7 +36,7 @@ Deep = list[tuple[NDArray[np.intp], Any]]
 def new_scheduler(pipe: DiffusionPipeline, request: Request) -> Scheduler:
     """A scheduler of this call's own, with its table: two calls never meet."""
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-    options: dict[str, Any] = pipe.table_options(request)
+    options: dict[str, Any] = {**pipe.table_options(request), **request.placed}
     if request.eta is not None:
         if scheduler.takes_eta:
             options["eta"] = request.eta

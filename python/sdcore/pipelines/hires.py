@@ -34,6 +34,7 @@ def second_pass(pipe: DiffusionPipeline, request: Request, hires: Hires) -> Stag
         width=hires.width,
         height=hires.height,
         steps=hires.steps,
+        placed={},
         steps_before=pipe.span(request).steps,
         strength=hires.strength,
         guidance_scale=(

@@ -40,7 +40,7 @@ _FOR_BOTH_IF_KNOWN = (
     *("prompt_2", "negative_prompt_2"),
 )
 _SCALES = ("guidance_scale", "cfg_scale", "hires_guidance_scale")
-_NOT_WITH_IT = ("mask_image", "denoising_end", "denoising_start")
+_NOT_WITH_IT = ("mask_image", "denoising_end", "denoising_start", "timesteps", "sigmas")
 
 
 @dataclasses.dataclass(frozen=True)

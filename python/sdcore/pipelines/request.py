@@ -70,6 +70,7 @@ class Request:
     height: int
     width: int
     steps: int
+    placed: Mapping[str, list[float]]  # "timesteps" or "sigmas", where they are by hand
     guidance_scale: float
     guidance_rescale: float
     guidance_start: float
@@ -158,7 +159,8 @@ def make_request(
         and hires_size == (None, None)
     ):
         width, height = pipe.drawn_size(width, height, extra)
-    steps = given["num_inference_steps"]
+    placed = _placed(given, extra)
+    steps = _count(placed) if placed else given["num_inference_steps"]
     steps = whole(pipe.default_steps if steps is None else steps, "num_inference_steps", 1)
     scale = given["guidance_scale"]
     begin, end = _interval(given)
@@ -172,6 +174,7 @@ def make_request(
         height=height,
         width=width,
         steps=steps,
+        placed=placed,
         guidance_scale=finite(pipe.usual_guidance if scale is None else scale, "guidance_scale"),
         guidance_rescale=_share(given["guidance_rescale"], "guidance_rescale", 0),
         guidance_start=begin,
@@ -200,6 +203,27 @@ def make_request(
     if latents is None and sizes:  # after what is wrong
         _tell_of_size(pipe, sizes[0], asked, given)
     return request
+
+
+def _placed(given: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Steps that are placed by hand."""
+    placed = {
+        name: as_floats(given[name], f"[pipeline] {name}").astype(float).ravel().tolist()
+        for name in ("timesteps", "sigmas")
+        if given[name] is not None
+    }
+    if placed and extra.get("denoising_start") is not None:
+        raise InvalidArgumentError(
+            f"[pipeline] {next(iter(placed))} does not go with denoising_start, which says where "
+            "among even steps to go on"
+        )
+    return placed
+
+
+def _count(placed: Mapping[str, list[float]]) -> int:
+    """A 0 in the end is where the last step leads."""
+    values = next(iter(placed.values()))
+    return len(values) - ("sigmas" in placed and values[-1:] == [0.0])
 
 
 def _pictures(images: Any, count: int, times: int) -> list[Image.Image]:

@@ -237,11 +237,13 @@ class Scheduler(ABC):
     ) -> None:
         """Builds the table of a run; `options` are the scheduler's own, such as DDIM's eta. The
         first `begin` steps are left out, for a run that starts from a noisy picture. `device`, in
-        which diffusers' scripts say where their tensors are, is not needed."""
+        which diffusers' scripts say where their tensors are, is not needed. `timesteps` or
+        `sigmas` place the steps by hand, where a scheduler places its own levels."""
+        config = self._placed_by(options)
         own = inspect.signature(self.make_table).parameters
         if unknown := sorted(options.keys() - own.keys()):
             raise InvalidArgumentError(f"[{type(self).__name__}] it takes no {unknown[0]}")
-        self._table = self._make(num_inference_steps, begin, options)
+        self._table = self._make(config, num_inference_steps, begin, options)
         self._sampler = _core.Sampler(
             [
                 _core.StepRow(
@@ -261,16 +263,20 @@ class Scheduler(ABC):
         )
         self._next = 0
 
-    def _make(self, steps: int, begin: int, options: Mapping[str, Any]) -> Table:
+    def _placed_by(self, options: dict[str, Any]) -> Config:
+        """The configuration of a run, with what is in `options` of steps placed by hand."""
+        return self.config
+
+    def _make(self, config: Config, steps: int, begin: int, options: Mapping[str, Any]) -> Table:
         if not begin:
-            return type(self).make_table(self.config, steps, **options)
+            return type(self).make_table(config, steps, **options)
         if not 0 < begin < steps:
             raise InvalidArgumentError(
                 f"[scheduler] begin must be from 0 to {steps - 1}, got {begin}"
             )
         if "begin" in inspect.signature(self.make_table).parameters:  # what looks back begins anew
-            return type(self).make_table(self.config, steps, begin=begin, **options)
-        table = type(self).make_table(self.config, steps, **options)
+            return type(self).make_table(config, steps, begin=begin, **options)
+        table = type(self).make_table(config, steps, **options)
         return table.after(begin * self.rows_a_step)
 
     @property

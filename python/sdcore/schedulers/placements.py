@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from sdcore.errors import InvalidArgumentError
 from sdcore.schedulers.base import Config, choice
 from sdcore.schedulers.curves import Levels
 
@@ -17,10 +18,17 @@ _ALIGNED = {
 
 
 def placed(config: Config, steps: int, training: Levels) -> Levels | None:
-    """The levels that `noise_schedule` names; None where it names none. `training` are the model's
-    own, rising."""
+    """The levels that `noise_schedule` names, or is; None where it names none. `training` are the
+    model's own, rising."""
     if config.noise_schedule is None:
         return None
+    if isinstance(config.noise_schedule, tuple):
+        if len(config.noise_schedule) != steps:
+            raise InvalidArgumentError(
+                f"[scheduler] there are {steps} steps, and {len(config.noise_schedule)} placed by "
+                "hand: give as many"
+            )
+        return np.array(config.noise_schedule)
     schedules: dict[str, Callable[[], Levels]] = {
         # k-diffusion: even timesteps, levels between two by their logarithm.
         "normal": lambda: _at(training, np.linspace(1, 0, steps)),

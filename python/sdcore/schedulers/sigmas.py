@@ -35,12 +35,55 @@ DEFAULTS = {
 class SigmaScheduler(DiscreteScheduler, defaults=DEFAULTS):
     """A scheduler whose sample is signal * (x0 + sigma * eps)."""
 
+    def _placed_by(self, options: dict[str, Any]) -> Config:
+        timesteps, sigmas = (options.pop(name, None) for name in ("timesteps", "sigmas"))
+        if timesteps is None and sigmas is None:
+            return self.config
+        name, along = type(self).__name__, _placing(self.config)
+        if timesteps is not None and sigmas is not None:
+            raise InvalidArgumentError(f"[{name}] timesteps and sigmas say the same: give one")
+        if along and (timesteps is not None or along == "use_flow_sigmas"):
+            raise InvalidArgumentError(f"[{name}] steps are placed by hand or by {along}: not both")
+        given: dict[str, Any]
+        if timesteps is not None:
+            given = {"noise_schedule": _levels_at(name, self.config, timesteps)}
+        else:
+            given = {"noise_schedule": _down_to_nothing(name, sigmas), "final_sigmas_type": "zero"}
+        own = {field: value for field, value in given.items() if field in self.defaults}
+        return Config({**self.config.given, **own}, self.defaults)
+
     def noise_level(self, t: NDArray[Any]) -> tuple[Array, Array]:
         # The level of a row is its own, whatever timestep stands beside it.
         rows = [self._index(float(one)) for one in t]
         signals = self.table.signals or [1.0] * len(self.table.rows)
         signal = np.array([signals[row] for row in rows], np.float32)
         return signal, signal * np.array([self.table.sigmas[row] for row in rows], np.float32)
+
+
+def _placing(config: Config) -> str | None:
+    """The field that places levels elsewhere than at timesteps, if one does."""
+    fields = (*FLAGS, "use_lu_lambdas", "use_flow_sigmas")
+    return next((field for field in fields if config.get(field)), None)
+
+
+def _down_to_nothing(name: str, sigmas: Any) -> tuple[float, ...]:
+    values = tuple(float(sigma) for sigma in sigmas)
+    if len(values) < 2 or values[-1] != 0:
+        raise InvalidArgumentError(
+            f"[{name}] sigmas are the level of each step and 0 in the end, got "
+            + ", ".join(f"{sigma:g}" for sigma in values)
+        )
+    return values[:-1]
+
+
+def _levels_at(name: str, config: Config, timesteps: Any) -> tuple[float, ...]:
+    training, values = training_sigmas(config), [float(t) for t in timesteps]
+    if not values or not 0 <= min(values) <= max(values) < len(training):
+        raise InvalidArgumentError(
+            f"[{name}] timesteps must be from 0 to {len(training) - 1}, got "
+            + ", ".join(f"{t:g}" for t in values)
+        )
+    return tuple(np.interp(values, np.arange(len(training)), training).tolist())
 
 
 class Walk(NamedTuple):
