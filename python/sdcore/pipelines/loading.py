@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sdcore import checkpoint
-from sdcore.arguments import as_path, of_hub, own_dtype
+from sdcore.arguments import as_path, own_dtype
 from sdcore.checkpoint import Checkpoint, Component
 from sdcore.checkpoint.files import DEFAULT_KEY, read_json
 from sdcore.checkpoint.folder import DENOISERS
-from sdcore.checkpoint.place import snapshot
+from sdcore.checkpoint.place import no_such, snapshot
 from sdcore.checkpoint.quantized import quantized
 from sdcore.errors import (
     CheckpointError,
@@ -87,7 +87,7 @@ def within(path: Any, subfolder: str | None, weight_name: str | None, what: str)
         return found
     found = Path(found, subfolder or "", weight_name or "")
     if not found.exists():
-        raise FileError(f"{what}: no such file or folder: '{found}'{of_hub(path)}")
+        raise no_such(found if Path(path).exists() else Path(path))
     return found
 
 
