@@ -1,10 +1,15 @@
 #include "base/thread_pool.h"
 
 #include <map>
+#include <thread>
+#include <vector>
 
+#include "base/buffer.h"
 #include "base/cpu.h"
 #include "base/env.h"
 #include "base/error.h"
+#include "base/forks.h"
+#include "base/guarded.h"
 
 namespace sdcore {
 namespace {
@@ -21,85 +26,139 @@ void relax() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+struct ThreadPool::Crew {
+  explicit Crew(int threads);
+  ~Crew();
+
+  void run(int64_t count, Task body, void* with);
+  void work(int thread);
+  void drain(int thread);
+
+  const uint32_t forks = fork_count();
+  std::recursive_mutex owner;
+  std::vector<Buffer> scratch;
+  Buffer shared_scratch;
+  std::vector<std::thread> workers;
+  Task task = nullptr;
+  void* context = nullptr;
+  int64_t tasks = 0;
+  alignas(64) std::atomic<int64_t> next{0};
+  alignas(64) std::atomic<int> busy{0};
+  alignas(64) std::atomic<uint32_t> generation{0};
+  std::atomic<bool> stopping{false};
+};
+
+ThreadPool::Crew::Crew(int threads) : scratch(static_cast<size_t>(threads)) {
+  for (int i = 1; i < threads; ++i) workers.emplace_back([this, i] { work(i); });
+}
+
+ThreadPool::Crew::~Crew() {
+  stopping.store(true);
+  generation.fetch_add(1);
+  generation.notify_all();
+  for (std::thread& worker : workers) worker.join();
+}
+
+void ThreadPool::Crew::run(int64_t count, Task body, void* with) {
+  const std::unique_lock lock(owner);
+  if (count == 1 || workers.empty()) {
+    for (int64_t i = 0; i < count; ++i) body(with, i, 0);
+    return;
+  }
+  task = body;
+  context = with;
+  tasks = count;
+  next.store(0, std::memory_order_relaxed);
+  busy.store(static_cast<int>(workers.size()), std::memory_order_relaxed);
+  generation.fetch_add(1, std::memory_order_release);
+  generation.notify_all();
+  drain(0);
+  // Workers must have left before task and context change, even those that found nothing to do.
+  int spins = 0;
+  for (int left; (left = busy.load(std::memory_order_acquire)) != 0;) {
+    if (++spins < kSpins) {
+      relax();
+    } else {
+      busy.wait(left, std::memory_order_acquire);
+    }
+  }
+}
+
+void ThreadPool::Crew::drain(int thread) {
+  for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) {
+    task(context, i, thread);
+  }
+}
+
+void ThreadPool::Crew::work(int thread) {
+  uint32_t seen = 0;
+  while (true) {
+    for (int spins = 0; generation.load(std::memory_order_acquire) == seen; ++spins) {
+      if (spins < kSpins) {
+        relax();
+      } else {
+        generation.wait(seen, std::memory_order_acquire);
+      }
+    }
+    seen = generation.load(std::memory_order_acquire);
+    if (stopping.load()) return;
+    drain(thread);
+    if (busy.fetch_sub(1, std::memory_order_acq_rel) == 1) busy.notify_one();
+  }
+}
+
+ThreadPool::ThreadPool(int threads) : threads_(threads), crew_(nullptr) {
   require(threads >= 1 && threads <= 1024, ErrorKind::invalid_argument,
           "[threads] must be between 1 and 1024, got ", threads);
-  scratch_.resize(static_cast<size_t>(threads));
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  crew_.store(new Crew(threads));
 }
 
 ThreadPool::~ThreadPool() {
-  stopping_.store(true);
-  generation_.fetch_add(1);
-  generation_.notify_all();
-  for (std::thread& worker : workers_) worker.join();
+  Crew* last = crew_.load();
+  if (last->forks == fork_count()) delete last;
+}
+
+// What a parent's threads touched is never freed: they are not here to be joined, and may have held
+// its lock or been changing it.
+ThreadPool::Crew& ThreadPool::crew() {
+  Crew* current = crew_.load(std::memory_order_acquire);
+  if (current->forks == fork_count()) return *current;
+  auto fresh = std::make_unique<Crew>(threads_);
+  if (crew_.compare_exchange_strong(current, fresh.get(), std::memory_order_acq_rel)) {
+    return *fresh.release();
+  }
+  return *current;  // another thread was faster
+}
+
+std::byte* ThreadPool::scratch(int thread) const {
+  return crew_.load(std::memory_order_acquire)->scratch[static_cast<size_t>(thread)].data();
+}
+
+std::byte* ThreadPool::shared_scratch() const {
+  return crew_.load(std::memory_order_acquire)->shared_scratch.data();
 }
 
 std::unique_lock<std::recursive_mutex> ThreadPool::reserve_scratch(size_t bytes_per_thread,
                                                                    size_t shared_bytes) {
-  std::unique_lock lock(owner_);
-  if (shared_scratch_.size() < shared_bytes) shared_scratch_ = Buffer(shared_bytes);
-  for (Buffer& buffer : scratch_) {
+  Crew& here = crew();
+  std::unique_lock lock(here.owner);
+  if (here.shared_scratch.size() < shared_bytes) here.shared_scratch = Buffer(shared_bytes);
+  for (Buffer& buffer : here.scratch) {
     if (buffer.size() < bytes_per_thread) buffer = Buffer(bytes_per_thread);
   }
   return lock;
 }
 
 void ThreadPool::run(int64_t tasks, Task task, void* context) {
-  if (tasks <= 0) return;
-  const std::unique_lock lock(owner_);
-  if (tasks == 1 || workers_.empty()) {
-    for (int64_t i = 0; i < tasks; ++i) task(context, i, 0);
-    return;
-  }
-  task_ = task;
-  context_ = context;
-  tasks_ = tasks;
-  next_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  generation_.fetch_add(1, std::memory_order_release);
-  generation_.notify_all();
-  drain(0);
-  // Workers must have left before task_ and context_ change, even those that found nothing to do.
-  int spins = 0;
-  for (int left; (left = busy_.load(std::memory_order_acquire)) != 0;) {
-    if (++spins < kSpins) {
-      relax();
-    } else {
-      busy_.wait(left, std::memory_order_acquire);
-    }
-  }
-}
-
-void ThreadPool::drain(int thread) {
-  for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) {
-    task_(context_, i, thread);
-  }
-}
-
-void ThreadPool::work(int thread) {
-  uint32_t seen = 0;
-  while (true) {
-    for (int spins = 0; generation_.load(std::memory_order_acquire) == seen; ++spins) {
-      if (spins < kSpins) {
-        relax();
-      } else {
-        generation_.wait(seen, std::memory_order_acquire);
-      }
-    }
-    seen = generation_.load(std::memory_order_acquire);
-    if (stopping_.load()) return;
-    drain(thread);
-    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
-  }
+  if (tasks > 0) crew().run(tasks, task, context);
 }
 
 std::shared_ptr<ThreadPool> shared_pool(int threads) {
-  static std::mutex mutex;
-  static std::map<int, std::weak_ptr<ThreadPool>> pools;
-  const std::lock_guard lock(mutex);
-  std::shared_ptr<ThreadPool> pool = pools[threads].lock();
-  if (!pool) pools[threads] = pool = std::make_shared<ThreadPool>(threads);
+  static Guarded<std::map<int, std::weak_ptr<ThreadPool>>> all;
+  const auto pools = all.lock();
+  std::weak_ptr<ThreadPool>& known = (*pools)[threads];
+  std::shared_ptr<ThreadPool> pool = known.lock();
+  if (!pool) known = pool = std::make_shared<ThreadPool>(threads);
   return pool;
 }
 

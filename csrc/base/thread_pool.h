@@ -3,17 +3,15 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <type_traits>
-#include <vector>
-
-#include "base/buffer.h"
 
 namespace sdcore {
 
+// In a forked child, which has the pool and not its threads, the first use starts others.
 class ThreadPool {
  public:
   // `threads` counts the calling thread, so 1 starts none.
@@ -22,7 +20,7 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int size() const { return static_cast<int>(scratch_.size()); }
+  int size() const { return threads_; }
 
   // Calls body(task, thread) for every task in [0, tasks), in no fixed order, with 0 <= thread <
   // size(). Callers from several threads take turns. `body` must not throw and must not call
@@ -39,10 +37,10 @@ class ThreadPool {
   // Memory of one thread, kept between calls; valid until that thread asks for more. Contents are
   // whatever was left there. Throws out_of_memory, so ask for it before parallel_for:
   // reserve_scratch.
-  std::byte* scratch(int thread) { return scratch_[static_cast<size_t>(thread)].data(); }
+  std::byte* scratch(int thread) const;
 
   // The same for all threads together.
-  std::byte* shared_scratch() { return shared_scratch_.data(); }
+  std::byte* shared_scratch() const;
 
   // The lock that parallel_for takes; hold it across reserve_scratch and the parallel_for that uses
   // it.
@@ -52,21 +50,13 @@ class ThreadPool {
  private:
   using Task = void (*)(void* context, int64_t task, int thread);
 
-  void run(int64_t tasks, Task task, void* context);
-  void work(int thread);
-  void drain(int thread);
+  struct Crew;  // threads with all that they touch
 
-  std::recursive_mutex owner_;
-  std::vector<Buffer> scratch_;
-  Buffer shared_scratch_;
-  std::vector<std::thread> workers_;
-  Task task_ = nullptr;
-  void* context_ = nullptr;
-  int64_t tasks_ = 0;
-  alignas(64) std::atomic<int64_t> next_{0};
-  alignas(64) std::atomic<int> busy_{0};
-  alignas(64) std::atomic<uint32_t> generation_{0};
-  std::atomic<bool> stopping_{false};
+  void run(int64_t tasks, Task task, void* context);
+  Crew& crew();  // this process's
+
+  const int threads_;
+  std::atomic<Crew*> crew_;
 };
 
 // The pool that is used when the caller names no number of threads.

@@ -10,6 +10,7 @@
 #include <limits>
 #include <map>
 
+#include "base/buffer.h"
 #include "base/error.h"
 #include "kernels/attention/attention.h"
 #include "kernels/elementwise/elementwise.h"

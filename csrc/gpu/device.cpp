@@ -3,6 +3,7 @@
 #include <charconv>
 #include <map>
 
+#include "base/guarded.h"
 #include "gpu/open.h"
 
 namespace sdcore::gpu {
@@ -57,6 +58,13 @@ DeviceMemoryPtr Device::allocate(size_t bytes, std::string_view purpose) {
   return std::make_shared<DeviceMemory>(*this, data, bytes);
 }
 
+std::mutex& Device::mutex() {
+  require(is_of_this_process(), ErrorKind::invalid_argument, "[", name(),
+          "] was opened before this process was forked, and works only in the one that opened it; "
+          "open it after the fork, or start processes by 'spawn'");
+  return mutex_;
+}
+
 std::byte* Device::arena(size_t bytes) {
   if (!arena_ || arena_->size() < bytes) {
     arena_.reset();  // what is too small makes room first
@@ -91,13 +99,12 @@ void Device::check_fault() {
 }
 
 Device& open_device(std::string_view name) {
-  static std::mutex mutex;
   // Never destroyed: memory of networks that outlive it would have nowhere to go back to.
-  static auto& devices = *new std::map<std::string, std::unique_ptr<Device>, std::less<>>;
+  static auto& all = *new Guarded<std::map<std::string, std::unique_ptr<Device>, std::less<>>>;
   const std::string key(name == "cuda" ? "cuda:0" : name);
-  const std::lock_guard lock(mutex);
-  auto found = devices.find(key);
-  if (found == devices.end()) found = devices.emplace(key, make_device(name)).first;
+  const auto devices = all.lock();
+  auto found = devices->find(key);
+  if (found == devices->end()) found = devices->emplace(key, make_device(name)).first;
   return *found->second;
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/forks.h"
 
 namespace sdcore::gpu {
 
@@ -95,8 +96,9 @@ class Device {
   // backend only runs them.
   virtual std::unique_ptr<Recording> record(const std::function<void()>& launches) = 0;
 
-  // Whoever runs a network holds this: there is one stream and one arena.
-  std::mutex& mutex() { return mutex_; }
+  // Whoever runs a network holds this: there is one stream and one arena. Throws in a process that
+  // forked after the device was opened, where no driver works.
+  std::mutex& mutex();
   // At least this many bytes, shared by everything that runs on the device, one after another.
   std::byte* arena(size_t bytes);
   size_t arena_bytes() const;
@@ -106,6 +108,8 @@ class Device {
   // Throws if a kernel left one, and forgets it. Waits.
   void check_fault();
 
+  bool is_of_this_process() const { return forks_ == fork_count(); }
+
  protected:
   virtual void* get_memory(size_t bytes) = 0;  // null: there is not enough
   virtual void free_memory(void* memory) = 0;
@@ -113,6 +117,7 @@ class Device {
  private:
   friend class DeviceMemory;
 
+  const uint32_t forks_ = fork_count();
   std::mutex mutex_;
   DeviceMemoryPtr arena_, fault_;
 };
@@ -121,7 +126,9 @@ class DeviceMemory {
  public:
   DeviceMemory(Device& device, void* data, size_t bytes)
       : device_(device), data_(data), bytes_(bytes) {}
-  ~DeviceMemory() { device_.free_memory(data_); }
+  ~DeviceMemory() {
+    if (device_.is_of_this_process()) device_.free_memory(data_);
+  }
   DeviceMemory(const DeviceMemory&) = delete;
   DeviceMemory& operator=(const DeviceMemory&) = delete;
 

@@ -68,9 +68,9 @@ bool WeightStore::has_matrix(const std::string& name, DType dtype, const KernelC
   if (const WeightStore* other = elsewhere(name)) {
     return other->has_matrix(name, dtype, kernels, form);
   }
-  const std::lock_guard lock(mutex_);
-  const auto found = matrices_.find(matrix_key(name, dtype, kernels, form));
-  return found != matrices_.end() && found->second;
+  const auto matrices = matrices_.lock();
+  const auto found = matrices->find(matrix_key(name, dtype, kernels, form));
+  return found != matrices->end() && found->second;
 }
 
 PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape, DType dtype,
@@ -78,8 +78,8 @@ PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape,
   if (WeightStore* other = elsewhere(name)) {
     return other->matrix(name, shape, dtype, kernels, form);
   }
-  const std::lock_guard lock(mutex_);
-  PackedWeightPtr& packed = matrices_[matrix_key(name, dtype, kernels, form)];
+  const auto matrices = matrices_.lock();
+  PackedWeightPtr& packed = (*matrices)[matrix_key(name, dtype, kernels, form)];
   if (!packed) {
     const Tensor tensor = shaped(name, shape);
     packed = pack(tensor, dtype, kernels, form);
@@ -90,10 +90,7 @@ PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape,
 
 void WeightStore::release() {
   if (base_) base_->release();
-  {
-    const std::lock_guard lock(mutex_);
-    matrices_.clear();  // vectors are small, and executables hold their addresses
-  }
+  matrices_.lock()->clear();  // vectors are small, and executables hold their addresses
   release_mapped();
 }
 
@@ -105,8 +102,8 @@ void WeightStore::release_mapped() {
 const Tensor& WeightStore::uploaded(const std::string& name, const Shape& shape, DType dtype,
                                     gpu::Device& device) {
   const std::string key = concat(name, '|', dtype_name(dtype), '|', device.id());
-  const std::lock_guard lock(mutex_);
-  Tensor& copy = on_device_[key];
+  const auto copies = on_device_.lock();
+  Tensor& copy = (*copies)[key];
   if (copy.data) return copy;
   const Tensor tensor = shaped(name, shape);
   std::vector<float> values(static_cast<size_t>(tensor.elements()));
@@ -135,8 +132,8 @@ Tensor WeightStore::table(const std::string& name, const Shape& shape, DType dty
 const float* WeightStore::vector(const std::string& name, const Shape& shape, gpu::Device* device) {
   if (WeightStore* other = elsewhere(name)) return other->vector(name, shape, device);
   if (device) return static_cast<const float*>(uploaded(name, shape, DType::f32, *device).data);
-  const std::lock_guard lock(mutex_);
-  std::vector<float>& values = vectors_[name];
+  const auto vectors = vectors_.lock();
+  std::vector<float>& values = (*vectors)[name];
   if (values.empty()) {
     const Tensor tensor = shaped(name, shape);
     values.resize(static_cast<size_t>(tensor.elements()));

@@ -5,9 +5,9 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 
+#include "base/guarded.h"
 #include "kernels/gemm/gemm.h"
 #include "quant/types.h"
 
@@ -64,10 +64,9 @@ class WeightStore {
 
   Tensors tensors_;
   std::shared_ptr<WeightStore> base_;
-  mutable std::mutex mutex_;
-  std::map<std::string, PackedWeightPtr> matrices_;
-  std::map<std::string, std::vector<float>> vectors_;
-  std::map<std::string, Tensor> on_device_;  // vectors and tables
+  mutable Guarded<std::map<std::string, PackedWeightPtr>> matrices_;
+  Guarded<std::map<std::string, std::vector<float>>> vectors_;
+  Guarded<std::map<std::string, Tensor>> on_device_;  // vectors and tables
 };
 
 }  // namespace sdcore

@@ -5,33 +5,25 @@
 namespace sdcore {
 
 std::shared_ptr<IdleArena> IdleArena::shared() {
-  static std::mutex mutex;
-  static std::weak_ptr<IdleArena> living;
-  const std::lock_guard lock(mutex);
-  auto arena = living.lock();
-  if (!arena) living = arena = std::make_shared<IdleArena>();
+  static Guarded<std::weak_ptr<IdleArena>> only;
+  const auto living = only.lock();
+  auto arena = living->lock();
+  if (!arena) *living = arena = std::make_shared<IdleArena>();
   return arena;
 }
 
 Buffer IdleArena::take(size_t bytes) {
-  Buffer idle;
-  {
-    const std::lock_guard lock(mutex_);
-    idle = std::exchange(idle_, Buffer());
-  }
+  Buffer idle = std::exchange(*idle_.lock(), Buffer());
   if (idle.size() >= bytes) return idle;
   idle = Buffer();
   return Buffer(bytes);
 }
 
 void IdleArena::give(Buffer arena) {
-  const std::lock_guard lock(mutex_);
-  if (arena.size() > idle_.size()) std::swap(arena, idle_);
+  const auto idle = idle_.lock();
+  if (arena.size() > idle->size()) std::swap(arena, *idle);
 }
 
-void IdleArena::drop() {
-  const std::lock_guard lock(mutex_);
-  idle_ = Buffer();
-}
+void IdleArena::drop() { *idle_.lock() = Buffer(); }
 
 }  // namespace sdcore

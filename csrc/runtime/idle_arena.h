@@ -3,9 +3,9 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 
 #include "base/buffer.h"
+#include "base/guarded.h"
 
 namespace sdcore {
 
@@ -21,8 +21,7 @@ class IdleArena {
   void drop();
 
  private:
-  std::mutex mutex_;
-  Buffer idle_;
+  Guarded<Buffer> idle_;
 };
 
 }  // namespace sdcore

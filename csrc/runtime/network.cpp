@@ -42,10 +42,10 @@ Network::Network(Graph graph, std::shared_ptr<WeightStore> weights, NetworkOptio
 
 Network::Entry Network::entry(const InputShapes& shapes, const Steady* steady) {
   const Sizes sizes = with_steady(shapes, steady);
-  const std::lock_guard lock(mutex_);
-  for (auto entry = executables_.begin(); entry != executables_.end(); ++entry) {
+  const auto entries = executables_.lock();
+  for (auto entry = entries->begin(); entry != entries->end(); ++entry) {
     if (entry->sizes != sizes) continue;
-    executables_.splice(executables_.begin(), executables_, entry);
+    entries->splice(entries->begin(), *entries, entry);
     return *entry;
   }
   const Plan plan =
@@ -53,10 +53,10 @@ Network::Entry Network::entry(const InputShapes& shapes, const Steady* steady) {
   // Weights go to a device in its stream, in which others may be running a network.
   std::unique_lock<std::mutex> turn;
   if (options_.device) turn = std::unique_lock(options_.device->mutex());
-  executables_.push_front(options_.device ? make_on_device(sizes, plan)
-                                          : make_entry(sizes, plan, nullptr));
-  if (executables_.size() > kMaxExecutables) executables_.pop_back();
-  return executables_.front();
+  entries->push_front(options_.device ? make_on_device(sizes, plan, *entries)
+                                      : make_entry(sizes, plan, nullptr));
+  if (entries->size() > kMaxExecutables) entries->pop_back();
+  return entries->front();
 }
 
 Network::Sizes Network::with_steady(const InputShapes& shapes, const Steady* steady) const {
@@ -85,7 +85,7 @@ Network::Entry Network::make_entry(const Sizes& sizes, const Plan& plan,
   return made;
 }
 
-Network::Entry Network::make_on_device(const Sizes& sizes, const Plan& plan) {
+Network::Entry Network::make_on_device(const Sizes& sizes, const Plan& plan, Entries& others) {
   gpu::Device& device = *options_.device;
   if (auto made = make_without_streaming(sizes, plan)) return *made;
   if (options_.streaming == Streaming::always) {
@@ -93,7 +93,7 @@ Network::Entry Network::make_on_device(const Sizes& sizes, const Plan& plan) {
     return make_entry(sizes, plan, &none);
   }
   // Weights of this network that are there already are dealt anew with the others.
-  executables_.clear();
+  others.clear();
   weights_->release();
   device.release_arena();
   const WeightNeeds needs = weight_needs(plan, *weights_, options_.dtype, kernels());
@@ -122,16 +122,13 @@ std::optional<Network::Entry> Network::make_without_streaming(const Sizes& sizes
 }
 
 size_t Network::streamed_bytes() {
-  const std::lock_guard lock(mutex_);
-  const bool none = executables_.empty() || !executables_.front().on_device;
-  return none ? 0 : executables_.front().on_device->streamed_bytes();
+  const auto entries = executables_.lock();
+  const bool none = entries->empty() || !entries->front().on_device;
+  return none ? 0 : entries->front().on_device->streamed_bytes();
 }
 
 void Network::release() {
-  {
-    const std::lock_guard lock(mutex_);
-    executables_.clear();
-  }
+  executables_.lock()->clear();
   weights_->release();
   if (options_.device) {
     const std::lock_guard turn(options_.device->mutex());

@@ -5,9 +5,9 @@
 #include <list>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 
+#include "base/guarded.h"
 #include "runtime/device_run.h"
 #include "runtime/executable.h"
 #include "runtime/idle_arena.h"
@@ -75,20 +75,20 @@ class Network {
     std::shared_ptr<const Executable> executable;
     std::shared_ptr<DeviceRun> on_device;
   };
+  using Entries = std::list<Entry>;  // most recently used first
 
   Sizes with_steady(const InputShapes& shapes, const Steady* steady) const;
   Entry entry(const InputShapes& shapes, const Steady* steady);
   Entry make_entry(const Sizes& sizes, const Plan& plan, gpu::WeightBudget* budget);
-  // With the device's turn.
-  Entry make_on_device(const Sizes& sizes, const Plan& plan);
+  // With the device's turn. What is there is taken from `others` where it must make room.
+  Entry make_on_device(const Sizes& sizes, const Plan& plan, Entries& others);
   std::optional<Entry> make_without_streaming(const Sizes& sizes, const Plan& plan);
   KernelContext kernels() const { return {*options_.pool, options_.isa, options_.device}; }
 
   Graph graph_;
   std::shared_ptr<WeightStore> weights_;
   NetworkOptions options_;
-  std::mutex mutex_;
-  std::list<Entry> executables_;  // most recently used first
+  Guarded<Entries> executables_;
   std::shared_ptr<IdleArena> idle_ = IdleArena::shared();
 };
 

@@ -15,14 +15,14 @@ Steady::Steady(Inputs inputs) : inputs_(std::move(inputs)) {
 
 const Steady::Kept& Steady::kept(const std::shared_ptr<const Executable>& executable,
                                  const std::function<void(Kept&)>& make) {
-  const std::lock_guard lock(mutex_);
+  const auto all = kept_.lock();
   const auto found =
-      std::ranges::find_if(kept_, [&](const Kept& kept) { return kept.of.lock() == executable; });
-  if (found != kept_.end()) return *found;
+      std::ranges::find_if(*all, [&](const Kept& kept) { return kept.of.lock() == executable; });
+  if (found != all->end()) return *found;
   Kept made{executable, {}, nullptr};
   make(made);
-  kept_.remove_if([](const Kept& kept) { return kept.of.expired(); });
-  return kept_.emplace_back(std::move(made));
+  all->remove_if([](const Kept& kept) { return kept.of.expired(); });
+  return all->emplace_back(std::move(made));
 }
 
 }  // namespace sdcore

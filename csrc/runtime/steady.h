@@ -6,8 +6,8 @@
 #include <functional>
 #include <list>
 #include <memory>
-#include <mutex>
 
+#include "base/guarded.h"
 #include "gpu/device.h"
 #include "runtime/executable.h"
 
@@ -44,8 +44,7 @@ class Steady {
   InputShapes shapes_;
   InputNames names_;
   InputArrays arrays_;
-  std::mutex mutex_;
-  std::list<Kept> kept_;
+  Guarded<std::list<Kept>> kept_;
 };
 
 }  // namespace sdcore

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/buffer.h"
 #include "graph/ops/linear.h"
 
 namespace sdcore {

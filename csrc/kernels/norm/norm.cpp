@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/buffer.h"
 #include "base/shape.h"
 #include "kernels/norm/gpu.h"
 #include "kernels/norm/kernel.h"
