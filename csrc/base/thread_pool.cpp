@@ -1,5 +1,6 @@
 #include "base/thread_pool.h"
 
+#include <exception>
 #include <map>
 #include <thread>
 #include <vector>
@@ -28,8 +29,9 @@ void relax() {
 
 struct ThreadPool::Crew {
   explicit Crew(int threads);
-  ~Crew();
+  ~Crew() { stop(); }
 
+  void stop();
   void run(int64_t count, Task body, void* with);
   void work(int thread);
   void drain(int thread);
@@ -49,10 +51,16 @@ struct ThreadPool::Crew {
 };
 
 ThreadPool::Crew::Crew(int threads) : scratch(static_cast<size_t>(threads)) {
-  for (int i = 1; i < threads; ++i) workers.emplace_back([this, i] { work(i); });
+  try {
+    for (int i = 1; i < threads; ++i) workers.emplace_back([this, i] { work(i); });
+  } catch (const std::exception& error) {
+    stop();
+    fail(ErrorKind::out_of_memory, "[threads] the system started ", workers.size(), " of ",
+         threads - 1, " threads: ", error.what(), "; ask for fewer with threads=");
+  }
 }
 
-ThreadPool::Crew::~Crew() {
+void ThreadPool::Crew::stop() {
   stopping.store(true);
   generation.fetch_add(1);
   generation.notify_all();
