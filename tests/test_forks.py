@@ -168,6 +168,38 @@ assert run() == first
     )
 
 
+def test_a_fork_while_another_thread_holds_a_pipelines_locks() -> None:
+    passes(
+        PICTURE,
+        """
+from sdcore.checkpoint import hashes
+
+held, done = threading.Event(), threading.Event()
+
+
+def hold():
+    with pipe._adapters_lock, pipe._words_lock, hashes._lock:
+        held.set()
+        done.wait()
+
+
+def use():
+    with pipe._words_lock, hashes._lock:
+        return draw()
+
+other = threading.Thread(target=hold)
+other.start()
+held.wait()
+try:
+    assert forked(use) == first
+finally:
+    done.set()
+    other.join()
+assert draw() == first
+""",
+    )
+
+
 @pytest.mark.parametrize("device", ONE_ARCHITECTURE)
 def test_a_device_stays_with_the_process_that_opened_it(device: str) -> None:
     passes(

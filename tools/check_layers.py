@@ -26,7 +26,7 @@ CPP = (
 )
 PYTHON = (
     ("errors",),
-    ("_core", "arguments", "image_io"),
+    ("_core", "arguments", "image_io", "locks"),
     ("gguf", "graph", "pictures", "quantization", "tokenizer"),
     ("ops",),
     ("checkpoint",),

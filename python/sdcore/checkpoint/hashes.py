@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 from sdcore import checkpoint
 from sdcore.checkpoint.output import whole_file
 from sdcore.errors import SDCoreError
+from sdcore.locks import ForkableLock
 
 __all__ = ["known_lora_hash", "known_sha256", "lora_hash", "sha256"]
 
@@ -30,7 +30,7 @@ _CHUNK = 1 << 20
 _WHOLE, _BODY = "sha256", "sha256 after the header"  # kinds
 _LORA_HASH = "sshs_model_hash"  # in kohya's metadata
 _MOST_CACHED = 64 << 20  # bytes; a larger file is none of ours
-_lock = threading.Lock()
+_lock = ForkableLock()
 # Made by this program, by kind and path: there may be no folder to keep them in.
 _made: dict[tuple[str, str], list[Any]] = {}
 

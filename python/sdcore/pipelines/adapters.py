@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 from sdcore.adapters import lora
 from sdcore.arguments import as_path
 from sdcore.errors import FileError, InvalidArgumentError
+from sdcore.locks import ForkableLock
 from sdcore.pipelines.loading import PathLike, within
 from sdcore.prompts.lora_tags import LoraTag
 
@@ -103,7 +103,7 @@ class LoraMixin:
             if name in lora.COMPONENTS and model is not None
         }
         self._adapters = Adapters(title, base)
-        self._adapters_lock = threading.Lock()
+        self._adapters_lock = ForkableLock()
         self._last_tagged: tuple[Adapters, dict[str, Any]] | None = None
 
     def load_lora_weights(

@@ -4,7 +4,6 @@ in which a file's name is its word, as in A1111's web UI and stable-diffusion.cp
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from weakref import WeakKeyDictionary
 from sdcore.adapters.lora import LoraFile
 from sdcore.arguments import as_path
 from sdcore.errors import FileError, InvalidArgumentError, SDCoreError
+from sdcore.locks import ForkableLock
 from sdcore.models.clip import CLIPTextModel
 from sdcore.pipelines.adapters import LoraMixin
 from sdcore.pipelines.loading import PathLike, within
@@ -38,7 +38,7 @@ class EmbeddingsMixin(LoraMixin):
         self._words: Mapping[str, Word] = {}
         self._met: dict[Path, Word | None] = {}  # words of the folder, and files that have none
         self._of_loras: WeakKeyDictionary[LoraFile, tuple[Word, ...]] = WeakKeyDictionary()
-        self._words_lock = threading.Lock()
+        self._words_lock = ForkableLock()
 
     def load_textual_inversion(
         self,
