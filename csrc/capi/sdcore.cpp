@@ -89,6 +89,21 @@ Network& find_network(const Model& model, const std::string& name) {
        known);
 }
 
+const ImagePipeline& pipeline_of(const sdc_model& model) {
+  require(model.model.pipeline.has_value(), ErrorKind::unsupported_model,
+          "[model] the file holds networks, but no pipeline: write one with "
+          "DiffusionPipeline.export");
+  return *model.model.pipeline;
+}
+
+// Of a map, in the order of its keys.
+template <class Map>
+const auto& entry_at(const Map& map, size_t index, const char* what) {
+  require(index < map.size(), ErrorKind::invalid_argument, "[capi] there is no ", what, " ", index,
+          " among ", map.size());
+  return *std::next(map.begin(), static_cast<std::ptrdiff_t>(index));
+}
+
 void add_input(NetworkInputs& inputs, const Graph& graph, const sdc_tensor& tensor) {
   const std::string name = &given(tensor.name, "name of an input");
   const auto input =
@@ -155,6 +170,45 @@ sdc_status sdc_model_open(const char* path, const sdc_model_options* options, sd
 
 void sdc_model_free(sdc_model* model) { delete model; }
 
+sdc_status sdc_model_info_get(const sdc_model* model, sdc_model_info* out, size_t size) {
+  return guard([&] {
+    require(size >= sizeof(size_t), ErrorKind::invalid_argument, "[capi] size is ", size,
+            ": give sizeof(sdc_model_info)");
+    write_params(&given(out, "out"), size, sdc_model_info{});
+    const PipelineSettings& settings = pipeline_of(given(model, "model")).settings();
+    const PipelineDefaults& defaults = settings.defaults;
+    const auto number = [](int64_t value) { return static_cast<int32_t>(value); };
+    write_params(
+        out, size,
+        {0, number(defaults.width), number(defaults.height), number(defaults.steps),
+         defaults.guidance_scale, number(settings.size.multiple), number(settings.size.largest)});
+  });
+}
+
+size_t sdc_model_steps_count(const sdc_model* model) {
+  const bool none = !model || !model->model.pipeline;
+  return none ? 0 : model->model.pipeline->settings().schedules.size();
+}
+
+sdc_status sdc_model_steps_get(const sdc_model* model, size_t index, int32_t* out) {
+  return guard([&] {
+    int32_t& steps = cleared(out);
+    const auto& schedules = pipeline_of(given(model, "model")).settings().schedules;
+    steps = static_cast<int32_t>(entry_at(schedules, index, "number of steps").first);
+  });
+}
+
+size_t sdc_model_networks_count(const sdc_model* model) {
+  return model ? model->model.networks.size() : 0;
+}
+
+sdc_status sdc_model_networks_get(const sdc_model* model, size_t index, const char** out) {
+  return guard([&] {
+    const char*& name = cleared(out);
+    name = entry_at(given(model, "model").model.networks, index, "network").first.c_str();
+  });
+}
+
 // ---- pictures
 // ------------------------------------------------------------------------------------
 
@@ -166,12 +220,9 @@ sdc_status sdc_generate(const sdc_model* model, const sdc_generate_params* param
                         sdc_images** out) {
   return guard([&] {
     cleared(out);
-    const auto& pipeline = given(model, "model").model.pipeline;
+    const sdc_model& opened = given(model, "model");
     const ImageRequest request = to_request(read_params(params, "params", default_params()));
-    require(pipeline.has_value(), ErrorKind::unsupported_model,
-            "[generate] the file holds networks, but no pipeline: write one with "
-            "DiffusionPipeline.export");
-    *out = new sdc_images{pipeline->generate(request)};
+    *out = new sdc_images{pipeline_of(opened).generate(request)};
   });
 }
 
@@ -217,9 +268,7 @@ sdc_status sdc_tensors_get(const sdc_tensors* tensors, size_t index, sdc_tensor*
   return guard([&] {
     sdc_tensor& tensor = cleared(out);
     const auto& arrays = given(tensors, "tensors").arrays;
-    require(index < arrays.size(), ErrorKind::invalid_argument, "[capi] there is no tensor ", index,
-            " among ", arrays.size());
-    const auto& [name, array] = *std::next(arrays.begin(), static_cast<std::ptrdiff_t>(index));
+    const auto& [name, array] = entry_at(arrays, index, "tensor");
     tensor = {name.c_str(), SDC_F32, static_cast<int32_t>(array.shape.size()), array.shape.data(),
               array.values.data()};
   });

@@ -148,7 +148,8 @@ std::map<int64_t, Schedules> read_schedules(const gguf::Metadata& metadata) {
     const std::string number = prefix.substr(std::min(kTable.size(), prefix.size()));
     int64_t steps = 0;
     const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), steps);
-    require(error == std::errc() && end == number.data() + number.size() && steps >= 1,
+    require(error == std::errc() && end == number.data() + number.size() && steps >= 1 &&
+                steps <= metadata::kMost,
             ErrorKind::checkpoint, "[model] ", gguf::printable(key),
             " does not name a number of steps");
     all.emplace(steps, read_table(metadata, prefix));

@@ -63,6 +63,18 @@ class GenerateParams(Structure):
     )
 
 
+class ModelInfo(Structure):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("width", c_int32),
+        ("height", c_int32),
+        ("steps", c_int32),
+        ("guidance_scale", c_float),
+        ("size_multiple", c_int32),
+        ("largest_side", c_int32),
+    )
+
+
 class Image(Structure):
     _fields_ = (
         ("width", c_int32),
@@ -93,8 +105,8 @@ class Failed(Exception):
 class Library:
     def __init__(self, path: Path) -> None:
         self.c = ctypes.CDLL(str(path))
-        self.c.sdc_images_count.restype = c_size_t
-        self.c.sdc_tensors_count.restype = c_size_t
+        for name in ("images", "tensors", "model_steps", "model_networks"):
+            getattr(self.c, f"sdc_{name}_count").restype = c_size_t
         for name in ("last_error", "version", "cpu_features", "status_name"):
             getattr(self.c, f"sdc_{name}").restype = c_char_p
 
@@ -137,6 +149,27 @@ class Model:
 
     def __del__(self) -> None:
         self.c.sdc_model_free(self.handle)
+
+    def info(self) -> ModelInfo:
+        info, size = ModelInfo(), ctypes.sizeof(ModelInfo)
+        self.library.check(self.c.sdc_model_info_get(self.handle, byref(info), c_size_t(size)))
+        assert info.struct_size == size
+        return info
+
+    def steps(self) -> list[int]:
+        return [self.step_at(i) for i in range(self.c.sdc_model_steps_count(self.handle))]
+
+    def step_at(self, index: int) -> int:
+        steps = c_int32()
+        self.library.check(self.c.sdc_model_steps_get(self.handle, c_size_t(index), byref(steps)))
+        return steps.value
+
+    def networks(self) -> list[str]:
+        names = [c_char_p() for _ in range(self.c.sdc_model_networks_count(self.handle))]
+        for i, name in enumerate(names):
+            call = self.c.sdc_model_networks_get(self.handle, c_size_t(i), byref(name))
+            self.library.check(call)
+        return [name.value.decode() for name in names]
 
     def generate(
         self, params: GenerateParams, on_step: Callable[[int, int], int] | None = None

@@ -97,6 +97,27 @@ SDC_API sdc_status sdc_model_open(const char* path, const sdc_model_options* opt
 /* No call on the model may be under way. Images and tensors made with it live on. */
 SDC_API void sdc_model_free(sdc_model* model);
 
+/* What requests to a model may be. */
+typedef struct sdc_model_info {
+  size_t struct_size;
+  int32_t width, height, steps; /* what SDC_DEFAULT stands for */
+  float guidance_scale;
+  int32_t size_multiple; /* pixels: widths and heights are multiples of it */
+  int32_t largest_side;  /* pixels: and at most this */
+} sdc_model_info;
+
+/* Fills the first `size` bytes of `out`. SDC_UNSUPPORTED_MODEL: the file holds networks alone. */
+SDC_API sdc_status sdc_model_info_get(const sdc_model* model, sdc_model_info* out, size_t size);
+
+/* The numbers of steps that the model was exported for, the smallest first; none where the file
+ * holds networks alone. */
+SDC_API size_t sdc_model_steps_count(const sdc_model* model);
+SDC_API sdc_status sdc_model_steps_get(const sdc_model* model, size_t index, int32_t* out);
+
+/* The names of the file's networks, for sdc_network_run; they live as long as the model. */
+SDC_API size_t sdc_model_networks_count(const sdc_model* model);
+SDC_API sdc_status sdc_model_networks_get(const sdc_model* model, size_t index, const char** out);
+
 /* ---- pictures ---------------------------------------------------------------------------------
  */
 

@@ -157,6 +157,33 @@ class Model {
     return Images(images);
   }
 
+  // Throws where the file holds networks alone.
+  sdc_model_info info() const {
+    sdc_model_info info;
+    check(sdc_model_info_get(model_.get(), &info, sizeof info));
+    return info;
+  }
+
+  // The numbers of steps that it was exported for, the smallest first.
+  std::vector<std::int32_t> steps() const {
+    std::vector<std::int32_t> all(sdc_model_steps_count(model_.get()));
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      check(sdc_model_steps_get(model_.get(), i, &all[i]));
+    }
+    return all;
+  }
+
+  // The names that run() takes.
+  std::vector<std::string> networks() const {
+    std::vector<std::string> all(sdc_model_networks_count(model_.get()));
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const char* name = nullptr;
+      check(sdc_model_networks_get(model_.get(), i, &name));
+      all[i] = name;
+    }
+    return all;
+  }
+
   Tensors run(const std::string& network, const std::vector<sdc_tensor>& inputs) const {
     sdc_tensors* outputs = nullptr;
     check(sdc_network_run(model_.get(), network.c_str(), inputs.data(), inputs.size(), &outputs));
