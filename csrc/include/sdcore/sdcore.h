@@ -21,6 +21,7 @@
  *   told the size, so that a program keeps working with a library that has learned more.
  * - Any function may be called from any thread. A model is shared and never changes: calls on one
  *   model from several threads do not meet, but may wait for each other's use of the processor.
+ * - A child process made by fork() uses what its parent had open, but for models on a GPU.
  */
 #ifndef SDCORE_SDCORE_H
 #define SDCORE_SDCORE_H
