@@ -92,8 +92,8 @@ EXPORTED = [kind for kind in Scheduler.registry.values() if not kind.renoises_ne
 def test_every_scheduler_is_pythons(
     library: sdc.Library, folder: Path, tmp_path: Path, scheduler: type[Scheduler]
 ) -> None:
-    pipe = sdcore.DiffusionPipeline.open(folder)
-    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    config = sdcore.DiffusionPipeline.open(folder).scheduler.config
+    pipe = sdcore.DiffusionPipeline.open(folder, scheduler=scheduler.from_config(config))
     pipe.export(tmp_path / "model.gguf", steps=5)
     params = library.params(PROMPT, negative_prompt=NEGATIVE, seed=7, **SIZE)
     model = sdc.Model(library, tmp_path / "model.gguf")

@@ -52,11 +52,12 @@ def _watched(
 ) -> Iterator[None]:
     model = getattr(pipe, component)
     watch: Any = _Watched(model.network, component, naming, matrix)
-    setattr(pipe, component, model.with_network(watch))
+    parts = vars(pipe)  # adapters are not asked: it is the same model
+    parts[component] = model.with_network(watch)
     try:
         yield
     finally:
-        setattr(pipe, component, model)
+        parts[component] = model
 
 
 class _Watched:
