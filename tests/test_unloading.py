@@ -202,8 +202,8 @@ def test_a_batch_is_planned_as_large_as_it_is(
 def test_each_part_is_planned_as_it_runs(folder: Path) -> None:
     full, half = (sdcore.DiffusionPipeline.open(folder, dtype=t) for t in ("f32", "bf16"))
     f32, bf16 = (memory.plan_memory(pipe, 48, 64).arenas for pipe in (full, half))
-    full.unet = half.unet
-    mixed = memory.plan_memory(full, 48, 64).arenas
+    each = {"unet": "bf16", "vae": "f32", "text_encoder": "f32"}
+    mixed = memory.plan_memory(sdcore.DiffusionPipeline.open(folder, dtype=each), 48, 64).arenas
     assert mixed == {**f32, "unet": bf16["unet"]}
     assert bf16["unet"] < f32["unet"]
 
