@@ -2,9 +2,6 @@
 // outputs [channel][query], so that softmax runs along lanes of queries. Keys (rows of channels)
 // and values (transposed: rows of keys) are packed once a head into tiles; a block of queries then
 // streams over them. Values have a channel of ones, whose output is the sum of the weights.
-//
-// A group of 32 keys is scored before the exponentials of the group before it are taken: tiles
-// multiply while vectors compute.
 #include <algorithm>
 
 #include "kernels/attention/bias.h"
@@ -26,7 +23,7 @@ constexpr int64_t kTileBytes = 1024;
 constexpr int64_t kPasses = 4;  // passes of a block: reuse of keys and values while in cache
 constexpr int64_t kKeys = 256;  // of a step, whose weights are multiplied with values at once
 
-constexpr int64_t kHalfScores = kPair * kLanes, kGroupScores = 2 * kHalfScores;
+constexpr int64_t kHalfScores = kPair * kLanes;  // of a group of 32 keys and 16 queries
 
 int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
@@ -64,12 +61,12 @@ struct Packed {
   }
 };
 
-// A thread's state: a block's queries and outputs, two groups' scores, and a step's weights.
+// A thread's state: a block's queries and outputs, a group's scores, and a step's weights.
 struct State {
   bf16* q;        // [passes][2][steps][tile]
   float* out;     // [passes][2][bands][16 channels][16 queries]
   float* top;     // [passes][32]: about the largest score so far, in units of an exponential
-  float* scores;  // [2 groups][2][32 keys][16]
+  float* scores;  // [2][32 keys][16]
   bf16* weights;  // [2][keys / 32][tile]
   float* bias;
   size_t bytes;
@@ -83,7 +80,7 @@ struct State {
     };
     q = reinterpret_cast<bf16*>(take(kPasses * 2 * s.steps * kTileBytes));
     out = reinterpret_cast<float*>(take(kPasses * 2 * s.bands * kTileBytes));
-    scores = reinterpret_cast<float*>(take(2 * kGroupScores * 4));
+    scores = reinterpret_cast<float*>(take(2 * kHalfScores * 4));
     weights = reinterpret_cast<bf16*>(take(2 * kKeys * kLanes * 2));
     top = reinterpret_cast<float*>(take(kPasses * kPair * 4));
     bias = reinterpret_cast<float*>(take(TileBias::floats(args, kPasses * kPair) * 4));
@@ -382,18 +379,14 @@ class Pass {
   void step(int64_t first, int64_t count) {
     const int64_t groups = (count + kPair - 1) / kPair;
     weighed_ = 0;
-    score(first, 0);
     for (int64_t group = 0; group < groups; ++group) {
-      if (group + 1 < groups) score(first, group + 1);
+      score(first, group);
       for (int64_t half = 0; half < 2; ++half) softmax(first, count, group, half);
     }
     weigh(first, groups);
   }
 
  private:
-  float* scores(int64_t group, int64_t half) const {
-    return state_.scores + group % 2 * kGroupScores + half * kHalfScores;
-  }
   bf16* weights(int64_t group, int64_t half) const {
     return state_.weights + half * kKeys * kLanes + group * kTileElements;
   }
@@ -403,7 +396,7 @@ class Pass {
 
   void score(int64_t first, int64_t group) {
     attention_kernels::score(s_, packed_.key_tile(s_, first + group * kPair),
-                             state_.q + query_ * s_.steps * 32, scores(group, 0));
+                             state_.q + query_ * s_.steps * 32, state_.scores);
   }
 
   // The groups up to this one that have not been multiplied with their values.
@@ -419,7 +412,7 @@ class Pass {
   void softmax(int64_t first, int64_t count, int64_t group, int64_t half) {
     const int64_t query = query_ + half * kLanes, key = first + group * kPair;
     const int64_t present = std::min(kPair, count - group * kPair);
-    float* from = scores(group, half);
+    float* from = state_.scores + half * kHalfScores;
     bias_.add<kLanes>(from, key, present, query);
     if (args_.causal) mask(from, key, present, block_.begin + query);
     const int64_t keys = round_up(present, 8);

@@ -92,16 +92,18 @@ void convolve_upsampled(const Conv2dArgs& a, const View& in, const KernelContext
 int64_t folded_tap(int64_t t, int64_t parity) { return (t + 1 - parity) / 2; }
 
 // The weight of one phase, from all taps' values.
-Tensor folded(const Tensor& weight, const float* values, int64_t y, int64_t x) {
-  const int64_t rows = weight.shape[0] * weight.shape[1];
-  const auto memory = std::make_shared<std::vector<float>>(static_cast<size_t>(rows * 4));
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t t = 0; t < 9; ++t) {
-      const int64_t to = folded_tap(t / 3, y) * 2 + folded_tap(t % 3, x);
-      (*memory)[static_cast<size_t>(r * 4 + to)] += values[r * 9 + t];
+Tensor folded(const PackedWeight& w, const float* values, int64_t y, int64_t x, ThreadPool& pool) {
+  const auto memory =
+      std::make_shared<std::vector<float>>(static_cast<size_t>(w.outputs * w.inputs * 4));
+  pool.parallel_for(w.outputs, [&](int64_t output, int) {
+    for (int64_t r = output * w.inputs; r < (output + 1) * w.inputs; ++r) {
+      for (int64_t t = 0; t < 9; ++t) {
+        const int64_t to = folded_tap(t / 3, y) * 2 + folded_tap(t % 3, x);
+        (*memory)[static_cast<size_t>(r * 4 + to)] += values[r * 9 + t];
+      }
     }
-  }
-  return {memory->data(), Type::f32, {weight.shape[0], weight.shape[1], 2, 2}, memory};
+  });
+  return {memory->data(), Type::f32, {w.outputs, w.inputs, 2, 2}, memory};
 }
 
 void check(const Conv2dArgs& a, const KernelContext& context) {
@@ -140,15 +142,15 @@ PackedWeightPtr pack_upsampled_weight(const Tensor& weight, DType dtype,
       !context.device && weight.shape.size() == 4 && weight.shape[2] == 3 && weight.shape[3] == 3,
       ErrorKind::invalid_argument, "[conv2d] a weight of ", to_string(weight.shape),
       " cannot be folded for an upsampled input here");
-  std::vector<float> values(static_cast<size_t>(weight.elements()));
-  to_float(weight, 0, weight.elements(), values.data());
   const std::shared_ptr<PackedWeight> packed(new PackedWeight, PackedWeightDeleter());
   packed->dtype = dtype;
   packed->outputs = weight.shape[0];
   packed->inputs = weight.shape[1];
   packed->kernel = 9;
+  const Buffer values = gemm::expand(weight, *packed, context);
   for (int64_t phase = 0; phase < 4; ++phase) {
-    const Tensor part = folded(weight, values.data(), phase / 2, phase % 2);
+    const Tensor part = folded(*packed, reinterpret_cast<const float*>(values.data()), phase / 2,
+                               phase % 2, context.pool);
     packed->phases.push_back(gemm::pack(part, dtype, context, false));
   }
   packed->variant = packed->phases[0]->variant;

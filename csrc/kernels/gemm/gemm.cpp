@@ -43,27 +43,6 @@ const Variant& pick(DType dtype, Isa isa, int64_t taps, bool integers, int int8_
 
 bool is_float(Type type) { return type == Type::f32 || type == Type::f16 || type == Type::bf16; }
 
-// The weight's values as [outputs][inputs][kernel], or [outputs][kernel][inputs] for gathered rows.
-Buffer expand(const Tensor& weight, const PackedWeight& w, const KernelContext& context) {
-  const int64_t row = w.inputs * w.kernel;
-  Buffer values(static_cast<size_t>(w.outputs * row) * sizeof(float));
-  auto* out = reinterpret_cast<float*>(values.data());
-  constexpr int64_t piece = 1 << 16;  // a multiple of every block size
-  const int64_t total = w.outputs * row;
-  context.pool.parallel_for((total + piece - 1) / piece, [&](int64_t i, int) {
-    to_float(weight, i * piece, std::min(piece, total - i * piece), out + i * piece);
-  });
-  if (!w.gathered || w.kernel == 1) return values;
-  Buffer turned(values.size());
-  auto* to = reinterpret_cast<float*>(turned.data());
-  context.pool.parallel_for(w.outputs, [&](int64_t o, int) {
-    for (int64_t i = 0; i < row; ++i) {
-      to[o * row + i % w.kernel * w.inputs + i / w.kernel] = out[o * row + i];
-    }
-  });
-  return turned;
-}
-
 void set_sizes(const Tensor& weight, PackedWeight& w) {
   const auto size = [&](size_t i) { return i < weight.shape.size() ? weight.shape[i] : 1; };
   w.outputs = size(0);
@@ -121,6 +100,26 @@ void pack_panels(const Tensor& weight, PackedWeight& w, const KernelContext& con
 }
 
 }  // namespace
+
+Buffer expand(const Tensor& weight, const PackedWeight& w, const KernelContext& context) {
+  const int64_t row = w.inputs * w.kernel;
+  Buffer values(static_cast<size_t>(w.outputs * row) * sizeof(float));
+  auto* out = reinterpret_cast<float*>(values.data());
+  constexpr int64_t piece = 1 << 16;  // a multiple of every block size
+  const int64_t total = w.outputs * row;
+  context.pool.parallel_for((total + piece - 1) / piece, [&](int64_t i, int) {
+    to_float(weight, i * piece, std::min(piece, total - i * piece), out + i * piece);
+  });
+  if (!w.gathered || w.kernel == 1) return values;
+  Buffer turned(values.size());
+  auto* to = reinterpret_cast<float*>(turned.data());
+  context.pool.parallel_for(w.outputs, [&](int64_t o, int) {
+    for (int64_t i = 0; i < row; ++i) {
+      to[o * row + i % w.kernel * w.inputs + i / w.kernel] = out[o * row + i];
+    }
+  });
+  return turned;
+}
 
 void check(const char* place, const View& in, const View& out, const PackedWeightPtr& weight,
            const Epilogue& epilogue, const KernelContext& context) {

@@ -76,6 +76,10 @@ void upload(const Tensor& weight, PackedWeight& packed, const KernelContext& con
 std::shared_ptr<PackedWeight> pack(const Tensor& weight, DType dtype, const KernelContext& context,
                                    bool int8_activations);
 
+// The weight's values in float32 as [outputs][inputs][kernel], or [outputs][kernel][inputs] for
+// gathered rows. Of `packed`, sizes are known.
+Buffer expand(const Tensor& weight, const PackedWeight& packed, const KernelContext& context);
+
 // Of a weight whose sizes and dtype are known.
 size_t bytes_on_device(const Tensor& weight, const PackedWeight& packed);
 
