@@ -26,7 +26,8 @@ struct Features {
   bool intel = false;
   bool avx2 = false, fma = false, f16c = false;
   bool avx512f = false, avx512bw = false, avx512dq = false, avx512vl = false;
-  bool avx512_vnni = false, avx512_bf16 = false, avx512_fp16 = false, avx_vnni = false;
+  bool avx512_vnni = false, avx512_vbmi = false, avx512_bf16 = false, avx512_fp16 = false;
+  bool avx_vnni = false;
   bool amx_tile = false, amx_bf16 = false, amx_int8 = false;
 };
 
@@ -68,6 +69,7 @@ Features detect() {
   f.avx512dq = zmm && bit(b, 17);
   f.avx512bw = zmm && bit(b, 30);
   f.avx512vl = zmm && bit(b, 31);
+  f.avx512_vbmi = zmm && bit(c, 1);
   f.avx512_vnni = zmm && bit(c, 11);
   f.avx512_fp16 = zmm && bit(d, 23);
   f.amx_bf16 = tiles && bit(d, 22);
@@ -116,7 +118,7 @@ Isa hardware_isa() {
   best = Isa::avx512_vnni;
   if (!f.avx512_bf16) return best;
   best = Isa::avx512_bf16;
-  if (f.amx_tile && f.amx_bf16 && f.amx_int8) best = Isa::amx;
+  if (f.amx_tile && f.amx_bf16 && f.amx_int8 && f.avx512_vbmi) best = Isa::amx;
 #else
   (void)f;
 #endif
@@ -157,6 +159,7 @@ std::vector<CpuFeature> cpu_features() {
           {"avx512dq", f.avx512dq},
           {"avx512vl", f.avx512vl},
           {"avx512_vnni", f.avx512_vnni},
+          {"avx512_vbmi", f.avx512_vbmi},
           {"avx512_bf16", f.avx512_bf16},
           {"avx512_fp16", f.avx512_fp16},
           {"avx_vnni", f.avx_vnni},

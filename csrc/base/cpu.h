@@ -17,7 +17,7 @@ enum class Isa : int {
   avx512 = 3,       // AVX-512 F, BW, DQ, VL
   avx512_vnni = 4,  // + AVX-512 VNNI
   avx512_bf16 = 5,  // + AVX-512 BF16
-  amx = 6,          // + AMX tiles with bf16 and int8
+  amx = 6,          // + AMX tiles with bf16 and int8, AVX-512 VBMI
 };
 
 const char* isa_name(Isa isa);

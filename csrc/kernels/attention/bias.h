@@ -56,6 +56,20 @@ struct Bias {
     }
   }
 
+  // The same for scores[queries][count], each row of `count` rounded up to 32, of 32 queries.
+  void add_rows(float* scores, int64_t first, int64_t count, int64_t query) const {
+    for (int64_t i = 0; i < 32; ++i) {
+      float* row = scores + i * 32;
+      if (mask) {
+        for (int64_t j = 0; j < count; ++j) row[j] += mask[first + j];
+      }
+      if (relative) {
+        const float* distance = relative + query + i + args.k.w - 1 - first;
+        for (int64_t j = 0; j < count; ++j) row[j] += distance[-j];
+      }
+    }
+  }
+
  private:
   static float number(const View& v, int64_t n, int64_t row, int64_t channel) {
     if (v.dtype == DType::bf16) return to_float(v.at<const bf16>(n, 0, row)[channel]);
