@@ -306,10 +306,9 @@ Plan make_plan(const Graph& graph, const InputShapes& inputs, DType dtype, Isa i
   plan.graph = graph;
   plan.types = infer_types(graph, inputs);
   remove_dead(plan.graph);
-  if (gpu) {
-    fuse_geglu(plan.graph);
-    check_graph(plan.graph);
-  } else if (folds_upsample(dtype, isa)) {
+  fuse_geglu(plan.graph, gated_multiple(dtype, isa, gpu != nullptr));
+  check_graph(plan.graph);
+  if (!gpu && folds_upsample(dtype, isa)) {
     fold_upsample(plan.graph, plan.types);
     check_graph(plan.graph);
   }

@@ -107,6 +107,25 @@ SDCORE_SIMD typename V::F gelu(typename V::F x) {
   return V::mul(x, V::select_less(x, V::zero(), tail, V::sub(V::set(1.0f), tail)));
 }
 
+// x Phi(x) to an absolute error of 5e-5, for results that are rounded to 16 bits. The polynomial is
+// a minimax fit of x (Phi(x) - 1/2) over x^2 that is 1/2 at 4.4, from where on it stays.
+template <class V>
+SDCORE_SIMD typename V::F gelu_coarse(typename V::F x) {
+  const auto above = V::max(V::set(-4.4f), x);
+  const auto near = V::min(V::set(4.4f), above);
+  const auto square = V::mul(near, near);
+  auto p = V::set(3.569425652e-11f);
+  p = V::fma(p, square, V::set(-3.754045801e-9f));
+  p = V::fma(p, square, V::set(1.740846106e-7f));
+  p = V::fma(p, square, V::set(-4.724865744e-6f));
+  p = V::fma(p, square, V::set(8.429298687e-5f));
+  p = V::fma(p, square, V::set(-1.054992296e-3f));
+  p = V::fma(p, square, V::set(9.643027219e-3f));
+  p = V::fma(p, square, V::set(-6.607642862e-2f));
+  p = V::fma(p, square, V::set(3.987616087e-1f));
+  return V::mul(above, V::fma(near, p, V::set(0.5f)));
+}
+
 // 0.5 x (1 + tanh u) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3).
 template <class V>
 SDCORE_SIMD typename V::F gelu_tanh(typename V::F x) {

@@ -21,9 +21,9 @@ void fold_upsample(Graph& graph, const ValueTypes& types);
 // Folds an activation into the node before it, where that node's kernel can apply one.
 void fuse_activation(Graph& graph);
 
-// Folds a geglu into the linear layer before it, for devices, whose kernels have both halves of a
-// product at once.
-void fuse_geglu(Graph& graph);
+// Folds a geglu into the linear layer before it, where kernels have both halves of a product at
+// once: of a multiple of so many outputs (gated_multiple).
+void fuse_geglu(Graph& graph, int64_t multiple);
 
 // Folds an addition into the matrix product before it: of a value of the same sizes (a residual) or
 // of one vector an image (the time embedding).

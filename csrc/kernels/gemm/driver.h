@@ -6,6 +6,7 @@
 //   pairs                      panels hold bf16 pairs, else floats
 //   integers                   multiplies integers (integer_tile.h), which blocks are unpacked to
 //   widens                     reads rows of bf16 as floats, which they are copied to
+//   gates                      if there: takes gated weights, whose panels are of two vectors
 //   Kernel(tile_rows)          takes hold of what it needs on this thread; of integers
 //                              Kernel(offsets), whether the weight's type has them
 //   multiply(...)              adds the steps to sums[tile][rows][panel], or begins them
@@ -118,10 +119,11 @@ struct Driver {
   static void pack_as(const PackSource& s, int64_t panel, To* out, To* rows) {
     const int64_t row_stride = kStep * s.taps;
     const From* weight = reinterpret_cast<const From*>(s.data);
+    const Rows row_of{s.outputs, s.gated};
     for (int64_t c = 0; c < s.channels; c += kStep) {
       const int64_t channels = s.channels - c < kStep ? s.channels - c : kStep;
       for (int64_t n = 0; n < Kernel::panel; ++n) {
-        const int64_t o = panel * Kernel::panel + n;
+        const int64_t o = row_of(panel, Kernel::panel, n);
         To* row = rows + n * row_stride;
         if (o < s.outputs) {
           convert(weight + (o * s.channels + c) * s.taps, channels * s.taps, row);
@@ -246,11 +248,43 @@ struct Driver {
     }
   }
 
+  // Blocks of integers as bf16, in vectors from the first to the last instruction.
+  template <class Format>
+  static void integers_to_bf16(const typename Format::Block& block, bf16* out) {
+    constexpr bool shifts = quant::ScalesAndShifts<Format>;
+    constexpr int vectors = kStep / V::width;
+    alignas(64) int8_t quants[Format::block_size];
+    float scales[Format::block_size / kStep], offsets[Format::block_size / kStep];
+    if constexpr (shifts) {
+      Format::integers(block, quants, scales, offsets);
+    } else {
+      Format::integers(block, quants, scales);
+    }
+    for (int64_t group = 0; group < Format::block_size / kStep; ++group, out += kStep) {
+      Values<V, vectors> x;
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) {
+        x.v[j] = V::load(quants + group * kStep + j * V::width);
+        x.v[j] = V::mul(x.v[j], V::set(scales[group]));
+        if constexpr (shifts) x.v[j] = V::add(x.v[j], V::set(offsets[group]));
+      }
+      x.template store<true>(out, kStep, false);
+    }
+  }
+
+  // A row of blocks as floats; for pairs as bf16, of which number i lies before float i.
   template <class Format>
   static void unpack_row(const std::byte* from, float* out, int64_t count) {
-    if constexpr (quant::Dequantizes<Format>) {
+    if constexpr (Kernel::pairs && (quant::Scales<Format> || quant::ScalesAndShifts<Format>)) {
+      const auto* block = reinterpret_cast<const typename Format::Block*>(from);
+      auto* to = reinterpret_cast<bf16*>(out);
+      for (int64_t i = 0; i < count; i += Format::block_size) {
+        integers_to_bf16<Format>(*block++, to + i);
+      }
+    } else if constexpr (quant::Dequantizes<Format>) {
       const auto* block = reinterpret_cast<const typename Format::Block*>(from);
       for (int64_t i = 0; i < count; i += Format::block_size) Format::dequantize(*block++, out + i);
+      if constexpr (Kernel::pairs) convert(out, count, reinterpret_cast<bf16*>(out));
     }
   }
 
@@ -268,28 +302,34 @@ struct Driver {
     return nullptr;
   }
 
+  static void prefetch(const Product& p, int64_t row, int64_t begin) {
+    const int64_t block = p.unpack->block_size, bytes = p.unpack->block_bytes;
+    const std::byte* from = p.blocks + row * p.row_blocks_bytes + begin / block * bytes;
+    for (int64_t i = 0; i < kUnpack / block * bytes; i += 64) __builtin_prefetch(from + i);
+  }
+
   static void unpack(const Product& p, int64_t panel, int64_t begin, int64_t count, Element* out,
                      float* values) {
     const Unpack unpack_row = unpack_of(p.stored);
-    const int64_t first = panel * Kernel::panel;
+    const Rows row_of{p.outputs, p.gated};
     const int64_t inputs = p.row_blocks_bytes / p.unpack->block_bytes * p.unpack->block_size;
     const int64_t end = (begin + count) * kStep < inputs ? (begin + count) * kStep : inputs;
     for (int64_t k = begin * kStep; k < end; k += kUnpack) {
       const int64_t size = end - k < kUnpack ? end - k : kUnpack;
       for (int64_t n = 0; n < Kernel::panel; ++n) {
         float* row = values + n * kUnpack;
-        if (first + n < p.outputs) {
-          const std::byte* from = p.blocks + (first + n) * p.row_blocks_bytes +
-                                  k / p.unpack->block_size * p.unpack->block_bytes;
-          unpack_row(from, row, size);
+        const int64_t o = row_of(panel, Kernel::panel, n);
+        if (o < p.outputs) {
+          const std::byte* of_row = p.blocks + o * p.row_blocks_bytes;
+          unpack_row(of_row + k / p.unpack->block_size * p.unpack->block_bytes, row, size);
+          // Rows lie far apart, so that nothing else brings what comes next of each.
+          const bool more = k + kUnpack < inputs;
+          const int64_t next = more ? o : row_of(panel + 1, Kernel::panel, n);
+          if (next < p.outputs) prefetch(p, next, more ? k + kUnpack : 0);
         } else {
           std::memset(row, 0, kUnpack * sizeof(float));
         }
-        if constexpr (Kernel::pairs) {
-          convert(row, size, reinterpret_cast<bf16*>(row));  // bf16 i lies before float i
-        } else if (p.bf16_weights) {
-          round(row, size);
-        }
+        if (!Kernel::pairs && p.bf16_weights) round(row, size);
       }
       constexpr int64_t row_stride = kUnpack * sizeof(float) / sizeof(Element);
       for (int64_t i = 0; i < size; i += kStep, out += step_elements) {
@@ -417,6 +457,12 @@ constexpr int most_weight() {
 }
 
 template <class Kernel>
+constexpr bool gates() {
+  if constexpr (requires { Kernel::gates; }) return Kernel::gates;
+  return false;
+}
+
+template <class Kernel>
 constexpr int64_t chunk_bytes() {
   if constexpr (requires { Kernel::chunk_bytes; }) return Kernel::chunk_bytes;
   return 256 << 10;
@@ -433,6 +479,7 @@ constexpr Variant variant(const char* name, Isa isa, DType dtype) {
           Kernel::pairs,
           Kernel::whole_steps,
           Kernel::widens,
+          gates<Kernel>(),
           block_bytes<Kernel>(),
           int8<Kernel>(),
           most_weight<Kernel>(),

@@ -181,6 +181,7 @@ void set_weight(const PackedWeight& w, Product& p) {
   p.panel_bytes = w.panel_bytes();
   p.taps = w.taps;
   p.offsets = w.offsets;
+  p.gated = w.gated;
   p.panel_count = w.panel_count();
   if (w.panels.size() == 0) {
     p.unpack = &type_info(w.stored);

@@ -61,12 +61,26 @@ struct Row {
   int64_t out, residual, image_bias;
 };
 
+// The row of a weight that is output n of a panel. Of a gated weight, half of a panel's outputs are
+// values and the other half their gates, which come after all values in it.
+struct Rows {
+  int64_t outputs;
+  bool gated = false;
+
+  int64_t operator()(int64_t panel, int64_t width, int64_t n) const {
+    if (!gated) return panel * width + n;
+    const int64_t half = width / 2;
+    return n / half * (outputs / 2) + panel * half + n % half;
+  }
+};
+
 // A weight to be packed: `outputs` rows of [channels][taps].
 struct PackSource {
   const std::byte* data;
   Type type;  // f32, f16 or bf16
   int64_t outputs, channels, taps;
-  Type stored;  // f32, f16, bf16 or kIntegers
+  Type stored;         // f32, f16, bf16 or kIntegers
+  bool gated = false;  // see Rows
 };
 
 // Where the parts of a task's scratch memory begin.
@@ -88,6 +102,7 @@ struct Product {
   int64_t row_blocks_bytes = 0;
   const TypeInfo* unpack = nullptr;  // of blocks
   bool bf16_weights = false;         // what was unpacked is rounded to bf16
+  bool gated = false;                // see Rows
 
   const char* in = nullptr;  // first tap of the first output pixel
   View out;
@@ -130,6 +145,7 @@ struct Variant {
   bool pairs;        // panels hold pairs of bf16
   bool whole_steps;  // every step has 32 channels, else rows are gathered
   bool widens;       // reads copies of rows, as floats: for weights of one tap
+  bool gates;        // takes gated weights
   // Bytes of a block of activations, if it multiplies integers: those of quantized types, or those
   // that floats are packed as. The other rows multiply floats.
   int block_bytes;

@@ -110,7 +110,37 @@ class Pending {
     }
   }
 
+  // Of gated products, half of whose outputs are values and half their gates: a vector of each.
+  void store_gated(int64_t count) {
+    if constexpr (panel == 2 * V::width) {
+      const Epilogue& e = product_.epilogue;
+      const int64_t column = column_ / 2, gates = product_.outputs / 2 + column;
+      const auto bias = [&](int64_t at) { return e.bias ? V::load(e.bias + at) : V::zero(); };
+      const auto value_bias = bias(column), gate_bias = bias(gates);
+      left_ -= count;
+      for (; count > 0; --count, ++rows_, sums_ += panel) {
+        if (rows_->out < 0) continue;
+        const auto value = V::add(V::load(sums_), value_bias);
+        const auto gate = V::add(V::load(sums_ + V::width), gate_bias);
+        Values<V, 1> x{{V::mul(value, simd::gelu_coarse<V>(gate))}};
+        if (e.image_bias.data) x.template add<true>(e.image_bias, rows_->image_bias + column, 0);
+        if (e.activation != Activation::none) {
+          simd::with_activation<V>(
+              e.activation, [&](auto tag) { x.v[0] = simd::activate<V, tag.activation>(x.v[0]); });
+        }
+        if (e.residual.data) x.template add<true>(e.residual, rows_->residual + column, V::width);
+        const int64_t at = rows_->out + column;
+        if (product_.out.dtype == DType::bf16) {
+          V::store(static_cast<bf16*>(product_.out.data) + at, x.v[0]);
+        } else {
+          V::store(static_cast<float*>(product_.out.data) + at, x.v[0]);
+        }
+      }
+    }
+  }
+
   static Store choose(const Product& product) {
+    if (product.gated) return &Pending::store_gated;
     switch (product.epilogue.activation) {
       case Activation::none:
         break;

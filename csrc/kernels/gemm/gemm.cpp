@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/gemm/byte_panels.h"
+#include "kernels/gemm/gpu.h"
 #include "kernels/gemm/integers.h"
 #include "kernels/gemm/packed_weight.h"
 
@@ -82,7 +83,8 @@ void pack_panels(const Tensor& weight, PackedWeight& w, const KernelContext& con
                     w.outputs,
                     w.channels,
                     w.taps,
-                    w.stored};
+                    w.stored,
+                    w.gated};
   Buffer values;
   if (!is_float(weight.type) || (w.gathered && w.kernel > 1)) {
     values = expand(weight, w, context);
@@ -171,9 +173,11 @@ size_t device_bytes(const Tensor& weight, DType dtype) {
 void PackedWeightDeleter::operator()(PackedWeight* weight) const { delete weight; }
 
 std::shared_ptr<PackedWeight> gemm::pack(const Tensor& weight, DType dtype,
-                                         const KernelContext& context, bool int8_activations) {
+                                         const KernelContext& context, bool int8_activations,
+                                         bool gated) {
   std::shared_ptr<PackedWeight> w(new PackedWeight, PackedWeightDeleter());
   w->dtype = dtype;
+  w->gated = gated;
   gemm::set_sizes(weight, *w);
   if (!context.device) gemm::set_variant(weight, context.isa, int8_activations, *w);
   w->channels = w->gathered ? w->inputs * w->kernel : w->inputs;
@@ -213,16 +217,19 @@ PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelConte
 }
 
 PackedWeightPtr pack_gated_weight(const Tensor& weight, DType dtype, const KernelContext& context) {
-  std::shared_ptr<PackedWeight> w(new PackedWeight, PackedWeightDeleter());
-  w->dtype = dtype;
-  w->gated = true;
-  gemm::set_sizes(weight, *w);
-  w->channels = w->inputs;
-  require(context.device && can_be_gated(w->outputs) && w->kernel == 1, ErrorKind::invalid_argument,
-          "[gemm] a weight of ", w->outputs, " outputs and ", w->kernel,
-          " taps cannot be gated here");
-  gemm::upload(weight, *w, context);
-  return w;
+  PackedWeight sizes;
+  gemm::set_sizes(weight, sizes);
+  const int64_t multiple = gated_multiple(dtype, context.isa, context.device != nullptr);
+  require(multiple > 0 && sizes.outputs % multiple == 0 && sizes.kernel == 1,
+          ErrorKind::invalid_argument, "[gemm] a weight of ", sizes.outputs, " outputs and ",
+          sizes.kernel, " taps cannot be gated here");
+  return gemm::pack(weight, dtype, context, false, true);
+}
+
+int64_t gated_multiple(DType dtype, Isa isa, bool on_device) {
+  if (on_device) return 2 * gemm::kGateRun;
+  const gemm::Variant& variant = gemm::pick(dtype, isa, 1, false, 0);
+  return variant.gates ? variant.panel : 0;
 }
 
 size_t linear_workspace(const View& in, const View& out, int64_t outputs,

@@ -11,8 +11,8 @@
 namespace sdcore {
 
 // What is done to a sum before it is stored, in this order: out = activation(sum + bias +
-// image_bias) + residual. Of gated products, on devices only, the first half of the sums with their
-// bias times gelu of the second half with theirs takes the place of sum + bias.
+// image_bias) + residual. Of gated products the first half of the sums with their bias times gelu
+// of the second half with theirs takes the place of sum + bias.
 struct Epilogue {
   const float* bias = nullptr;  // [out channels]
   View image_bias;  // [n, 1, 1, out channels], added to every pixel of its image; data may be null
@@ -38,10 +38,10 @@ using PackedWeightPtr = std::shared_ptr<const PackedWeight>;
 // (integer_bits).
 PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelContext& context,
                             bool int8_activations = false);
-// On a device, for gated products.
+// For gated products.
 PackedWeightPtr pack_gated_weight(const Tensor& weight, DType dtype, const KernelContext& context);
-// Whether a product with so many outputs can be gated there.
-bool can_be_gated(int64_t outputs);
+// How many outputs, or which multiple of them, a gated product can have; 0: it cannot be gated.
+int64_t gated_multiple(DType dtype, Isa isa, bool on_device);
 
 // Bytes that such a weight takes on a device.
 size_t device_bytes(const Tensor& weight, DType dtype);

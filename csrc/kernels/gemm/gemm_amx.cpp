@@ -31,7 +31,7 @@ class AmxTile {
   static constexpr int rows = 16, panel = 32, group = 2, block_steps = 18, long_block_steps = 40;
   static constexpr int64_t chunk_bytes = 1 << 20;  // of the 2 MiB that such processors have a core
   static constexpr bool equal_tiles = true, pairs = true, whole_steps = true;
-  static constexpr bool integers = false, widens = false;
+  static constexpr bool integers = false, widens = false, gates = true;
 
   // Registers 0..3 hold sums, 4 and 5 rows of A, 6 and 7 halves of the panel.
   explicit AmxTile(int tile_rows) {

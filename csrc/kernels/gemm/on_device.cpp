@@ -224,8 +224,4 @@ void multiply_on_device(const View& in, const View& out, const PackedWeight& wei
 
 }  // namespace sdcore::gemm
 
-namespace sdcore {
-
-bool can_be_gated(int64_t outputs) { return outputs % (2 * gemm::kGateRun) == 0; }
-
-}  // namespace sdcore
+namespace sdcore {}  // namespace sdcore

@@ -21,7 +21,8 @@ struct PackedWeight {
   Type stored = Type::f32;  // of the panels; of `source` where there are none
   bool offsets = false;     // of panels of bytes
   bool gathered = false;
-  bool gated = false;  // on a device: values and gates take turns, kGateRun rows each
+  // Panels hold values and their gates (Rows); on a device they take turns, kGateRun rows each.
+  bool gated = false;
   Tensor source;
   Buffer panels;
   std::vector<PackedWeightPtr> phases;  // in place of both: of 2 x 2 outputs, pack_upsampled_weight
@@ -74,7 +75,7 @@ void upload(const Tensor& weight, PackedWeight& packed, const KernelContext& con
 
 // What pack_weight does, to be added to.
 std::shared_ptr<PackedWeight> pack(const Tensor& weight, DType dtype, const KernelContext& context,
-                                   bool int8_activations);
+                                   bool int8_activations, bool gated = false);
 
 // The weight's values in float32 as [outputs][inputs][kernel], or [outputs][kernel][inputs] for
 // gathered rows. Of `packed`, sizes are known.
