@@ -149,11 +149,22 @@ def test_requests_without_units_are_as_before(client, pipe) -> None:
     drawn(client, unit())
     without = copy.copy(pipe)
     without.unload_controlnet()
-    for none in ((), ({},), (unit(enabled=False), unit(enabled=False, model="gone"))):
+    off = (unit(enabled=False), unit(enabled="False", model="gone"), None)
+    for none in ((), ({},), off):
         images, info = drawn(client, *none)
         assert len(images) == 1
         assert np.array_equal(images[0], called(without))
         assert "ControlNet 0" not in info["extra_generation_params"]
+
+
+def test_a_unit_as_sdwebuiapi_sends_it(client) -> None:
+    fields = {"input_image": sent(EDGES), "mask": None, "module": "none", "model": "canny"}
+    fields |= {"weight": 1.0, "resize_mode": "Resize and Fill", "lowvram": False}
+    fields |= {"processor_res": 512, "threshold_a": 64, "threshold_b": 64, "guidance": 1.0}
+    fields |= {"guidance_start": 0.0, "guidance_end": 1.0, "pixel_perfect": False}
+    images, info = drawn(client, {**fields, "control_mode": ["Balanced"], "hr_option": "Both"})
+    assert np.array_equal(images[0], drawn(client, unit())[0][0])
+    assert "Control Mode: Balanced" in info["extra_generation_params"]["ControlNet 0"]
 
 
 def test_two_controlnets_and_a_second_pass(client, pipe, nets) -> None:
@@ -351,7 +362,8 @@ def test_a_picture_says_how_it_was_steered(client) -> None:
         ({"module": "ip-adapter-auto"}, ("is for IP-Adapters, and 'canny' is a ControlNet",)),
         ({"model": "style", "module": "canny"}, ("is for ControlNets, and 'style' is an IP-Ad",)),
         ({"image": None}, ("image is missing of the unit of 'canny'",)),
-        ({"image": "/etc/passwd"}, ("args[0].image must be a picture in base64",)),
+        ({"image": "/etc/passwd"}, ("args[0].image is not a picture that can be read",)),
+        ({"image": ""}, ("image is missing of the unit of 'canny'",)),
         ({"image": [{"image": sent(EDGES)}] * 2}, ("must be one picture for a ControlNet",)),
         ({"mask": sent(EDGES)}, ("args[0].mask is not read by the module 'none'",)),
         ({"module": "inpaint"}, ("mask is missing: the module 'inpaint' paints where",)),
@@ -378,7 +390,7 @@ def test_what_does_not_go_together(client, running) -> None:
         assert message in answer.json()["detail"]
         assert "and this is PixArt" in answer.json()["detail"]
     for scripts, message in (
-        ({"ADetailer": {"args": []}}, "alwayson_scripts has no 'ADetailer' here"),
+        ({"ADetailer": {"args": [{"ad_model": "x"}]}}, "alwayson_scripts has no 'ADetailer' here"),
         ({"ControlNet": {"args": [unit()] * 6}}, "args must be a list of at most 5 units"),
         ({"ControlNet": {"args": ["canny"]}}, "args[0] must be an object, got 'canny'"),
         ({"ControlNet": {"args": {}}}, "must be a list"),

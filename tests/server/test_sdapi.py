@@ -302,7 +302,10 @@ def test_echo_leaves_pictures_out(client) -> None:
         ({"enable_hr": True, "hr_sampler_name": "Restart"}, ("there is no sampler 'Restart'",)),
         ({"enable_hr": True, "hr_checkpoint_name": "x"}, ("hr_checkpoint_name cannot be 'x'",)),
         ({"script_name": "X/Y/Z plot"}, ("script_name",)),
-        ({"alwayson_scripts": {"ADetailer": {"args": []}}}, ("alwayson_scripts",)),
+        (
+            {"alwayson_scripts": {"ADetailer": {"args": [True, {"ad_model": "face_yolov8n.pt"}]}}},
+            ("alwayson_scripts has no 'ADetailer' here: leave it out",),
+        ),
         ({"enable_hr": True, "hr_upscaler": "Latent"}, ("hr_upscaler", "'Latent'")),
         ({"enable_hr": True, "denoising_strength": 0}, ("hires_strength must be above 0",)),
         ({"enable_hr": True, "hr_resize_x": 900}, ("hires_width must be at most 8 times",)),

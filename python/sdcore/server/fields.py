@@ -89,6 +89,7 @@ class Fields:
 
     def flag(self, name: str, default: bool = False) -> bool:
         value = self.any(name, default)
+        value = value.lower() if isinstance(value, str) else value
         if value in (True, "true"):  # 1 is as good, and forms have texts only
             return True
         if value in (False, "false"):

@@ -29,6 +29,7 @@ from sdcore.server.preprocessors import (
     pixel_perfect_side,
     shaped,
 )
+from sdcore.server.scripts import is_off
 
 __all__ = [
     "MOST_UNITS",
@@ -129,16 +130,21 @@ class Scene:
 
 
 def read_units(fields: Fields, models: ControlModels) -> tuple[list[Unit], list[str]]:
-    """The enabled ones of `alwayson_scripts`, and what was ignored of them. Raises FieldError."""
+    """The enabled ones of `alwayson_scripts`, and what was ignored of them. Raises FieldError, for
+    other scripts too unless they are off."""
     scripts, units, comments = fields.mapping("alwayson_scripts"), [], []
     for name, script in scripts.items():
         if name.lower() != SCRIPT:
+            if is_off(name, script):
+                continue
             raise FieldError("alwayson_scripts", f"has no '{name:.80}' here: leave it out")
         with _within(f"alwayson_scripts.{name}"):
             args = Fields(script if isinstance(script, dict) else {"args": script}).any("args", [])
             if not isinstance(args, list) or len(args) > MOST_UNITS:
                 raise FieldError("args", f"must be a list of at most {MOST_UNITS} units")
             for i, values in enumerate(args):
+                if values is None:
+                    continue
                 if not isinstance(values, dict):
                     raise FieldError(f"args[{i}]", f"must be an object, got {values!r:.80}")
                 with _within(f"args[{i}]"):
@@ -233,6 +239,8 @@ def _choice(
 ) -> int:
     """The place of a word among `words`, or of one that meant the same; a number is a place."""
     value = fields.any(name, default)
+    if isinstance(value, list) and len(value) == 1:  # so sdwebuiapi says that it is Balanced
+        (value,) = value
     places = {word: i for i, word in enumerate(words)} | dict(others or {})
     if isinstance(value, str) and value in places:
         return places[value]
@@ -250,7 +258,7 @@ def _pictures(fields: Fields, module: Module) -> list[Given]:
     listed = sent if isinstance(sent, list) else [{"mask": mask, **_pair(sent)}]
     if len(listed) > _MOST_PICTURES:
         raise FieldError("image", f"must be at most {_MOST_PICTURES} pictures, got {len(listed)}")
-    return [_given(one, module) for one in map(_pair, listed) if one.get("image") is not None]
+    return [_given(one, module) for one in map(_pair, listed) if one.get("image")]
 
 
 def _pair(sent: Any) -> Mapping[str, Any]:
@@ -259,7 +267,7 @@ def _pair(sent: Any) -> Mapping[str, Any]:
 
 def _given(sent: Mapping[str, Any], module: Module) -> Given:
     image = opaque(picture_from_text(sent["image"], "image"))
-    if sent.get("mask") is None:
+    if not sent.get("mask"):
         return Given(image)
     mask = picture_from_text(sent["mask"], "mask")
     values = np.asarray(mask.convert("L"))
