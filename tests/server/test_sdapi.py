@@ -270,6 +270,30 @@ def test_a_mask_keeps_what_is_black(client, pipe) -> None:
     assert np.array_equal(pixels(image)[:, 13:], np.asarray(begin)[:, 13:])
 
 
+@pytest.mark.parametrize(
+    "name", ["unpadded", "url-safe", "of lines", "as jpeg", "as octets", "escaped", "in capitals"]
+)
+def test_base64_as_programs_write_it(name) -> None:
+    image = Image.new("RGB", (5, 3), "red")
+    image.putpixel((1, 1), (1, 2, 3))
+    while True:  # one with padding and with both letters that the alphabets differ in
+        plain = sent(image)
+        if plain.endswith("=") and "+" in plain and "/" in plain:
+            break
+        image = image.resize((image.width + 1, 3))
+        image.putpixel((2, 2), (image.width * 7 % 256, image.width * 5 % 256, 77))
+    text = {
+        "unpadded": plain.rstrip("="),
+        "url-safe": plain.replace("+", "-").replace("/", "_").rstrip("="),
+        "of lines": "\n" + "\r\n".join(plain[i : i + 76] for i in range(0, len(plain), 76)) + " \n",
+        "as jpeg": f"data:image/jpg;base64, {plain}",
+        "as octets": f"data:application/octet-stream;base64,{plain}",
+        "escaped": "data:image/png;base64," + plain.replace("+", "%2B").replace("/", "%2F"),
+        "in capitals": f" DATA:image/png;charset=utf-8;BASE64,{plain}",
+    }[name]
+    assert np.array_equal(np.asarray(picture_from_text(text, "mask")), np.asarray(image))
+
+
 def test_echo_leaves_pictures_out(client) -> None:
     body = {"prompt": "x", **SMALL, "init_images": [sent(photo())], "include_init_images": False}
     parameters = client.post(IMG2IMG, json=body).json()["parameters"]
@@ -323,9 +347,14 @@ def test_what_is_wrong_is_named(client, fields, parts) -> None:
     ("fields", "parts"),
     [
         ({}, ("init_images must be a list of one picture",)),
-        ({"init_images": ["/etc/passwd"]}, ("init_images must be a picture in base64",)),
+        ({"init_images": ["/etc/passwd"]}, ("init_images is not a picture that can be read",)),
         ({"init_images": ["http://localhost/x.png"]}, ("init_images must be a picture",)),
         ({"init_images": ["aGVsbG8="]}, ("init_images is not a picture that can be read",)),
+        ({"init_images": [""]}, ("init_images is not a picture that can be read",)),
+        ({"init_images": ["data:image/png,xyz"]}, ("init_images must be a data URL in base64",)),
+        ({"init_images": [sent(photo())[:-300]]}, ("init_images is not a picture that can be",)),
+        ({"init_images": ["a"]}, ("init_images must be a picture in base64",)),
+        ({"init_images": ["привет"]}, ("init_images must be a picture in base64",)),
         ({"init_images": [sent(photo())], "resize_mode": 3}, ("resize_mode",)),
         ({"init_images": [sent(photo())], "denoising_strength": 0}, ("strength must be above",)),
         (

@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 from typing import Any
+from urllib.parse import unquote
 
 from PIL import Image, UnidentifiedImageError
 
@@ -18,6 +19,7 @@ __all__ = ["MOST_SIDE", "in_base64", "picture", "picture_from_text", "stored_pic
 
 MOST_SIDE = 8192  # pixels of a picture that is sent or drawn
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+_URL_SAFE = str.maketrans("-_", "+/")  # the other alphabet of base64
 
 
 def in_base64(
@@ -42,13 +44,23 @@ def stored_picture(text: Any, name: str) -> Image.Image:
     followed."""
     if not isinstance(text, str):
         raise FieldError(name, "must be a picture in base64")
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
+    return _stored(_decoded(text, name), name)
+
+
+def _decoded(text: str, name: str) -> bytes:
+    """Of either alphabet, with or without padding and line breaks. What a data URL calls itself
+    does not matter: the file says what it is."""
+    text = text.strip()
+    if text[:5].lower() == "data:":
+        head, _, text = text.partition(",")
+        if not head.lower().rstrip().endswith("base64"):
+            raise FieldError(name, "must be a data URL in base64")
+        text = unquote(text)
+    plain = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
     try:
-        data = base64.b64decode("".join(text.split()), validate=True)
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise FieldError(name, "must be a picture in base64 or a data URL") from None
-    return _stored(data, name)
 
 
 def _seen(image: Image.Image, name: str) -> Image.Image:
