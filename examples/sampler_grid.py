@@ -41,7 +41,7 @@ def main() -> None:
         for column, steps in enumerate(columns):
             x, y = (block * len(columns) + column) * width, row * (height + LABEL)
             picture = pipe(args.prompt, num_inference_steps=steps, seed=args.seed).images[0]
-            draw.text((x + 2, y + 2), f"{name}, {steps} steps", "black")
+            draw.text((x + 2, y + 2), f"{name}, {steps}", "black")
             grid.paste(picture, (x, y + LABEL))
     grid.save(args.output)
 

@@ -175,7 +175,9 @@ def test_sampler(pipe, flag, name):
         ("dpmpp_2m", "DPM++ 2M", "DPMSolverMultistepScheduler"),
         ("k_dpmpp_2s_ancestral", "DPM++ 2S a", "DPMSolver2SAncestralScheduler"),
         ("dpmpp_2m_sde_gpu", "DPM++ 2M SDE", "DPMSolverMultistepScheduler"),
+        ("k_dpmpp_2m_sde_heun", "DPM++ 2M SDE Heun", "DPMSolverMultistepScheduler"),
         ("dpmpp_sde", "DPM++ SDE", "DPMSolverSDEScheduler"),
+        ("uni_pc_bh2", "UniPC", "UniPCMultistepScheduler"),
         ("uni_pc", "UniPC", "UniPCMultistepScheduler"),
     ],
 )

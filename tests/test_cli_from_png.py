@@ -147,7 +147,7 @@ def from_web_ui(settings: str, prompt: str = "a cat\nNegative prompt: dog") -> N
         ("Sampler: DPM++ 2M Karras, RNG: CPU", "--sampler dpm++2m --schedule karras --rng cpu"),
         (
             "Sampler: DPM++ 2M SDE, Schedule type: Automatic",
-            "--sampler dpm++2m_sde --schedule karras",
+            "--sampler dpm++2m_sde --schedule exponential",
         ),
         ("Sampler: Euler, Schedule type: SGM Uniform", "--sampler euler --schedule sgm_uniform"),
         ("Sampler: euler_a karras, RNG: cuda", "--sampler euler_a --schedule karras"),

@@ -111,6 +111,11 @@ def test_the_same_seed_gives_the_same_pixels(client, pipe, fields, options) -> N
         ("euler", "SGM Uniform", "euler", "sgm_uniform"),
         ("dpm++2m", "align_your_steps", "dpm++2m", "ays"),
         ("euler", "discrete", "euler", "normal"),
+        ("DPM++ 2M SDE Heun Karras", None, "dpm++2m_sde_heun", "karras"),
+        ("DPM++ 2M SDE", "Automatic", "dpm++2m_sde", "exponential"),
+        ("DPM++ 2M Exponential", "Automatic", "dpm++2m", "exponential"),
+        ("k_euler_a", "karras", "euler_a", "karras"),
+        ("LCM", "automatic", "lcm", None),
         (None, None, None, None),
     ],
 )
@@ -123,6 +128,13 @@ def test_samplers_and_schedules(client, pipe, name, scheduler, short, schedule) 
         assert info["sampler_name"] == samplers.title(pipe.scheduler)
     finally:
         pipe.scheduler = own
+
+
+def test_a_schedule_that_the_web_ui_takes_no_notice_of(client, pipe) -> None:
+    plain, _ = drawn(client, sampler_name="DDIM")
+    images, info = drawn(client, sampler_index="DDIM", scheduler="Karras")
+    assert images == plain
+    assert "DDIM has no Karras" in info["comments"][0]
 
 
 def test_a_flow_has_levels_of_its_own() -> None:
@@ -306,9 +318,10 @@ def test_echo_leaves_pictures_out(client) -> None:
 @pytest.mark.parametrize(
     ("fields", "parts"),
     [
-        ({"sampler_name": "Restart"}, ("there is no sampler 'Restart'",)),
+        ({"sampler_name": "Restart"}, ("there is no sampler 'Restart'", ", euler_a, ", "unipc")),
         ({"scheduler": "Turbo"}, ("there is no schedule 'Turbo'",)),
-        ({"sampler_name": "DDIM", "scheduler": "Karras"}, ("no schedule 'Karras' for DDIM",)),
+        ({"sampler_name": "DDIM", "scheduler": "Turbo"}, ("no schedule 'Turbo' for DDIM",)),
+        ({"sampler_name": "LCM", "scheduler": "Karras"}, ("no schedule 'Karras' for LCM",)),
         ({"width": 17}, ("width must be a multiple of 2", "got 17")),
         ({"width": 100_000}, ("at most 8192",)),
         ({"width": "wide"}, ("width must be a whole number",)),

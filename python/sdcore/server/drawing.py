@@ -36,6 +36,9 @@ log = logging.getLogger("sdcore")
 # Latents a side that a preview decodes, whatever the picture's size: fewer with a full VAE.
 _PREVIEW_LATENTS, _PREVIEW_LATENTS_TINY = 32, 64
 
+# What the web UI draws at training's own timesteps, whatever schedule a client sends along.
+_OF_TRAINING = ("DDIM", "DDIM CFG++", "PLMS")
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -102,15 +105,15 @@ def draw(
     job.runs = wanted.runs
     pictures: list[Picture] = []
     used: Mapping[str, Any] = {}
-    larger, hires_schedule = _of_second_pass(pipe, wanted)
-    more = {"hires_scheduler": larger, "refiner": refiner}
-    more = {name: value for name, value in more.items() if value is not None}
-    wanted = replace(wanted, arguments={**wanted.arguments, **more})
     with contextlib.ExitStack() as stack:
+        comments = stack.enter_context(_comments())
+        larger, hires_schedule = _of_second_pass(pipe, wanted)
+        more = {"hires_scheduler": larger, "refiner": refiner}
+        more = {name: value for name, value in more.items() if value is not None}
+        wanted = replace(wanted, arguments={**wanted.arguments, **more})
         schedule = stack.enter_context(_scheduled(pipe, wanted))
         if refiner is not None:
             stack.enter_context(_scheduled(refiner, wanted))
-        comments = stack.enter_context(_comments())
         wanted = _with_own_eta(pipe, wanted)
         for job.run in range(wanted.runs):
             if job.interrupted:
@@ -201,12 +204,17 @@ def _schedule(title: str, sampler: str, *, automatic: bool) -> str | None:
     if title.lower() == samplers.AUTOMATIC.lower():
         return samplers.schedule_of(samplers.AUTOMATIC, sampler) if automatic else None
     found = samplers.schedule_of(title, sampler)
-    if found is None:
-        raise InvalidArgumentError(
-            f"[sampler] there is no schedule '{title:.80}' for {samplers.find(sampler).title}; "
-            f"schedules are Automatic, {', '.join(samplers.SCHEDULES)}"
-        )
-    return found
+    if found is not None:
+        return found
+    name, known = samplers.find(sampler).title, samplers.is_schedule(title)
+    if known and name in _OF_TRAINING:
+        log.warning("[server] scheduler: %s has no %s, and keeps to its own levels", name, title)
+        return None
+    has = [samplers.TITLES[one] for one in samplers.TITLES if samplers.takes(sampler, one)]
+    raise InvalidArgumentError(
+        f"[sampler] there is no schedule '{title:.80}' for {name}; its schedules are Automatic, "
+        f"{', '.join(has)}"
+    )
 
 
 def _hashes(out: PipelineOutput, model: Model, refiner: Model | None) -> Mapping[str, str | None]:

@@ -132,6 +132,7 @@ def _read(
 def _plan(fields: Fields, image: bytes | None, mask: bytes | None) -> Plan:
     if not (prompt := fields.text("prompt")):
         raise FieldError("prompt", "must say what to draw")
+    title = fields.text("scheduler")
     sampler, schedule = samplers.parted(fields.text("sampler"))
     if sampler:
         samplers.find(sampler)
@@ -143,7 +144,7 @@ def _plan(fields: Fields, image: bytes | None, mask: bytes | None) -> Plan:
         seed=None if seed == -1 else seed,
         runs=fields.whole("n", 1, _MOST_PICTURES) or 1,
         sampler=sampler or None,
-        schedule=fields.text("scheduler") or schedule,
+        schedule=schedule or title or None,
         layer=fields.whole("clip_skip", 1),
     )
     arguments: dict[str, Any] = {

@@ -135,8 +135,8 @@ def _read(request: Request, kind: str, values: dict[str, Any]) -> _Asked:
 
 def _common(fields: Fields, chosen: Options) -> Wanted:
     """What both kinds say."""
-    named = fields.text("sampler_name") or fields.text("sampler_index")
-    sampler, schedule = samplers.parted(named)
+    named, title = fields.text("sampler_name"), fields.text("scheduler")
+    sampler, schedule = samplers.parted(named or fields.text("sampler_index"))
     if sampler:
         samplers.find(sampler)
     seed, subseed = fields.whole("seed", -1), fields.whole("subseed", -1)
@@ -163,7 +163,7 @@ def _common(fields: Fields, chosen: Options) -> Wanted:
         runs=runs,
         batch=batch,
         sampler=sampler or None,
-        schedule=fields.text("scheduler") or schedule,
+        schedule=schedule or title or None,  # a sampler's own name says it first, as in the web UI
         layer=layer,
         arguments=arguments,
     )
@@ -204,7 +204,7 @@ def _of_second_pass(fields: Fields) -> tuple[str | None, str | None]:
     if sampler:
         samplers.find(sampler)
     title = fields.text("hr_scheduler")
-    return sampler or None, (schedule if title in ("", _SAME_SCHEDULER) else title)
+    return sampler or None, schedule or (None if title in ("", _SAME_SCHEDULER) else title)
 
 
 def _with_refiner(fields: Fields, state: State, model: Model, plan: Plan) -> Plan:

@@ -3,6 +3,7 @@ stable-diffusion.cpp know."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -55,10 +56,10 @@ TITLES = {
     **{name: title for name, title in _SCHEDULE_TITLES.items() if name != "ays_sdxl"},
 }
 AUTOMATIC = "Automatic"
+_ENDINGS = {"ka": "karras", "exp": "exponential"}  # of the web UI's short names
 _AUTOMATIC = {
-    **dict.fromkeys(("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2S a"), "karras"),
-    **dict.fromkeys(("DPM2", "DPM2 a"), "karras"),
-    "DPM++ 3M SDE": "exponential",
+    **dict.fromkeys(("DPM++ 2M", "DPM++ SDE", "DPM++ 2S a", "DPM2", "DPM2 a"), "karras"),
+    **dict.fromkeys(("DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE"), "exponential"),
 }
 
 
@@ -77,6 +78,11 @@ SAMPLERS = {
     "ddpm": Sampler("DDPM", "DDPMScheduler"),
     "dpm++2m": Sampler(
         "DPM++ 2M", "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}
+    ),
+    "dpm++2m_sde_heun": Sampler(
+        "DPM++ 2M SDE Heun",
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun"},
     ),
     "dpm++2m_sde": Sampler(
         "DPM++ 2M SDE", "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}
@@ -103,7 +109,15 @@ SAMPLERS = {
 
 def find(name: str) -> Sampler:
     """`euler_a`, `Euler a`, `k_euler_ancestral`, or a scheduler class with or without its last
-    word."""
+    word. Raises InvalidArgumentError, which lists what there is."""
+    if (sampler := _found(name)) is not None:
+        return sampler
+    guess, known = nearest(name.lower(), SAMPLERS), f"se one of {', '.join(SAMPLERS)}"
+    end = f"{guess} U{known}" if guess else f"; u{known}"
+    raise InvalidArgumentError(f"[sampler] there is no sampler '{name:.80}'{end}")
+
+
+def _found(name: str) -> Sampler | None:
     from sdcore import schedulers  # late, for a quick --help
 
     wanted = _key(name)
@@ -113,15 +127,13 @@ def find(name: str) -> Sampler:
     for known in schedulers.names():
         if wanted in _class_keys(known):
             return Sampler(known.removesuffix("Scheduler"), known)
-    raise InvalidArgumentError(
-        f"[sampler] there is no sampler '{name:.80}'"
-        + (nearest(name.lower(), SAMPLERS) or f"; use one of {', '.join(SAMPLERS)}")
-    )
+    return None
 
 
 def _key(name: str) -> str:
-    """Alike for all spellings: dpmpp_2s_ancestral is k-diffusion's, dpmpp_sde_gpu ComfyUI's."""
-    plain = name.lower().removeprefix("k_").removesuffix("_gpu")
+    """Alike for all spellings: dpmpp_2s_ancestral is k-diffusion's, dpmpp_sde_gpu and uni_pc_bh2
+    are ComfyUI's."""
+    plain = name.strip().lower().removeprefix("k_").removesuffix("_gpu").removesuffix("_bh2")
     plain = plain.replace("dpmpp", "dpm++").replace("ancestral", "a")
     return plain.replace("_", "").replace(" ", "")
 
@@ -152,7 +164,8 @@ def _on_flow(found: Sampler, scheduler: Scheduler) -> Sampler:
     if "flow_shift" not in kind.defaults:
         raise InvalidArgumentError(
             f"[sampler] {found.title or found.scheduler} is not for models of flow "
-            "matching; use euler, heun, dpm++2m, dpm++2m_sde, unipc, deis or sa_solver"
+            "matching; use euler, heun, dpm++2m, dpm++2m_sde, dpm++2m_sde_heun, unipc, deis or "
+            "sa_solver"
         )
     flow = {
         "prediction_type": "flow_prediction",
@@ -215,6 +228,11 @@ def schedule_of(title: str, sampler: str) -> str | None:
     return name if name and takes(found.scheduler, name) else None
 
 
+def is_schedule(title: str) -> bool:
+    """Whether any schedule is called so."""
+    return _key(title) in _schedule_names()
+
+
 def takes(sampler: str, schedule: str) -> bool:
     """Whether a sampler has these noise levels."""
     from sdcore import schedulers
@@ -225,13 +243,12 @@ def takes(sampler: str, schedule: str) -> bool:
 
 def schedule(title: str) -> str:
     """The schedule that is called so anywhere; raises InvalidArgumentError."""
-    known = _schedule_names()
-    if _key(title) not in known:
+    if not is_schedule(title):
         raise InvalidArgumentError(
             f"there is no schedule '{title:.80}'"
             + (nearest(title.lower(), SCHEDULES) or f"; use one of {', '.join(SCHEDULES)}")
         )
-    return known[_key(title)]
+    return _schedule_names()[_key(title)]
 
 
 def _schedule_names() -> dict[str, str]:
@@ -243,10 +260,14 @@ def _schedule_names() -> dict[str, str]:
 
 
 def parted(name: str) -> tuple[str, str | None]:
-    """A sampler and its schedule in one, as the web UI used to write them: "DPM++ 2M Karras"."""
-    sampler, _, last = name.rpartition(" ")
-    for schedule, title in TITLES.items():
-        if sampler and last.lower() in (schedule, title.lower()):
+    """A sampler and its schedule in one, as programs used to write them: "DPM++ 2M SGM Uniform",
+    "k_dpmpp_2m_ka", "ddim_trailing"."""
+    if _found(name) is not None:
+        return name, None
+    for gap in re.finditer("[ _]", name):
+        sampler, last = name[: gap.start()], name[gap.end() :]
+        schedule = (_schedule_names() | _ENDINGS).get(_key(last))
+        if schedule is not None and _found(sampler) is not None:
             return sampler, schedule
     return name, None
 
