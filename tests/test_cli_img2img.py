@@ -101,7 +101,7 @@ def test_a_model_for_editing_keeps_to_its_picture_as_told(files: Path) -> None:
         (("--outpaint", "left=8", "--mask", "m.png"), "a mask of its own: leave out --mask"),
         (("--outpaint", "left=8", "-i", "none.png"), "cannot read image 'none.png'"),
         (("--mask", "low.png"), "mask_image must have the size of image, (16, 24), got (16, 8)"),
-        (("--strength", "1.5"), "strength must be above 0 and at most 1, got 1.5"),
+        (("--strength", "1.5"), "strength must be from 0 and at most 1, got 1.5"),
         (("--token-merging-ratio", "0.9"), "from 0, which is off, to 0.75, got 0.9"),
         (("--cache-interval", "0"), "cache_interval must be a whole number >= 1, got 0"),
         (("--sampler", "quantum"), "there is no sampler 'quantum'; use one of ddim"),

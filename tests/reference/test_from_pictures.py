@@ -217,8 +217,8 @@ def test_a_variation_lies_between_two_seeds(pipe: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"strength": 1.5}, "strength must be above 0 and at most 1, got 1.5"),
-        ({"strength": 0}, "strength"),
+        ({"strength": 1.5}, "strength must be from 0 and at most 1, got 1.5"),
+        ({"strength": -0.5}, "strength"),
         ({"mask_image": Image.new("L", (32, 32))}, "mask_image must have the size of image"),
         ({"subseed_strength": 1.1}, "subseed_strength must be from 0 and at most 1, got 1.1"),
         ({"subseed": -2}, "subseed"),

@@ -53,7 +53,8 @@ class Arguments(TypedDict, total=False):
     # What to begin from: one, or one a prompt. Also latents [n, c, h, w], and tensors of PyTorch's
     # [n, 3, h, w].
     image: ImageLike | Sequence[ImageLike] | None
-    strength: float  # share of the steps that are made from it, above 0 and up to 1
+    # Share of the steps that are made from it, 0 to 1; at 0 it is the last one alone.
+    strength: float
     hires_scale: float  # draw so many times larger in a second pass, over the first one's picture
     hires_strength: float  # share of the steps that the second pass makes
     hires_steps: int | None  # of the second pass, before that share; None: as the first
@@ -70,6 +71,9 @@ class Arguments(TypedDict, total=False):
     refiner_switch: float | None
     image_guidance_scale: float  # of models for editing: how closely to keep to `image`
     mask_image: ImageLike | None  # white where `image` is to be painted over, black where kept
+    # What the latents begin as under the mask: the "original", to which noise comes, "noise" in its
+    # place too, or "nothing". At a strength of 1 they begin as noise alone.
+    masked_content: str
     lora_scale: float  # times this all LoRAs that were put to work by set_adapters or loading
     # What becomes of pictures of another shape than width and height: "stretch", "crop", or "fill",
     # which goes on with their outermost pixels. None stretches them too, with a warning.
@@ -161,6 +165,7 @@ DEFAULTS: Mapping[str, Any] = {
     "image": None,
     "strength": 0.75,
     "mask_image": None,
+    "masked_content": "original",
     "lora_scale": 1.0,
     "resize_mode": None,
     "hires_scale": 1.0,

@@ -39,6 +39,7 @@ Encoded = dict[Prompt, Mapping[str, Array]]
 _OUTPUT_TYPES = ("pil", "np", "latent", "pt")
 _MOST_ENLARGED = 8  # times a side, in a second pass
 _TOO_LARGE = 4  # times the trained area, for a size that nobody asked for
+MASKED_CONTENTS = ("original", "noise", "nothing")
 _STRETCHED = 1.05  # times that one side grows more than the other: more than a side is rounded
 
 
@@ -95,6 +96,7 @@ class Request:
     cut: tuple[int, int] | None = None  # what pictures are shrunk and cut to: width and height
     steps_before: int | None = None  # of a second pass: those that the first one made
     encoded: Encoded = field(default_factory=dict)  # filled by the first pass
+    masked_content: str = "original"  # one of MASKED_CONTENTS
 
     def noise(self) -> Draws:
         """The numbers of a run."""
@@ -193,7 +195,8 @@ def make_request(
         else begun,
         of_latents=begun is not None,
         mask=_mask(given["mask_image"], pictures, width, height, mode),
-        strength=_share(given["strength"], "strength"),
+        masked_content=_masked_content(given),
+        strength=_share(given["strength"], "strength", 0),
         resize_mode=given["resize_mode"],
         hires=hires,
         lora_scale=finite(given["lora_scale"], "lora_scale"),
@@ -329,6 +332,18 @@ def _mask(
             f"got {picture.size}"
         )
     return fitted_mask(picture, width, height, mode)
+
+
+def _masked_content(given: Mapping[str, Any]) -> str:
+    content = given["masked_content"]
+    if content not in MASKED_CONTENTS:
+        raise InvalidArgumentError(
+            f"[pipeline] masked_content must be one of {', '.join(MASKED_CONTENTS)}, got "
+            f"{content!r:.80}"
+        )
+    if content != MASKED_CONTENTS[0] and given["mask_image"] is None:
+        raise InvalidArgumentError("[pipeline] masked_content without a mask_image")
+    return str(content)
 
 
 def _hires(

@@ -18,7 +18,15 @@ from sdcore.schedulers import Scheduler
 if TYPE_CHECKING:
     from sdcore.pipelines.hooks import FamilyHooks
 
-__all__ = ["Start", "begin", "first_noise", "from_noise", "from_picture", "shrunk_mask"]
+__all__ = [
+    "Start",
+    "begin",
+    "first_noise",
+    "from_noise",
+    "from_picture",
+    "shrunk_mask",
+    "under_mask",
+]
 
 Array = NDArray[np.float32]
 
@@ -67,9 +75,11 @@ def begin(pipe: FamilyHooks, request: Request, scheduler: Scheduler, noise: Draw
         return Start(from_picture(picture, fresh, scheduler))
     if not isinstance(pipe.vae, AutoencoderTiny):
         noise.draw(picture.shape[1:])  # diffusers encodes the masked picture too, used or not
+    mask = shrunk_mask(pipe, request.mask)
+    begun = under_mask(request, picture, fresh, mask)
     whole = request.strength == 1
-    latents = from_noise(fresh, scheduler) if whole else from_picture(picture, fresh, scheduler)
-    return Start(latents, Kept(picture, fresh, shrunk_mask(pipe, request.mask)))
+    latents = from_noise(fresh, scheduler) if whole else from_picture(begun, fresh, scheduler)
+    return Start(latents, Kept(picture, fresh, mask))
 
 
 def from_noise(noise: Array, scheduler: Scheduler) -> Array:
@@ -98,6 +108,16 @@ def first_noise(pipe: FamilyHooks, request: Request, noise: Draws) -> Array:
             f"[pipeline] latents must be {list(wanted)}, got {list(request.latents.shape)}"
         )
     return request.latents
+
+
+def under_mask(request: Request, picture: Array, noise: Array, mask: Array) -> Array:
+    """A picture's latents with what is to be painted over as `masked_content` says: the web UI's
+    latent noise, which is that of the first step, and latent nothing."""
+    if request.masked_content == "original":
+        return picture
+    content = noise if request.masked_content == "noise" else np.float32(0)
+    begun: Array = (1 - mask) * picture + mask * content
+    return begun
 
 
 def shrunk_mask(pipe: FamilyHooks, mask: Array) -> Array:

@@ -44,7 +44,7 @@ def described(
     used = out.parameters
     larger = used.get("hires_scheduler")
     strengths = [used.get("strength"), used.get("hires_strength")]
-    first, second = strengths if all(strengths) else (strengths[0] or strengths[1], None)
+    first, second = (*(one for one in strengths if one is not None), None, None)[:2]
     subseed = used.get("subseed")
     return {
         "Steps": used["steps"],
@@ -62,9 +62,9 @@ def described(
         "VAE": vae,
         "Variation seed": None if subseed is None else subseed + index,
         "Variation seed strength": used.get("subseed_strength"),
-        "Denoising strength": first,
+        "Denoising strength": first if first is None else number(first),
         "Resize mode": used.get("resize_mode"),
-        "Hires denoising strength": second,
+        "Hires denoising strength": second if second is None else number(second),
         "Hires prompt": used.get("hires_prompt"),
         "Hires negative prompt": used.get("hires_negative_prompt"),
         "Hires sampler": larger and samplers.title(larger),

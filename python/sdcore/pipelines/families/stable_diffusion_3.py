@@ -157,7 +157,7 @@ class StableDiffusion3Pipeline(ControlledSD3Pipeline):
 
     def steps_from_picture(self, steps: int, strength: float) -> int:
         """A part of a step counts as one, where earlier families leave it out: as diffusers."""
-        return steps - int(steps - steps * strength)
+        return max(steps - int(steps - steps * strength), 1)
 
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         tokens, skip = sequence_length(request, _T5_TOKENS), clip_skip(request)

@@ -13,7 +13,14 @@ from sdcore.pipelines.noise import Draws
 from sdcore.pipelines.pictures import encode
 from sdcore.pipelines.pipeline import DiffusionPipeline
 from sdcore.pipelines.request import Request
-from sdcore.pipelines.start import Start, first_noise, from_noise, from_picture, shrunk_mask
+from sdcore.pipelines.start import (
+    Start,
+    first_noise,
+    from_noise,
+    from_picture,
+    shrunk_mask,
+    under_mask,
+)
 from sdcore.schedulers import Scheduler
 
 __all__ = [
@@ -41,11 +48,12 @@ class _Inpainting(DiffusionPipeline):
             picture = encode(self.vae, images, noise)
         fresh = first_noise(self, request, noise)
         around = encode(self.vae, images * (mask < 0.5), noise)
-        shrunk = np.broadcast_to(shrunk_mask(self, mask), (n, 1, *around.shape[2:]))
+        small = shrunk_mask(self, mask)
+        shrunk = np.broadcast_to(small, (n, 1, *around.shape[2:]))
         latents = (
             from_noise(fresh, scheduler)
             if picture is None
-            else from_picture(picture, fresh, scheduler)
+            else from_picture(under_mask(request, picture, fresh, small), fresh, scheduler)
         )
         return Start(latents, channels=np.concatenate([shrunk, around], axis=1))
 
