@@ -53,6 +53,25 @@ def test_a_blur_mixes_outside_of_the_mask_only() -> None:
     assert not kept[9, 20:40].any()
 
 
+def test_a_blur_may_be_another_down_than_across() -> None:
+    image, mask = photo(64, 48), hole((64, 48), (20, 10, 40, 30))
+    soft = np.asarray(masked(image, mask, (64, 48), blur=(3, 0)).mask)
+    assert (soft[:10] == 0).all() and (soft[30:] == 0).all()
+    assert 0 < soft[20, 18] < 255
+    assert not masked(image, hole((64, 48), (20, 10, 21, 11)), (64, 48), blur=90).mask.getbbox()
+    parts = masked(image, hole((64, 48), (20, 10, 21, 11)), (64, 64), blur=90, padding=9)
+    assert np.array_equal(np.asarray(parts.restore(parts.image)), np.asarray(image))
+
+
+@pytest.mark.parametrize("padding", [None, 2])
+def test_a_mask_of_another_size_is_stretched_over_the_picture(padding) -> None:
+    image, whole, half = photo(64, 48), *(hole(s, (s[0] // 2, 0, *s)) for s in ((64, 48), (32, 96)))
+    parts = [masked(image, mask, (64, 48), padding=padding) for mask in (whole, half)]
+    for name in ("image", "mask"):
+        same = [np.asarray(getattr(part, name)).astype(int) for part in parts]
+        assert (np.abs(same[0] - same[1]) > 64).mean() < 0.05  # but for the mask's edge
+
+
 def test_what_is_masked_is_filled_from_around() -> None:
     image = Image.new("RGB", (64, 64), (200, 40, 40))
     image.paste((0, 255, 0), (20, 20, 44, 44))

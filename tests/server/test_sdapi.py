@@ -282,6 +282,57 @@ def test_a_mask_keeps_what_is_black(client, pipe) -> None:
     assert np.array_equal(pixels(image)[:, 13:], np.asarray(begin)[:, 13:])
 
 
+def test_a_mask_of_another_size_or_none_at_all(client, pipe) -> None:
+    begin, mask = photo(), Image.new("L", (16, 24))
+    mask.paste(255, (0, 0, 8, 24))
+    fields = {"init_images": [sent(begin)], "mask_blur": 0, "inpainting_fill": 1}
+    for whole in (True, False):
+        asked = {**fields, "inpaint_full_res": whole}
+        large = sent(mask.resize((64, 96), Image.Resampling.NEAREST))
+        images = [drawn(client, IMG2IMG, **asked, mask=one)[0][0] for one in (sent(mask), large)]
+        left, right = (pixels(image)[:, 10:] for image in images)
+        assert np.array_equal(left, right) and np.array_equal(left, np.asarray(begin)[:, 10:])
+    # One that is blank: all is drawn over where the masked part alone should be, else nothing.
+    black = {**fields, "mask": sent(Image.new("L", (16, 24)))}
+    (image,), info = drawn(client, IMG2IMG, **black)
+    assert np.array_equal(pixels(image), called(pipe, image=begin, strength=0.75))
+    assert "mask: is blank" in info["comments"][0]
+    (image,), info = drawn(client, IMG2IMG, **black, inpaint_full_res=False)
+    assert np.array_equal(pixels(image), np.asarray(begin)) and info["comments"] == []
+    (image,), _ = drawn(client, IMG2IMG, **{**fields, "mask": ""})
+    assert np.array_equal(pixels(image), called(pipe, image=begin, strength=0.75))
+
+
+def test_what_a_masked_part_begins_as(client, pipe) -> None:
+    begin, white = photo(), Image.new("L", (16, 24), 255)
+    fields = {"init_images": [sent(begin)], "mask": sent(white), "inpaint_full_res": False}
+    given = {"image": begin, "mask_image": white, "strength": 0.75}
+    seen = []
+    for number, content in ((1, "original"), (2, "noise"), (3, "nothing")):
+        (image,), _ = drawn(client, IMG2IMG, **fields, mask_blur=0, inpainting_fill=number)
+        if number == 1:  # the others' picture is filled first
+            assert np.array_equal(pixels(image), called(pipe, **given, masked_content=content))
+        seen.append(image)
+    filled = drawn(client, IMG2IMG, **fields, mask_blur=0, inpainting_fill=0)[0][0]
+    assert len({*seen, filled}) == 4
+    whole = [
+        drawn(client, IMG2IMG, **fields, inpainting_fill=number, denoising_strength=1)[0]
+        for number in (0, 1, 2, 3)
+    ]
+    assert whole.count(whole[0]) == 4  # which begins as noise alone
+
+
+def test_no_strength_makes_the_last_step(client, pipe) -> None:
+    begin = photo()
+    fields = {"init_images": [sent(begin)], "denoising_strength": 0}
+    (image,), info = drawn(client, IMG2IMG, **fields)
+    assert np.array_equal(pixels(image), called(pipe, image=begin, strength=0))
+    assert info["denoising_strength"] == 0
+    assert Infotext.parse(info["infotexts"][0]).settings["Denoising strength"] == "0"
+    mask = {"mask": sent(Image.new("L", (16, 24), 255)), "inpainting_fill": 1}
+    assert drawn(client, IMG2IMG, **fields, **mask)[1]["comments"] == []
+
+
 @pytest.mark.parametrize(
     "name", ["unpadded", "url-safe", "of lines", "as jpeg", "as octets", "escaped", "in capitals"]
 )
@@ -368,19 +419,15 @@ def test_what_is_wrong_is_named(client, fields, parts) -> None:
         ({"init_images": [sent(photo())[:-300]]}, ("init_images is not a picture that can be",)),
         ({"init_images": ["a"]}, ("init_images must be a picture in base64",)),
         ({"init_images": ["привет"]}, ("init_images must be a picture in base64",)),
-        ({"init_images": [sent(photo())], "resize_mode": 3}, ("resize_mode",)),
-        ({"init_images": [sent(photo())], "denoising_strength": 0}, ("strength must be above",)),
+        ({"init_images": [sent(photo())], "resize_mode": 3}, ("resize_mode must be 0 (just re",)),
+        ({"init_images": [sent(photo())], "denoising_strength": -1}, ("strength must be from 0",)),
         (
-            {"init_images": [sent(photo())], "mask": sent(Image.new("L", (8, 8), 255))},
-            ("mask must have the size of the picture",),
+            {"init_images": [sent(photo())], "mask": sent(photo()), "mask_blur_x": 999},
+            ("mask_blur must be from 0 to 256",),
         ),
         (
-            {"init_images": [sent(photo())], "mask": sent(Image.new("L", (16, 24)))},
-            ("the mask is empty",),
-        ),
-        (
-            {"init_images": [sent(photo())], "mask": sent(photo()), "inpainting_fill": 2},
-            ("inpainting_fill",),
+            {"init_images": [sent(photo())], "mask": sent(photo()), "inpainting_fill": 4},
+            ("inpainting_fill must be at least 0 and at most 3",),
         ),
     ],
 )

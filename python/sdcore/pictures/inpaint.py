@@ -10,6 +10,7 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from sdcore.errors import InvalidArgumentError
 from sdcore.pictures.fit import Size, resized
+from sdcore.pictures.masks import binary
 
 __all__ = ["Masked", "masked"]
 
@@ -35,21 +36,24 @@ def masked(
     mask: Image.Image,
     size: Size,
     *,
-    blur: float = 0,
+    blur: float | tuple[float, float] = 0,
     fill: bool = False,
     padding: int | None = None,
     resize_mode: str = "stretch",
 ) -> Masked:
-    """`image` and the binary `mask` to paint at `size`. With `padding`, only what is masked and so
-    many pixels around it is drawn, at the whole size; without, all of the picture."""
-    if mask.size != image.size:
-        raise InvalidArgumentError(
-            f"[inpaint] mask must have the size of the picture, {image.size}, got {mask.size}"
-        )
+    """`image` and the binary `mask` to paint at `size`; one of another size is stretched over the
+    picture. With `padding`, only what is masked and so many pixels around it is drawn, at the whole
+    size; without, all of the picture, and each of the two is fitted to the size by itself. `blur`
+    is a radius in pixels, or one across and one down."""
+    fits = mask.size == image.size
     if padding is None:
         image, mask = (resized(one, size, resize_mode) for one in (image, mask))
+    else:
+        mask = resized(mask, image.size)
+    if not fits:
+        mask = binary(mask)  # a filter's ringing is nothing to paint
     soft = mask.filter(ImageFilter.GaussianBlur(blur)) if blur else mask
-    box = (0, 0, *image.size) if padding is None else _around(soft, padding, size)
+    box = (0, 0, *image.size) if padding is None else _around(soft, mask, padding, size)
 
     def restore(drawn: Image.Image) -> Image.Image:
         layer = image.copy()
@@ -67,9 +71,9 @@ def masked(
     )
 
 
-def _around(mask: Image.Image, padding: int, size: Size) -> Box:
+def _around(soft: Image.Image, mask: Image.Image, padding: int, size: Size) -> Box:
     """What is masked with `padding`, widened to the proportions of `size` within the picture."""
-    found = mask.getbbox()
+    found = soft.getbbox() or mask.getbbox()  # a blur may leave nothing of a few pixels
     if found is None:
         raise InvalidArgumentError("[inpaint] the mask is empty: there is nothing to paint")
     left, top = max(found[0] - padding, 0), max(found[1] - padding, 0)

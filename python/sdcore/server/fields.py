@@ -27,15 +27,19 @@ class FieldError(InvalidArgumentError):
 
 class Fields:
     """Values by name; null is as good as absent. It remembers what was asked for, so that the rest
-    can be told."""
+    can be told, and `notes` on what was taken otherwise than it says."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = {name: value for name, value in values.items() if value is not None}
         self._asked: set[str] = set()
+        self.notes: list[str] = []
 
     def any(self, name: str, default: Any = None) -> Any:
         self._asked.add(name)
         return self._values.get(name, default)
+
+    def note(self, name: str, text: str) -> None:
+        self.notes.append(f"{name}: {text}")
 
     def ignore(self, *names: str) -> None:
         """Takes no notice of these, whatever they say."""

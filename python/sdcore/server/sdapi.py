@@ -45,6 +45,14 @@ __all__ = ["img2img", "txt2img"]
 
 _MOST_PICTURES = 64  # of a request
 _STRENGTH = 0.75  # the web UI's, of a picture and of a second pass
+_MOST_BLUR = 256  # pixels
+# What a masked part begins as, by the web UI's numbers: filled, the original, latent noise, latent
+# nothing. The last two are filled first too, for what the VAE sees around the mask.
+_CONTENTS, _ORIGINAL = ("original", "original", "noise", "nothing"), 1
+_RESIZE_MODES = (
+    "must be 0 (just resize), 1 (crop and resize) or 2 (resize and fill): a picture's latents are "
+    "not resized here"
+)
 
 # What is not built, and the values that ask for none of it.
 _NOT_BUILT: Mapping[str, tuple[Any, ...]] = {
@@ -120,6 +128,7 @@ def _read(request: Request, kind: str, values: dict[str, Any]) -> _Asked:
     plan_of = _text_plan if kind == "txt2img" else _picture_plan
     model = state.models.find(chosen.sd_model_checkpoint)
     plan = _with_refiner(fields, state, model, plan_of(fields, chosen, units))
+    comments += fields.notes
     comments += [f"override_settings.{name}: there is no such option here" for name in unknown]
     if fields.flag("save_images"):
         comments.append("save_images: pictures are sent, and never saved here")
@@ -264,9 +273,11 @@ def _picture_plan(fields: Fields, chosen: Options, units: Sequence[Unit]) -> Pla
     strength = fields.number("denoising_strength")
     strength = _STRENGTH if strength is None else strength
     edit_scale = fields.number("image_cfg_scale")
-    mode = fields.whole("resize_mode", 0, len(RESIZE_MODES) - 1) or 0
+    mode = fields.whole("resize_mode", 0) or 0
+    if mode >= len(RESIZE_MODES):
+        raise FieldError("resize_mode", _RESIZE_MODES)
     resize_mode = RESIZE_MODES[mode]
-    mask, around = _mask(fields)
+    mask, content, around = _mask(fields)
 
     def plan(pipe: DiffusionPipeline) -> Wanted:
         size = _size(pipe, image, wanted.arguments)
@@ -278,7 +289,7 @@ def _picture_plan(fields: Fields, chosen: Options, units: Sequence[Unit]) -> Pla
             begin["image"] = resized(image, size, resize_mode)
         else:
             parts = masked(image, mask, size, resize_mode=resize_mode, **around)
-            begin |= {"image": parts.image, "mask_image": parts.mask}
+            begin |= {"image": parts.image, "mask_image": parts.mask, "masked_content": content}
             finish = parts.restore
             cut = None if around["padding"] is None else parts.cut
         begun = replace(wanted, arguments={**wanted.arguments, **begin}, finish=finish)
@@ -294,22 +305,26 @@ def _size(pipe: DiffusionPipeline, image: Image.Image, given: Mapping[str, Any])
     return given["width"] or width, given["height"] or height
 
 
-def _mask(fields: Fields) -> tuple[Image.Image | None, dict[str, Any]]:
-    """The mask, and how to paint around it."""
+def _mask(fields: Fields) -> tuple[Image.Image | None, str, dict[str, Any]]:
+    """The mask, what the latents begin as under it, and how to paint around it."""
     both = fields.number("mask_blur")
-    blurs = [fields.number(f"mask_blur_{side}") for side in "xy"]
-    blur_x, blur_y = (4.0 if one is None else one for one in blurs) if both is None else (both,) * 2
-    fill = fields.whole("inpainting_fill", 0, 1) or 0
+    own = [fields.number(f"mask_blur_{side}") for side in "xy"]
+    across, down = (4.0 if one is None else one for one in own) if both is None else (both,) * 2
+    fill = fields.whole("inpainting_fill", 0, len(_CONTENTS) - 1) or 0
     invert, whole = fields.flag("inpainting_mask_invert"), fields.flag("inpaint_full_res", True)
     padding = fields.whole("inpaint_full_res_padding", 0) or 0
+    content = _CONTENTS[fill]
     sent = fields.any("mask")
-    if sent is None:
-        return None, {}
-    if blur_x != blur_y or not 0 <= blur_x <= 256:
-        raise FieldError("mask_blur", "must be the same in both directions, from 0 to 256")
+    if sent is None or sent == "":
+        return None, content, {}
+    if not (0 <= across <= _MOST_BLUR and 0 <= down <= _MOST_BLUR):
+        raise FieldError("mask_blur", f"must be from 0 to {_MOST_BLUR}")
     mask = binary(picture_from_text(sent, "mask"), invert=invert)
-    around = {"blur": blur_x, "fill": fill == 0, "padding": padding if whole else None}
-    return mask, around
+    if whole and mask.getbbox() is None:
+        fields.note("mask", "is blank, so all of the picture is drawn over, as in the web UI")
+        return None, content, {}
+    around = {"blur": (across, down), "fill": fill != _ORIGINAL}
+    return mask, content, {**around, "padding": padding if whole else None}
 
 
 def _body(asked: _Asked, drawn: Drawn) -> dict[str, Any]:
@@ -351,7 +366,7 @@ def _info(asked: _Asked, drawn: Drawn) -> dict[str, Any]:
         "restore_faces": False,
         "sd_model_name": drawn.model.name,
         "sd_model_hash": settings.get("Model hash"),
-        "denoising_strength": used.get("strength") or used.get("hires_strength"),
+        "denoising_strength": used.get("hires_strength", used.get("strength")),
         "extra_generation_params": {k: v for k, v in settings.items() if k not in _MAIN},
         "index_of_first_image": 0,
         "infotexts": [one.text for one in pictures],
