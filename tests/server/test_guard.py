@@ -59,6 +59,7 @@ def test_without(guarded, headers) -> None:
 
 def test_what_needs_no_key(guarded) -> None:
     assert guarded.get("/health").json()["status"] == "ok"
+    assert guarded.get("/internal/ping").json() == {}
     page = guarded.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert "://" not in page.text  # it needs nothing of anybody else

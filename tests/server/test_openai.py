@@ -95,6 +95,10 @@ def test_models_by_name(client) -> None:
     assert listed["object"] == "list"
     names = [model["id"] for model in listed["data"]]
     assert names == ["plain", "broken.safetensors", "more/single"]
+    for name in names:  # with a / in it too
+        assert client.get(f"/v1/models/{name}").json() in listed["data"]
+    answer = client.get("/v1/models/dall-e-3")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
     plain = asked(client)["data"][0]["b64_json"]
     for name in ("dall-e-3", "gpt-image-1", "plain", ""):
         assert asked(client, model=name)["data"][0]["b64_json"] == plain

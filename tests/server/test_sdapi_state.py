@@ -189,6 +189,7 @@ def test_new_models_are_found(client, folder) -> None:
     new = folder / "models" / "new.safetensors"
     new.write_bytes(b"x")
     try:
+        assert client.post("/sdapi/v1/refresh-loras").status_code == 200
         assert client.post("/sdapi/v1/refresh-checkpoints").status_code == 200
         titles = [model["title"] for model in client.get("/sdapi/v1/sd-models").json()]
         assert "new.safetensors" in titles

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from sdcore.server import control_api, openai, sdapi, sdapi_state
+from sdcore.server import control_api, extras, openai, sdapi, sdapi_state
 from sdcore.server.answer import Answer
 from sdcore.server.control_models import ControlModels
 from sdcore.server.errors import HANDLERS
@@ -53,7 +53,10 @@ _POST = {
     "skip": sdapi_state.skip,
     "options": sdapi_state.set_options,
     "png-info": sdapi_state.png_info,
+    "extra-single-image": extras.extra_single_image,
+    "extra-batch-images": extras.extra_batch_images,
     "refresh-checkpoints": sdapi_state.refresh_checkpoints,
+    "refresh-loras": sdapi_state.refresh_nothing,
     "unload-checkpoint": sdapi_state.unload_checkpoint,
     "reload-checkpoint": sdapi_state.reload_checkpoint,
 }
@@ -108,8 +111,10 @@ def _routes() -> list[Route]:
     return [
         Route("/", _page),
         Route("/health", _health),
+        Route("/internal/ping", _ping),
         Route("/queue/status", sdapi_state.queue_status),
         Route("/v1/models", openai.models),
+        Route("/v1/models/{id:path}", openai.model),
         Route("/v1/images/generations", openai.generations, methods=["POST"]),
         Route("/v1/images/edits", openai.edits, methods=["POST"]),
         *(Route(f"/controlnet/{name}", end) for name, end in _CONTROL.items()),
@@ -126,6 +131,11 @@ async def _page(request: Request) -> Response:
 async def _health(request: Request) -> Response:
     jobs = state_of(request).jobs
     return Answer({"status": "ok", "busy": jobs.running is not None, "waiting": jobs.waiting})
+
+
+async def _ping(request: Request) -> Response:
+    """Whether there is a server, as pages and programs ask the web UI."""
+    return Answer({})
 
 
 class Server(uvicorn.Server):

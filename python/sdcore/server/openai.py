@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
     from sdcore.pipelines.stream import Step
 
-__all__ = ["edits", "generations", "models"]
+__all__ = ["edits", "generations", "model", "models"]
 
 _MOST_PICTURES, _MOST_PARTIAL = 10, 3  # OpenAI's
 # Models of OpenAI's that clients name unless told otherwise: they mean the chosen one.
@@ -87,11 +87,18 @@ async def edits(request: Request) -> Response:
 async def models(request: Request) -> Response:
     known = state_of(request).models
     await run_in_threadpool(known.refresh)
-    listed = [
-        {"id": model.title, "object": "model", "created": model.modified, "owned_by": "sdcore"}
-        for model in known.all
-    ]
-    return Answer({"object": "list", "data": listed})
+    return Answer({"object": "list", "data": [_listed(model) for model in known.all]})
+
+
+async def model(request: Request) -> Response:
+    """One of the list, by any of its names."""
+    find = state_of(request).models.find
+    return Answer(_listed(await run_in_threadpool(find, request.path_params["id"])))
+
+
+def _listed(model: Model) -> dict[str, Any]:
+    about = {"object": "model", "created": model.modified, "owned_by": "sdcore"}
+    return {"id": model.title, **about}
 
 
 # -- reading ----------------------------------------

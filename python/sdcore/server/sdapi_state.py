@@ -131,6 +131,11 @@ async def refresh_checkpoints(request: Request) -> Response:
     return Answer(None)
 
 
+async def refresh_nothing(request: Request) -> Response:
+    """Of what is looked up anew whenever it is asked for."""
+    return Answer(None)
+
+
 async def unload_checkpoint(request: Request) -> Response:
     """The next request opens it again."""
     state = state_of(request)
