@@ -244,7 +244,7 @@ def test_what_there_is(client, running, folder) -> None:
     assert get("cmd-flags") == {"api": True}
     assert get("scripts") == {"txt2img": [], "img2img": []}
     for name in (
-        *("latent-upscale-modes", "sd-vae", "hypernetworks", "face-restorers"),
+        *("latent-upscale-modes", "hypernetworks", "face-restorers", "sd-vae"),
         *("realesrgan-models", "prompt-styles", "script-info", "extensions"),
     ):
         assert get(name) == []

@@ -31,6 +31,8 @@ TXT2IMG = "/sdapi/v1/txt2img"
 def process(folder: Path) -> Iterator[subprocess.Popen[str]]:
     words = ["-m", str(folder / "models" / "plain"), "--models-dir", str(folder / "models")]
     words += [
+        "--vae-dir",
+        str(folder / "models" / "plain"),
         "--controlnet-dir",
         str(folder / "nets"),
         "--dtype",
@@ -75,6 +77,10 @@ def test_it_listens_draws_and_ends(process, folder) -> None:
         body = client.post(TXT2IMG, json={"prompt": "a cat", **SMALL}).json()
         titles = [model["title"] for model in client.get("/sdapi/v1/sd-models").json()]
         nets = client.get("/controlnet/model_list").json()["model_list"]
+        fields = {"prompt": "a cat", **SMALL, "override_settings": {"sd_vae": "vae"}}
+        same = client.post(TXT2IMG, json=fields).json()
+    assert np.array_equal(pixels(same["images"][0]), pixels(body["images"][0]))
+    assert "VAE: vae" in same["info"]
     assert nets == ["canny"]
     assert titles == ["plain", "broken.safetensors", "more/single"]
     (image,) = body["images"]
@@ -119,6 +125,7 @@ def test_bad_flags(folder, capsys, tmp_path) -> None:
         (("--models-dir", str(tmp_path / "none")), "no such folder of models"),
         (("--lora-dir", str(tmp_path / "none")), "no such folder"),
         (("--controlnet-dir", str(tmp_path / "none")), "no such folder of ControlNets"),
+        (("--vae-dir", str(tmp_path / "none")), "no such folder of VAEs"),
         (("--port", "70000"), "cannot listen on 127.0.0.1, port 70000"),
         (("--host", "256.0.0.1"), "cannot listen on 256.0.0.1"),
     ):

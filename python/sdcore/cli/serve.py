@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
     from sdcore.server.control_models import ControlModels
     from sdcore.server.models import Models
+    from sdcore.server.vaes import Vaes
 
 NAME = "serve"
 HELP = "answer the HTTP APIs of A1111's web UI and OpenAI"
@@ -54,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "be repeated",
     )
     add("--models-dir", metavar="FOLDER", help="models that clients may choose from besides -m")
+    add(
+        "--vae-dir",
+        metavar="FOLDER",
+        help="VAEs that clients may choose from besides a model's own",
+    )
     model.add_arguments(parser)
     adapters.add_arguments(parser)
     group = parser.add_argument_group("ControlNet")
@@ -82,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     for folder in filter(None, (args.lora_dir, args.embd_dir)):
         if not Path(folder).is_dir():  # each request would find it missing
             raise FileError(f"[serve] no such folder: '{folder}'")
-    models, controls = _models(args), _controls(args)
+    models, controls, vaes = _models(args), _controls(args), _vaes(args)
     models.pipeline(models.all[0])  # what is wrong with it is said at once
     flags = {
         "api": True,
@@ -91,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
         "cors_allow_origins": ",".join(args.cors) or None,
         "no_hashing": args.no_hashing,
     }
-    app = create_app(models, controls, keys=keys, origins=args.cors, flags=flags)
+    app = create_app(models, controls, vaes, keys=keys, origins=args.cors, flags=flags)
     with _listener(args.host, args.port) as listener:
         host, port = listener.getsockname()[:2]
         if not keys and not is_loopback(args.host):
@@ -130,15 +136,33 @@ def _models(args: argparse.Namespace) -> Models:
     if model.is_given(args):
         path = model.path(args).absolute()
         vae = None if args.vae is None else Path(args.vae)
-        first = Model(path.name, path, lambda: _ready(model.open_pipeline(args), args), vae)
+        first = Model(path.name, path, lambda vae=None: _ready(_with_vae(args, vae), args), vae)
     folder = None if args.models_dir is None else Path(args.models_dir)
-    return Models(first, folder, lambda path: _ready(model.open_as(os.fspath(path), args), args))
+
+    def opener(path: Path, vae: Path | None = None) -> DiffusionPipeline:
+        return _ready(model.open_as(os.fspath(path), args, vae=vae), args)
+
+    return Models(first, folder, opener)
+
+
+def _with_vae(args: argparse.Namespace, vae: Path | None) -> DiffusionPipeline:
+    """The model of the flags, perhaps with another VAE."""
+    if vae is not None:
+        args = argparse.Namespace(**vars(args) | {"vae": os.fspath(vae)})
+    return model.open_pipeline(args)
 
 
 def _controls(args: argparse.Namespace) -> ControlModels:
     from sdcore.server.control_models import ControlModels
 
     return ControlModels(None if args.controlnet_dir is None else Path(args.controlnet_dir))
+
+
+def _vaes(args: argparse.Namespace) -> Vaes:
+    from sdcore.server.vaes import Vaes
+
+    folder, first = (None if path is None else Path(path) for path in (args.vae_dir, args.vae))
+    return Vaes(folder, first)
 
 
 def _ready(pipe: DiffusionPipeline, args: argparse.Namespace) -> DiffusionPipeline:

@@ -23,6 +23,7 @@ from sdcore.server.errors import HANDLERS
 from sdcore.server.guard import Guard
 from sdcore.server.models import Models
 from sdcore.server.state import Options, State, state_of
+from sdcore.server.vaes import Vaes
 
 __all__ = ["Server", "create_app"]
 
@@ -42,7 +43,8 @@ _GET = {
     "cmd-flags": sdapi_state.cmd_flags,
     "scripts": sdapi_state.scripts,
     "script-info": sdapi_state.script_info,
-    **dict.fromkeys(("latent-upscale-modes", "sd-vae", "hypernetworks"), sdapi_state.nothing),
+    "sd-vae": sdapi_state.sd_vaes,
+    **dict.fromkeys(("latent-upscale-modes", "hypernetworks"), sdapi_state.nothing),
     **dict.fromkeys(("face-restorers", "realesrgan-models"), sdapi_state.nothing),
     **dict.fromkeys(("prompt-styles", "extensions"), sdapi_state.nothing),
 }
@@ -56,6 +58,7 @@ _POST = {
     "extra-single-image": extras.extra_single_image,
     "extra-batch-images": extras.extra_batch_images,
     "refresh-checkpoints": sdapi_state.refresh_checkpoints,
+    "refresh-vae": sdapi_state.refresh_vae,
     "refresh-loras": sdapi_state.refresh_nothing,
     "unload-checkpoint": sdapi_state.unload_checkpoint,
     "reload-checkpoint": sdapi_state.reload_checkpoint,
@@ -73,17 +76,18 @@ _CONTROL = {
 def create_app(
     models: Models,
     controls: ControlModels | None = None,
+    vaes: Vaes | None = None,
     *,
     keys: Sequence[str] = (),
     origins: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     most_bytes: int = _MOST_BYTES,
 ) -> Starlette:
-    """The application; the first of `models` is the chosen one, and `controls` are ControlNets and
-    IP-Adapters. `origins` are those of pages that may call it from a browser; `flags` is what
-    `cmd-flags` tells."""
+    """The application; the first of `models` is the chosen one, `controls` are ControlNets and
+    IP-Adapters, and `vaes` those that may take the place of a model's own. `origins` are those of
+    pages that may call it from a browser; `flags` is what `cmd-flags` tells."""
     controls = controls or ControlModels()
-    state = State(models, controls, Options(models.all[0].title), flags or {})
+    state = State(models, controls, vaes or Vaes(), Options(models.all[0].title), flags or {})
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "Models", "UnknownModelError", "models_in"]
 
-Open = Callable[[], "DiffusionPipeline"]
+# Of a model, with its own VAE or with the one that lies at a path.
+Open = Callable[..., "DiffusionPipeline"]
 
 _SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 
@@ -48,6 +49,20 @@ class Model:
         """Without folders and ending, as a picture's settings say it."""
         return Path(self.title).name if self.path.is_dir() else Path(self.title).stem
 
+    def with_vae(self, vae: Path | None) -> Model:
+        """The same to be opened with another VAE; None: as it is. Opening it raises FieldError
+        where the VAE is not for it."""
+        if vae is None or vae == self.vae:
+            return self
+
+        def opened() -> DiffusionPipeline:
+            try:
+                return self.open(vae)
+            except (CheckpointError, UnsupportedModelError) as error:
+                raise FieldError("sd_vae", f"cannot be '{vae.name}' here: {error}") from error
+
+        return replace(self, open=opened, vae=vae)
+
     @property
     def modified(self) -> int:
         """Seconds of Unix time."""
@@ -56,10 +71,11 @@ class Model:
 
 class Models:
     """`first` is open to begin with, None for the first of the folder; the others are what lies in
-    `folder`. Clients' names are looked up in this list, and never made a path."""
+    `folder`, which `opener` opens by their paths, with a VAE's or without. Clients' names are
+    looked up in this list, and never made a path."""
 
     def __init__(
-        self, first: Model | None, folder: Path | None, opener: Callable[[Path], DiffusionPipeline]
+        self, first: Model | None, folder: Path | None, opener: Callable[..., DiffusionPipeline]
     ) -> None:
         self._first, self._folder, self._opener = first, folder, opener
         if folder is not None and not folder.is_dir():

@@ -110,7 +110,7 @@ def _read(
     name = fields.text("model")
     known = any(name in (model.title, model.name) for model in state.models.all)
     theirs = name.startswith(_THEIRS) and not known
-    model = state.chosen() if not name or theirs else state.models.find(name)
+    model = state.chosen() if not name or theirs else state.chosen(name=name)
     file_format = fields.text("output_format", "png")
     if file_format not in _FORMATS:
         raise FieldError("output_format", f"must be one of {', '.join(_FORMATS)}")

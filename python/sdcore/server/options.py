@@ -20,11 +20,11 @@ def changed(state: State, values: Mapping[str, Any]) -> tuple[Options, list[str]
     """The options with these values, and the names that are no options here."""
     fields, now = Fields(values), state.options
     model = fields.text("sd_model_checkpoint")
-    if fields.text("sd_vae") not in ("", "None", "Automatic"):
-        raise FieldError("sd_vae", "must be Automatic: give another VAE to sdcore serve as --vae")
+    vae = fields.text("sd_vae") or now.sd_vae  # SillyTavern sends none as an empty text
     options = replace(
         now,
         sd_model_checkpoint=state.models.find(model).title if model else now.sd_model_checkpoint,
+        sd_vae=state.vaes.find(vae)[0],
         CLIP_stop_at_last_layers=fields.whole("CLIP_stop_at_last_layers", 1, 12)
         or now.CLIP_stop_at_last_layers,
         samples_format=_one_of(fields, "samples_format", FORMATS, now.samples_format),

@@ -126,7 +126,7 @@ def _read(request: Request, kind: str, values: dict[str, Any]) -> _Asked:
     fields.refuse(_NOT_BUILT)
     units, comments = read_units(fields, state.controls)
     plan_of = _text_plan if kind == "txt2img" else _picture_plan
-    model = state.models.find(chosen.sd_model_checkpoint)
+    model = state.chosen(chosen)
     plan = _with_refiner(fields, state, model, plan_of(fields, chosen, units))
     comments += fields.notes
     comments += [f"override_settings.{name}: there is no such option here" for name in unknown]
@@ -223,7 +223,7 @@ def _with_refiner(fields: Fields, state: State, model: Model, plan: Plan) -> Pla
     if name in ("", "None") or switch == 1:  # which is never
         return plan
     refiner = state.models.find(name)
-    if refiner == model:
+    if refiner.path == model.path:
         return plan
     if switch is not None and not 0 < switch < 1:
         raise FieldError("refiner_switch_at", f"must be above 0 and at most 1, got {switch:g}")

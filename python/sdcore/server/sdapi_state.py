@@ -96,11 +96,10 @@ async def get_options(request: Request) -> Response:
 
 
 async def set_options(request: Request) -> Response:
-    """Another checkpoint is open when this answers, or nothing has changed."""
+    """Another checkpoint or VAE is open when this answers, or nothing has changed."""
     state, values = state_of(request), await json_fields(request)
     chosen, unknown = await run_in_threadpool(options.changed, state, values)
-    if chosen.sd_model_checkpoint != state.options.sd_model_checkpoint:
-        model = state.models.find(chosen.sd_model_checkpoint)
+    if (model := state.chosen(chosen)) != state.chosen():
         job = state.jobs.submit("open", lambda job: state.models.pipeline(model))
         await finished(request, job)
     state.options = chosen
@@ -128,6 +127,16 @@ def _sd_models(request: Request) -> list[dict[str, Any]]:
 
 async def refresh_checkpoints(request: Request) -> Response:
     await run_in_threadpool(state_of(request).models.refresh)
+    return Answer(None)
+
+
+async def sd_vaes(request: Request) -> Response:
+    names = state_of(request).vaes.all
+    return Answer([{"model_name": name, "filename": name} for name in names])
+
+
+async def refresh_vae(request: Request) -> Response:
+    await run_in_threadpool(state_of(request).vaes.refresh)
     return Answer(None)
 
 

@@ -18,6 +18,7 @@ from sdcore.server.control_models import ControlModels
 from sdcore.server.drawing import Drawn, Wanted, draw
 from sdcore.server.jobs import BusyError, Job, Jobs
 from sdcore.server.models import Model, Models
+from sdcore.server.vaes import AUTOMATIC, Vaes
 
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
@@ -42,7 +43,7 @@ class Options:
     """What clients set for all requests after, in the web UI's words."""
 
     sd_model_checkpoint: str
-    sd_vae: str = "Automatic"
+    sd_vae: str = AUTOMATIC
     CLIP_stop_at_last_layers: int = 1
     samples_format: str = "png"
     jpeg_quality: int = 80
@@ -53,6 +54,7 @@ class Options:
 class State:
     models: Models
     controls: ControlModels
+    vaes: Vaes
     options: Options
     flags: Mapping[str, Any]  # how the server was started, in the web UI's words
     jobs: Jobs = field(default_factory=Jobs)
@@ -62,9 +64,11 @@ class State:
         """Whether pictures go without the hashes of files."""
         return bool(self.flags.get("no_hashing"))
 
-    def chosen(self) -> Model:
-        """The model for requests that name none."""
-        return self.models.find(self.options.sd_model_checkpoint)
+    def chosen(self, options: Options | None = None, name: str | None = None) -> Model:
+        """The model of these options, or of the one that is called so, with their VAE."""
+        options = options or self.options
+        model = self.models.find(name or options.sd_model_checkpoint)
+        return model.with_vae(self.vaes.find(options.sd_vae)[1])
 
 
 def state_of(request: Request) -> State:
