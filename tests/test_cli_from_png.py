@@ -158,6 +158,12 @@ def from_web_ui(settings: str, prompt: str = "a cat\nNegative prompt: dog") -> N
             "--sampler euler --hires-scale 1.5 --hires-strength 0.5 --hires-steps 4",
         ),
         (
+            "Sampler: Euler, Denoising strength: 0.5, Hires upscale: 1.5, Hires steps: 2, "
+            "Hires upscaler: Latent",
+            "--sampler euler --hires-scale 1.5 --hires-strength 0.5 --hires-steps 4 "
+            "--hires-upscaler Latent",
+        ),
+        (
             "Sampler: Euler, Schedule type: Automatic, Denoising strength: 0.5, Hires prompt: "
             '"a dog, red", Hires sampler: DPM++ 2M, Hires CFG Scale: 3, Hires resize: 32x0, '
             "Hires steps: 2, Hires upscaler: Lanczos",
@@ -189,7 +195,8 @@ def _pixels(png: bytes) -> np.ndarray:
 def test_what_is_left_out_is_said(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from_web_ui(
         "Sampler: Euler, Schedule type: Turbo, Model hash: 1234567890, Model: other, ENSD: 31337, "
-        'Lora hashes: "x: 12", VAE: some.pt, RNG: dice'
+        'Lora hashes: "x: 12", VAE: some.pt, RNG: dice, Denoising strength: 0.5, '
+        "Hires upscale: 1.5, Hires upscaler: R-ESRGAN 4x+"
     )
     words = ("txt2img", "-m", str(files / "model"), "--from-png", "a1111.png", "-o", "x.png")
     assert main([*words]) == 0
@@ -197,6 +204,7 @@ def test_what_is_left_out_is_said(files: Path, capsys: pytest.CaptureFixture[str
     for line in (
         "warning: [from-png] 'a1111.png': left out what is not known here: ENSD, RNG",
         "there is no schedule 'Turbo' here",
+        "there is no upscaler 'R-ESRGAN 4x+' here: using Lanczos",
         "was drawn with another model, 'other'",
         "was drawn with the VAE 'some.pt': name its file with --vae",
     ):

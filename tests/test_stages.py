@@ -13,6 +13,7 @@ import sdcore
 import tiny_models
 import tiny_xl
 from sdcore.pictures.fit import resized
+from sdcore.pictures.upscale import enlarged_latents, find_upscaler
 from sdcore.pipelines import refined
 
 PROMPT = "the red circle of a cat"
@@ -35,6 +36,28 @@ def pipes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
         kind = sdcore.EulerAncestralDiscreteScheduler
         pipe.scheduler = kind.from_config(pipe.scheduler.config)
     return opened[0], opened[1], opened[2]
+
+
+@pytest.mark.parametrize("name", ["Latent", "latent (bicubic antialiased)"])
+def test_latents_that_are_enlarged_are_no_picture(pipes: Any, name: str) -> None:
+    *_, pipe = pipes
+    first = pipe(PROMPT, **ARGS, **LATENT).images
+    larger = enlarged_latents(first, (first.shape[3] * 2, first.shape[2] * 2), find_upscaler(name))
+    second = {"num_inference_steps": 5, "seed": 5, "strength": 0.7}
+    ref = pipe(PROMPT, image=larger, **second, **LATENT).images
+    out = pipe(PROMPT, **ARGS, **LATENT, hires_scale=2, hires_upscaler=name)
+    assert np.array_equal(out.images, ref)
+    assert out.parameters["hires_upscaler"] == find_upscaler(name)
+
+
+def test_pictures_may_be_enlarged_without_a_filter(pipes: Any) -> None:
+    *_, pipe = pipes
+    picture = pipe(PROMPT, **ARGS).images[0]
+    larger = picture.resize((48, 64), Image.Resampling.NEAREST)
+    second = {"num_inference_steps": 5, "seed": 5, "strength": 0.7}
+    ref = pipe(PROMPT, image=larger, **second, **LATENT).images
+    out = pipe(PROMPT, **ARGS, **LATENT, hires_scale=2, hires_upscaler="Nearest").images
+    assert np.array_equal(out, ref)
 
 
 def test_a_refiner_is_one_call_of_two(pipes: Any) -> None:
@@ -155,6 +178,7 @@ def test_a_second_pass_has_words_and_ways_of_its_own(pipes: Any) -> None:
         ({"hires_scale": 2, "hires_width": 48}, "say the same: give one"),
         ({"hires_width": 999}, "hires_width must be at most 8 times the first pass's, 24"),
         ({"hires_width": "wide"}, "hires_width must be a whole number"),
+        ({"hires_scale": 2, "hires_upscaler": "ESRGAN"}, "there is no upscaler 'ESRGAN'; use one"),
         ({"hires_scale": 2, "hires_scheduler": "euler"}, "hires_scheduler must be one of sdcore's"),
         ({"hires_scale": 2, "hires_prompt": ["a", "b"]}, "1 prompts and 2 of hires_prompt"),
         ({"hires_scale": 2, "hires_prompt": 5}, "hires_prompt must be a string"),

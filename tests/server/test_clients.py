@@ -32,7 +32,7 @@ def test_silly_tavern_with_the_web_ui(client) -> None:
             "height": 16,
             "restore_faces": False,
             "enable_hr": True,
-            "hr_upscaler": upscalers[0],
+            "hr_upscaler": upscalers[1],  # Latent
             "hr_scale": 1.5,
             "denoising_strength": 0.7,
             "hr_second_pass_steps": 0,

@@ -67,6 +67,13 @@ def refused(client: httpx.Client, path: str, *parts: str, status: int = 422, **f
             {"hires_scale": 2.0, "hires_strength": 0.75, "hires_steps": 2},
         ),
         (
+            {"enable_hr": True, "hr_upscaler": "Latent (nearest-exact)", "hr_scale": 2},
+            {
+                **{"hires_scale": 2.0, "hires_upscaler": "Latent (nearest-exact)"},
+                **{"hires_strength": 0.75, "hires_steps": 4},
+            },
+        ),
+        (
             {
                 **{"enable_hr": True, "hr_resize_x": 32, "hr_resize_y": 32, "hr_prompt": "a dog"},
                 **{"hr_negative_prompt": "red", "hr_cfg": 2, "hr_sampler_name": "Use same sampler"},
@@ -394,7 +401,14 @@ def test_echo_leaves_pictures_out(client) -> None:
             {"alwayson_scripts": {"ADetailer": {"args": [True, {"ad_model": "face_yolov8n.pt"}]}}},
             ("alwayson_scripts has no 'ADetailer' here: leave it out",),
         ),
-        ({"enable_hr": True, "hr_upscaler": "Latent"}, ("hr_upscaler", "'Latent'")),
+        (
+            {"enable_hr": True, "hr_upscaler": "R-ESRGAN 4x+"},
+            (
+                "hr_upscaler cannot be used",
+                "no upscaler 'R-ESRGAN 4x+'",
+                "Lanczos, Nearest, Latent",
+            ),
+        ),
         ({"enable_hr": True, "denoising_strength": 0}, ("hires_strength must be above 0",)),
         ({"enable_hr": True, "hr_resize_x": 900}, ("hires_width must be at most 8 times",)),
         ({"override_settings": {"sd_vae": "x.pt"}}, ("sd_vae must be Automatic",)),

@@ -229,7 +229,9 @@ def test_what_there_is(client, running, folder) -> None:
             fields = {"sampler_name": "Euler", "scheduler": name, "prompt": "x", **SMALL}
             answer = client.post(TXT2IMG, json=fields)
             assert answer.status_code == 200, answer.text
-    assert [upscaler["name"] for upscaler in get("upscalers")] == ["None", "Lanczos"]
+    assert [upscaler["name"] for upscaler in get("upscalers")] == [*("None", "Lanczos", "Nearest")]
+    modes = [mode["name"] for mode in get("latent-upscale-modes")]
+    assert (len(modes), modes[0]) == (6, "Latent")
     loras = folder / "loras" / "kohya.safetensors"
     assert get("loras") == [
         {
@@ -244,7 +246,7 @@ def test_what_there_is(client, running, folder) -> None:
     assert get("cmd-flags") == {"api": True}
     assert get("scripts") == {"txt2img": [], "img2img": []}
     for name in (
-        *("latent-upscale-modes", "hypernetworks", "face-restorers", "sd-vae"),
+        *("hypernetworks", "face-restorers", "sd-vae"),
         *("realesrgan-models", "prompt-styles", "script-info", "extensions"),
     ):
         assert get(name) == []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdcore.cli import control, family, model, photomaker
 from sdcore.errors import InvalidArgumentError
+from sdcore.pictures.upscale import find_upscaler
 from sdcore.webui import samplers
 from sdcore.webui.settings import RNG_NAMES, hires_steps
 
@@ -173,6 +174,12 @@ def _hires(
         for name, side in zip(_HIRES_SIZE[1:], read("Hires resize", _size), strict=True):
             if side:  # 0 follows the other
                 yield name, side
+    if "Hires upscaler" in settings:
+        upscaler = str(settings["Hires upscaler"])
+        try:
+            yield "hires_upscaler", find_upscaler(upscaler)
+        except InvalidArgumentError:
+            log.warning("[from-png] there is no upscaler '%s' here: using Lanczos", upscaler)
     named = settings.get("Hires sampler", settings.get("Sampler"))
     titles = [settings[key] for key in ("Hires schedule type", "Schedule type") if key in settings]
     if "Hires sampler" in settings:

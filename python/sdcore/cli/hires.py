@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from sdcore.cli import family, scheduler
+from sdcore.pictures.upscale import LATENT_MODES, UPSCALERS
 
 __all__ = ["OPTIONS", "add_arguments"]
 
@@ -13,6 +14,7 @@ __all__ = ["OPTIONS", "add_arguments"]
 OPTIONS = (
     *("hires_scale", "hires_width", "hires_height", "hires_strength", "hires_steps"),
     *("hires_prompt", "hires_negative_prompt", "hires_guidance_scale", "hires_scheduler"),
+    "hires_upscaler",
 )
 
 
@@ -27,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="or this large; of one side the other follows, and of two what sticks out is cut",
     )
     add("--hires-height", type=int, metavar="PIXELS", help="likewise")
+    add(
+        "--hires-upscaler",
+        metavar="NAME",
+        help=f"what enlarges the picture, {' or '.join(UPSCALERS)}, or its latents: "
+        f"{', '.join(LATENT_MODES)} (default: Lanczos)",
+    )
     add("--hires-strength", type=float, metavar="SHARE", help="of that pass (default: 0.7)")
     add("--hires-steps", type=int, metavar="N", help="of that pass (default: as --steps)")
     text: dict[str, Any] = {"metavar": "TEXT", "type": family.text}

@@ -65,6 +65,9 @@ class Arguments(TypedDict, total=False):
     hires_negative_prompt: Texts | None
     hires_guidance_scale: float | None  # None: as the first
     hires_scheduler: Scheduler | None  # None: as the first
+    # What enlarges the first one's picture, "Lanczos" or "Nearest", or its latents, "Latent" and
+    # the web UI's other names: that spares the VAE, and takes more strength to look sharp.
+    hires_upscaler: str
     # SDXL's refiner, or another SDXL, that goes on with the last part of the steps, those of the
     # second pass if there is one; and how much of the schedule comes before it, 0.8.
     refiner: DiffusionPipeline | None
@@ -177,6 +180,7 @@ DEFAULTS: Mapping[str, Any] = {
     "hires_negative_prompt": None,
     "hires_guidance_scale": None,
     "hires_scheduler": None,
+    "hires_upscaler": "Lanczos",
 }
 
 

@@ -52,6 +52,7 @@ def _hires(request: Request) -> dict[str, Any]:
         "hires_scale": hires.scale,
         "hires_size": hires.asked and "{}x{}".format(*hires.asked),
         "hires_steps": hires.steps,
+        "hires_upscaler": hires.upscaler,
         "hires_strength": hires.strength,
         "hires_prompt": prompts[0].written if prompts else None,
         "hires_negative_prompt": negatives[0].written if negatives else None,

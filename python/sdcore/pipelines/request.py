@@ -18,6 +18,7 @@ from sdcore.arguments import as_floats, finite, whole
 from sdcore.errors import InvalidArgumentError
 from sdcore.pictures.fit import RESIZE_MODES, fitted, fitted_mask, in_multiples
 from sdcore.pictures.given import as_picture, is_latents, singly
+from sdcore.pictures.upscale import LATENT_MODES, UPSCALERS, find_upscaler
 from sdcore.pipelines.call import DEFAULTS, by_own_names, of_family
 from sdcore.pipelines.noise import Draws, Noise, TorchNoise, is_generator
 from sdcore.pipelines.prompt import Prompt, Texts, make_prompts
@@ -60,6 +61,7 @@ class Hires:
     negative_prompts: list[Prompt] = field(default_factory=list)
     guidance_scale: float | None = None
     scheduler: Scheduler | None = None
+    upscaler: str = "Lanczos"
 
 
 @dataclass(frozen=True)
@@ -385,7 +387,14 @@ def _hires(
         raise InvalidArgumentError(
             f"[pipeline] hires_scheduler must be one of sdcore's schedulers, got {scheduler!r:.80}"
         )
+    upscaler = find_upscaler(given["hires_upscaler"])
+    if upscaler in LATENT_MODES and not pipe.begins_from_latents:
+        raise InvalidArgumentError(
+            f"[pipeline] hires_upscaler {upscaler!r} is not for a model that begins from pictures: "
+            f"use one of {', '.join(UPSCALERS)}"
+        )
     return Hires(
+        upscaler=upscaler,
         scale=scale,
         asked=None if scale else (asked[0] or 0, asked[1] or 0),
         width=_side(pipe, larger[0], "width of the second pass"),

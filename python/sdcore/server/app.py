@@ -44,7 +44,8 @@ _GET = {
     "scripts": sdapi_state.scripts,
     "script-info": sdapi_state.script_info,
     "sd-vae": sdapi_state.sd_vaes,
-    **dict.fromkeys(("latent-upscale-modes", "hypernetworks"), sdapi_state.nothing),
+    "latent-upscale-modes": sdapi_state.latent_upscale_modes,
+    "hypernetworks": sdapi_state.nothing,
     **dict.fromkeys(("face-restorers", "realesrgan-models"), sdapi_state.nothing),
     **dict.fromkeys(("prompt-styles", "extensions"), sdapi_state.nothing),
 }

@@ -14,11 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sdcore import __version__
+from sdcore.errors import InvalidArgumentError
 from sdcore.image_io import Infotext
 from sdcore.pictures.fit import RESIZE_MODES, Size, resized
 from sdcore.pictures.given import opaque
 from sdcore.pictures.inpaint import masked
 from sdcore.pictures.masks import binary
+from sdcore.pictures.upscale import UPSCALERS, find_upscaler
 from sdcore.server import options
 from sdcore.server.answer import Answer
 from sdcore.server.drawing import Drawn, Wanted
@@ -67,7 +69,6 @@ _NOT_BUILT: Mapping[str, tuple[Any, ...]] = {
     "infotext": ("",),
 }
 _NOT_BUILT_HIRES: Mapping[str, tuple[Any, ...]] = {
-    "hr_upscaler": ("", "None", "Lanczos"),
     "hr_checkpoint_name": ("", "Use same checkpoint"),
 }
 _NOT_BUILT_IMG2IMG: Mapping[str, tuple[Any, ...]] = {
@@ -80,7 +81,14 @@ _HARMLESS = (
     *("s_tmin", "s_tmax", "script_args", "firstphase_width", "firstphase_height", "hr_force"),
 )
 _HIRES = (
-    *(*_NOT_BUILT_HIRES, "hr_scale", "hr_second_pass_steps", "hr_resize_x", "hr_resize_y"),
+    *(
+        *_NOT_BUILT_HIRES,
+        "hr_upscaler",
+        "hr_scale",
+        "hr_second_pass_steps",
+        "hr_resize_x",
+        "hr_resize_y",
+    ),
     *("hr_prompt", "hr_negative_prompt", "hr_sampler_name", "hr_scheduler", "hr_cfg"),
 )
 # Settings that an answer has keys for.
@@ -194,6 +202,7 @@ def _text_plan(fields: Fields, chosen: Options, units: Sequence[Unit]) -> Plan:
         "hires_prompt": fields.text("hr_prompt") or None,
         "hires_negative_prompt": fields.text("hr_negative_prompt") or None,
         "hires_guidance_scale": fields.number("hr_cfg"),
+        "hires_upscaler": _upscaler(fields),
     }
 
     def plan(pipe: DiffusionPipeline) -> Wanted:
@@ -204,6 +213,15 @@ def _text_plan(fields: Fields, chosen: Options, units: Sequence[Unit]) -> Plan:
         return _controlled(pipe, twice, units, Scene())
 
     return plan
+
+
+def _upscaler(fields: Fields) -> str:
+    """None is the filter that the web UI then resizes by."""
+    name = fields.text("hr_upscaler")
+    try:
+        return UPSCALERS[0] if name in ("", "None") else find_upscaler(name)
+    except InvalidArgumentError as error:
+        raise FieldError("hr_upscaler", f"cannot be used: {error}") from None
 
 
 def _of_second_pass(fields: Fields) -> tuple[str | None, str | None]:

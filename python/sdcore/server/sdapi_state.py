@@ -14,6 +14,7 @@ from sdcore import _core, checkpoint
 from sdcore.checkpoint.hashes import known_lora_hash, known_sha256
 from sdcore.errors import InvalidArgumentError, SDCoreError
 from sdcore.image_io import Infotext, parameters_of
+from sdcore.pictures.upscale import LATENT_MODES, UPSCALERS
 from sdcore.pipelines.adapters import loras_in
 from sdcore.pipelines.memory import available
 from sdcore.server import options
@@ -215,13 +216,17 @@ async def schedule_list(request: Request) -> Response:
 
 
 async def upscalers(request: Request) -> Response:
-    """Those of a second pass; "None" is the same filter in the web UI."""
+    """Those of a second pass; "None" is Lanczos there, as in the web UI."""
     return Answer(
         [
             {"name": name, "model_name": None, "model_path": None, "model_url": None, "scale": None}
-            for name in ("None", "Lanczos")
+            for name in ("None", *UPSCALERS)
         ]
     )
+
+
+async def latent_upscale_modes(request: Request) -> Response:
+    return Answer([{"name": name} for name in LATENT_MODES])
 
 
 async def loras(request: Request) -> Response:

@@ -73,7 +73,7 @@ def described(
         "Hires upscale": used.get("hires_scale"),
         "Hires resize": used.get("hires_size"),
         "Hires steps": used.get("hires_steps"),
-        "Hires upscaler": "Lanczos" if used.get("hires_steps") else None,
+        "Hires upscaler": used.get("hires_upscaler"),
         "Refiner": _short_title(refiner, known.get("Refiner")),
         "Refiner switch at": refiner and number(used["refiner_switch"]),
         "Lora hashes": known.get("Lora hashes"),
