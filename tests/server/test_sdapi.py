@@ -139,6 +139,8 @@ def test_samplers_and_schedules(client, pipe, name, scheduler, short, schedule) 
 
 def test_a_schedule_that_the_web_ui_takes_no_notice_of(client, pipe) -> None:
     plain, _ = drawn(client, sampler_name="DDIM")
+    both = drawn(client, sampler_name="DDIM", sampler_index="Euler")
+    assert both[0] == plain and both[1]["comments"] == []
     images, info = drawn(client, sampler_index="DDIM", scheduler="Karras")
     assert images == plain
     assert "DDIM has no Karras" in info["comments"][0]

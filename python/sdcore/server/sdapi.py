@@ -152,8 +152,8 @@ def _read(request: Request, kind: str, values: dict[str, Any]) -> _Asked:
 
 def _common(fields: Fields, chosen: Options) -> Wanted:
     """What both kinds say."""
-    named, title = fields.text("sampler_name"), fields.text("scheduler")
-    sampler, schedule = samplers.parted(named or fields.text("sampler_index"))
+    title, old = fields.text("scheduler"), fields.text("sampler_index")
+    sampler, schedule = samplers.parted(fields.text("sampler_name") or old)
     if sampler:
         samplers.find(sampler)
     seed, subseed = fields.whole("seed", -1), fields.whole("subseed", -1)
