@@ -15,6 +15,8 @@ from PIL import Image
 
 import sdcore
 from sdcore.image_io import Infotext, parameters_of
+from sdcore.pictures.upscale import enlarged_latents
+from sdcore.pipelines.pictures import encoded_mean
 from sdcore.server.drawing import Wanted, _scheduled
 from sdcore.server.pictures import picture_from_text
 from sdcore.webui import samplers
@@ -312,6 +314,21 @@ def test_a_mask_of_another_size_or_none_at_all(client, pipe) -> None:
     assert np.array_equal(pixels(image), called(pipe, image=begin, strength=0.75))
 
 
+def test_latents_may_be_resized_in_place_of_a_picture(client, pipe) -> None:
+    begin = photo(32, 24)
+    pixels_of = np.asarray(begin, np.float32).transpose(2, 0, 1)[None] / 255 * 2 - 1
+    latents = encoded_mean(pipe.vae, pixels_of)
+    f = pipe.vae.scale_factor
+    larger = enlarged_latents(latents, (16 // f, 24 // f), "Latent")
+    fields = {"init_images": [sent(begin)], "resize_mode": 3}
+    (image,), info = drawn(client, IMG2IMG, **fields)
+    assert np.array_equal(pixels(image), called(pipe, image=larger, strength=0.75))
+    assert info["comments"] == []
+    mask = {"mask": sent(Image.new("L", (32, 24), 255))}  # whose part is cut out and stretched
+    same = [drawn(client, IMG2IMG, **fields | mask | {"resize_mode": m})[0] for m in (0, 3)]
+    assert same[0] == same[1]
+
+
 def test_what_a_masked_part_begins_as(client, pipe) -> None:
     begin, white = photo(), Image.new("L", (16, 24), 255)
     fields = {"init_images": [sent(begin)], "mask": sent(white), "inpaint_full_res": False}
@@ -435,7 +452,14 @@ def test_what_is_wrong_is_named(client, fields, parts) -> None:
         ({"init_images": [sent(photo())[:-300]]}, ("init_images is not a picture that can be",)),
         ({"init_images": ["a"]}, ("init_images must be a picture in base64",)),
         ({"init_images": ["привет"]}, ("init_images must be a picture in base64",)),
-        ({"init_images": [sent(photo())], "resize_mode": 3}, ("resize_mode must be 0 (just re",)),
+        ({"init_images": [sent(photo())], "resize_mode": 4}, ("resize_mode must be at least 0",)),
+        (
+            {
+                **{"init_images": [sent(photo())], "mask": sent(photo()), "resize_mode": 3},
+                "inpaint_full_res": False,
+            },
+            ("resize_mode cannot be 3 with a mask",),
+        ),
         ({"init_images": [sent(photo())], "denoising_strength": -1}, ("strength must be from 0",)),
         (
             {"init_images": [sent(photo())], "mask": sent(photo()), "mask_blur_x": 999},

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -16,11 +18,12 @@ from starlette.responses import Response
 from sdcore import __version__
 from sdcore.errors import InvalidArgumentError
 from sdcore.image_io import Infotext
-from sdcore.pictures.fit import RESIZE_MODES, Size, resized
+from sdcore.pictures.fit import RESIZE_MODES, Size, fitted, in_multiples, resized
 from sdcore.pictures.given import opaque
 from sdcore.pictures.inpaint import masked
 from sdcore.pictures.masks import binary
-from sdcore.pictures.upscale import UPSCALERS, find_upscaler
+from sdcore.pictures.upscale import UPSCALERS, enlarged_latents, find_upscaler
+from sdcore.pipelines.pictures import encoded_mean
 from sdcore.server import options
 from sdcore.server.answer import Answer
 from sdcore.server.drawing import Drawn, Wanted
@@ -51,10 +54,7 @@ _MOST_BLUR = 256  # pixels
 # What a masked part begins as, by the web UI's numbers: filled, the original, latent noise, latent
 # nothing. The last two are filled first too, for what the VAE sees around the mask.
 _CONTENTS, _ORIGINAL = ("original", "original", "noise", "nothing"), 1
-_RESIZE_MODES = (
-    "must be 0 (just resize), 1 (crop and resize) or 2 (resize and fill): a picture's latents are "
-    "not resized here"
-)
+_OF_LATENTS = len(RESIZE_MODES)  # the resize_mode that stretches latents in place of the picture
 
 # What is not built, and the values that ask for none of it.
 _NOT_BUILT: Mapping[str, tuple[Any, ...]] = {
@@ -291,11 +291,12 @@ def _picture_plan(fields: Fields, chosen: Options, units: Sequence[Unit]) -> Pla
     strength = fields.number("denoising_strength")
     strength = _STRENGTH if strength is None else strength
     edit_scale = fields.number("image_cfg_scale")
-    mode = fields.whole("resize_mode", 0) or 0
-    if mode >= len(RESIZE_MODES):
-        raise FieldError("resize_mode", _RESIZE_MODES)
-    resize_mode = RESIZE_MODES[mode]
+    mode = fields.whole("resize_mode", 0, _OF_LATENTS) or 0
     mask, content, around = _mask(fields)
+    of_latents, mode = mode == _OF_LATENTS, mode % _OF_LATENTS
+    if of_latents and mask is not None and around["padding"] is None:
+        raise FieldError("resize_mode", f"cannot be {_OF_LATENTS} with a mask: send 0, 1 or 2")
+    resize_mode = RESIZE_MODES[mode]
 
     def plan(pipe: DiffusionPipeline) -> Wanted:
         size = _size(pipe, image, wanted.arguments)
@@ -303,7 +304,9 @@ def _picture_plan(fields: Fields, chosen: Options, units: Sequence[Unit]) -> Pla
         if edit_scale and "image_guidance_scale" in pipe.extra_arguments:
             begin["image_guidance_scale"] = edit_scale
         finish = cut = None
-        if mask is None:
+        if mask is None and of_latents:
+            begin["image"] = _latents(pipe, image, size)
+        elif mask is None:
             begin["image"] = resized(image, size, resize_mode)
         else:
             parts = masked(image, mask, size, resize_mode=resize_mode, **around)
@@ -314,6 +317,18 @@ def _picture_plan(fields: Fields, chosen: Options, units: Sequence[Unit]) -> Pla
         return _controlled(pipe, begun, units, Scene(Given(image, mask), mode, cut))
 
     return plan
+
+
+def _latents(pipe: DiffusionPipeline, image: Image.Image, size: Size) -> NDArray[np.float32]:
+    """A picture's latents [1, c, h, w], resized in place of it. Raises FieldError."""
+    if not pipe.begins_from_latents:
+        raise FieldError(
+            "resize_mode", f"cannot be {_OF_LATENTS} for this model: send 0 to 2, got {_OF_LATENTS}"
+        )
+    own, f = in_multiples(image.size, pipe.size_multiple), pipe.vae.scale_factor
+    pipe.needs_only(pipe.vae)
+    latents = encoded_mean(pipe.vae, fitted(image, *own)[None])
+    return enlarged_latents(latents, (size[0] // f, size[1] // f), "Latent")
 
 
 def _size(pipe: DiffusionPipeline, image: Image.Image, given: Mapping[str, Any]) -> tuple[int, int]:
