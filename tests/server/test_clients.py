@@ -58,6 +58,33 @@ def test_silly_tavern_with_stable_diffusion_cpp(client) -> None:
     assert read(answer.json()["images"][0]).size == (16, 16)
 
 
+def test_what_the_web_uis_own_page_sends(client) -> None:
+    """As its extension for it, API payload, shows it."""
+    fields = {"batch_size": 1, "cfg_scale": 7, "comments": {}, "disable_extra_networks": False}
+    fields |= {"do_not_save_grid": False, "do_not_save_samples": False, "height": 24, "n_iter": 1}
+    fields |= {"negative_prompt": "", "override_settings": {}, "prompt": "a cat", "width": 16}
+    fields |= {"override_settings_restore_afterwards": True, "restore_faces": False, "seed": -1}
+    fields |= {"s_churn": 0.0, "s_min_uncond": 0, "s_noise": 1.0, "s_tmax": None, "s_tmin": 0.0}
+    fields |= {"sampler_name": "DPM++ 2M", "scheduler": "Automatic", "script_args": []}
+    fields |= {"script_name": None, "seed_enable_extras": True, "seed_resize_from_h": -1}
+    fields |= {"seed_resize_from_w": -1, "steps": 2, "styles": [], "subseed": -1}
+    fields |= {"subseed_strength": 0, "tiling": False}
+    scripts = {"Refiner": [False, "", 0.8], "Sampler": [2, "DPM++ 2M", "Automatic"]}
+    scripts |= {"Seed": [-1, False, -1, 0, 0, 0], "Comments": [], "Extra options": []}
+    fields["alwayson_scripts"] = {name: {"args": args} for name, args in scripts.items()}
+    first = {"enable_hr": False, "hr_scale": 2, "hr_upscaler": "Latent", "hr_resize_x": 0}
+    first |= {"hr_negative_prompt": "", "hr_prompt": "", "hr_resize_y": 0}
+    first |= {"hr_second_pass_steps": 0, "denoising_strength": 0.7}
+    over = {"init_images": [sent(photo())], "denoising_strength": 0.75, "image_cfg_scale": 1.5}
+    over |= {"initial_noise_multiplier": 1.0, "inpaint_full_res": 0, "inpainting_fill": 1}
+    over |= {"inpaint_full_res_padding": 32, "inpainting_mask_invert": 0, "mask_blur": 4}
+    over |= {"mask_blur_x": 4, "mask_blur_y": 4, "mask_round": True, "resize_mode": 0}
+    for path, more in ((TXT2IMG, first), ("/sdapi/v1/img2img", over)):
+        body = client.post(path, json=fields | more).json()
+        assert len(body["images"]) == 1
+        assert json.loads(body["info"])["comments"] == []
+
+
 def test_open_webui_with_the_web_ui(client) -> None:
     options = client.get("/sdapi/v1/options").json()
     models = [model["title"] for model in client.get("/sdapi/v1/sd-models").json()]

@@ -60,6 +60,7 @@ _OF_LATENTS = len(RESIZE_MODES)  # the resize_mode that stretches latents in pla
 _NOT_BUILT: Mapping[str, tuple[Any, ...]] = {
     "restore_faces": (False,),
     "tiling": (False,),
+    "disable_extra_networks": (False,),
     "seed_resize_from_h": (-1, 0),
     "seed_resize_from_w": (-1, 0),
     "s_churn": (0,),
@@ -74,22 +75,18 @@ _NOT_BUILT_HIRES: Mapping[str, tuple[Any, ...]] = {
 _NOT_BUILT_IMG2IMG: Mapping[str, tuple[Any, ...]] = {
     "initial_noise_multiplier": (1,),
     "latent_mask": (),
+    "mask_round": (True,),
 }
 # What changes nothing here, or nothing while the above asks for nothing.
 _HARMLESS = (
     *("do_not_save_samples", "do_not_save_grid", "force_task_id", "session_hash"),
     *("s_tmin", "s_tmax", "script_args", "firstphase_width", "firstphase_height", "hr_force"),
+    *("comments", "seed_enable_extras"),
 )
 _HIRES = (
-    *(
-        *_NOT_BUILT_HIRES,
-        "hr_upscaler",
-        "hr_scale",
-        "hr_second_pass_steps",
-        "hr_resize_x",
-        "hr_resize_y",
-    ),
+    *(*_NOT_BUILT_HIRES, "hr_scale", "hr_second_pass_steps", "hr_resize_x", "hr_resize_y"),
     *("hr_prompt", "hr_negative_prompt", "hr_sampler_name", "hr_scheduler", "hr_cfg"),
+    "hr_upscaler",
 )
 # Settings that an answer has keys for.
 _MAIN = ("Steps", "Sampler", "CFG scale", "Seed", "Size", "Model hash", "Model", "Version")
