@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from typing import Any
@@ -160,6 +161,14 @@ def test_a_model_that_cannot_be_opened_changes_nothing(client) -> None:
     override["override_settings_restore_afterwards"] = False
     assert client.post(TXT2IMG, json={"prompt": "a cat", **override}).status_code == 500
     assert client.get("/sdapi/v1/options").json()["sd_model_checkpoint"] == "plain"
+    assert client.post(TXT2IMG, json={"prompt": "a cat", **SMALL}).status_code == 200
+
+
+def test_another_model_may_be_chosen_when_the_chosen_one_is_gone(client, running) -> None:
+    running.state.options = dataclasses.replace(running.state.options, sd_model_checkpoint="gone")
+    assert client.post(TXT2IMG, json={"prompt": "a cat", **SMALL}).status_code == 404
+    answer = client.post("/sdapi/v1/options", json={"sd_model_checkpoint": "plain"})
+    assert answer.status_code == 200, answer.text
     assert client.post(TXT2IMG, json={"prompt": "a cat", **SMALL}).status_code == 200
 
 

@@ -100,7 +100,9 @@ async def set_options(request: Request) -> Response:
     """Another checkpoint or VAE is open when this answers, or nothing has changed."""
     state, values = state_of(request), await json_fields(request)
     chosen, unknown = await run_in_threadpool(options.changed, state, values)
-    if (model := state.chosen(chosen)) != state.chosen():
+    now = state.options  # whose model may be gone by now
+    if (chosen.sd_model_checkpoint, chosen.sd_vae) != (now.sd_model_checkpoint, now.sd_vae):
+        model = state.chosen(chosen)
         job = state.jobs.submit("open", lambda job: state.models.pipeline(model))
         await finished(request, job)
     state.options = chosen
