@@ -6,28 +6,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from sdcore.image_io import parameters_of
 from sdcore.pictures.fit import Size
-from sdcore.pictures.given import as_picture, opaque
+from sdcore.pictures.given import opaque
+from sdcore.pictures.upscale import UPSCALERS, enlarged
 from sdcore.server import options
 from sdcore.server.answer import Answer
 from sdcore.server.fields import FieldError, Fields
-from sdcore.server.pictures import MOST_SIDE, in_base64, stored_picture
+from sdcore.server.pictures import MOST_SIDE, in_base64, seen, stored_picture
 from sdcore.server.state import Options, json_fields, state_of
 
-__all__ = ["FILTERS", "extra_batch_images", "extra_single_image"]
+__all__ = ["extra_batch_images", "extra_single_image"]
 
-# The web UI's upscalers that are no networks; None leaves a picture as it is.
-FILTERS = {
-    "None": None,
-    "Lanczos": Image.Resampling.LANCZOS,
-    "Nearest": Image.Resampling.NEAREST,
-}
+_NONE = "None"  # which leaves a picture as it is
 _MOST_PICTURES = 64  # of a request
 _BY_SCALE, _TO_SIZE = 0, 1
 _SIZE = 512  # a side, unless given
@@ -68,18 +64,18 @@ def _made(fields: Fields, sent: Any, name: str, chosen: Options) -> tuple[str, s
     """A picture in base64, with the settings that it came with, and what was done to it."""
     fields.refuse(_NOT_BUILT)
     stored = stored_picture(sent, name)
-    image = opaque(as_picture(stored, name))
+    image = opaque(seen(stored, name))
     first, second = (_upscaler(fields, f"upscaler_{i}") for i in (1, 2))
     share = fields.number("extras_upscaler_2_visibility") or 0.0
     if not 0 <= share <= 1:
         raise FieldError("extras_upscaler_2_visibility", f"must be from 0 to 1, got {share:g}")
     about: dict[str, Any] = {}
-    if FILTERS[first] is not None:
-        size, crop, about = _wanted(fields, image.size)
-        made = _enlarged(image, size, crop, first)
+    if first != _NONE:
+        size, mode, about = _wanted(fields, image.size)
+        made = enlarged(image, size, first, mode)
         about["Postprocess upscaler"] = first
-        if FILTERS[second] is not None and share:
-            made = Image.blend(made, _enlarged(image, size, crop, second), share)
+        if second != _NONE and share:
+            made = Image.blend(made, enlarged(image, size, second, mode), share)
             about["Postprocess upscaler 2"] = second
         image = made
     text, file_format = parameters_of(stored) or "", options.FORMATS[chosen.samples_format]
@@ -88,24 +84,22 @@ def _made(fields: Fields, sent: Any, name: str, chosen: Options) -> tuple[str, s
 
 
 def _upscaler(fields: Fields, name: str) -> str:
-    known = {one.lower(): one for one in FILTERS}
-    value = fields.text(name) or "None"
+    known = {one.lower(): one for one in (_NONE, *UPSCALERS)}
+    value = fields.text(name) or _NONE
     if value.lower() not in known:
-        raise FieldError(name, f"must be one of {', '.join(FILTERS)}, got {value!r:.80}")
+        raise FieldError(name, f"must be one of {', '.join(known.values())}, got {value!r:.80}")
     return known[value.lower()]
 
 
-def _wanted(fields: Fields, size: Size) -> tuple[Size, bool, dict[str, Any]]:
-    """The size, whether what sticks out of it is cut, and how the web UI says so."""
-    crop = False
+def _wanted(fields: Fields, size: Size) -> tuple[Size, str, dict[str, Any]]:
+    """The size, how the picture gets it, and how the web UI says so."""
     if fields.whole("resize_mode", _BY_SCALE, _TO_SIZE) == _TO_SIZE:
         width = fields.whole("upscaling_resize_w", 1, MOST_SIDE) or _SIZE
         height = fields.whole("upscaling_resize_h", 1, MOST_SIDE) or _SIZE
-        crop = fields.flag("upscaling_crop", True)
         times = max(width / size[0], height / size[1])
         about: dict[str, Any] = {"Postprocess upscale to": f"{width}x{height}"}
-        if crop:
-            return (width, height), True, about | {"Postprocess crop to": f"{width}x{height}"}
+        if fields.flag("upscaling_crop", True):
+            return (width, height), "crop", about | {"Postprocess crop to": f"{width}x{height}"}
     else:
         asked = fields.number("upscaling_resize")
         times = 2.0 if asked is None else asked
@@ -115,10 +109,4 @@ def _wanted(fields: Fields, size: Size) -> tuple[Size, bool, dict[str, Any]]:
         raise FieldError(
             "upscaling_resize", f"must give sides of 1 to {MOST_SIDE} pixels, got {times:g}"
         )
-    return (larger[0], larger[1]), crop, about
-
-
-def _enlarged(image: Image.Image, size: Size, crop: bool, name: str) -> Image.Image:
-    how = FILTERS[name]
-    assert how is not None  # it was looked up
-    return ImageOps.fit(image, size, how) if crop else image.resize(size, how)
+    return (larger[0], larger[1]), "stretch", about

@@ -15,7 +15,7 @@ from sdcore.image_io import encoded
 from sdcore.pictures.given import as_picture
 from sdcore.server.fields import FieldError
 
-__all__ = ["MOST_SIDE", "in_base64", "picture", "picture_from_text", "stored_picture"]
+__all__ = ["MOST_SIDE", "in_base64", "picture", "picture_from_text", "seen", "stored_picture"]
 
 MOST_SIDE = 8192  # pixels of a picture that is sent or drawn
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
@@ -31,12 +31,12 @@ def in_base64(
 
 def picture_from_text(text: Any, name: str) -> Image.Image:
     """A picture in base64 as pipelines see it: upright, and of 8 bits."""
-    return _seen(stored_picture(text, name), name)
+    return seen(stored_picture(text, name), name)
 
 
 def picture(data: bytes, name: str) -> Image.Image:
     """The same of a file."""
-    return _seen(_stored(data, name), name)
+    return seen(_stored(data, name), name)
 
 
 def stored_picture(text: Any, name: str) -> Image.Image:
@@ -63,7 +63,8 @@ def _decoded(text: str, name: str) -> bytes:
         raise FieldError(name, "must be a picture in base64 or a data URL") from None
 
 
-def _seen(image: Image.Image, name: str) -> Image.Image:
+def seen(image: Image.Image, name: str) -> Image.Image:
+    """A stored picture as pipelines see it. Raises FieldError."""
     try:
         return as_picture(image, name)
     except SDCoreError as error:
