@@ -1,4 +1,4 @@
-"""A linear layer whose halves are values and gates, which some instruction sets multiply at once."""
+"""A linear layer of values and gates, which some instruction sets multiply at once."""
 
 from __future__ import annotations
 
