@@ -434,7 +434,8 @@ def quantized_conv(type_name: str, *shape: int) -> _core.Tensor:
 def test_quantized_convolution(
     isa: str, dtype: str, type_name: str, shape: tuple[int, ...], stride: int
 ) -> None:
-    """Types whose blocks are integers are rounded to nothing else, where panels are not pairs."""
+    """Types whose blocks are integers are rounded to nothing else, where panels are not pairs; of
+    pairs they become bf16 when a panel is read."""
     stored = quantized_conv(type_name, *shape)
     x = normal(rng(14), 2, 9, 40, shape[1])
     pairs = dtype == "bf16" and isa in ("avx512_bf16", "amx")

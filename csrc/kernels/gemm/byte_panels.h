@@ -43,16 +43,19 @@ class ByteTaps {
     bytes_ = bytes + channel % kStep * panel + j;
   }
 
-  typename V::F operator()(int64_t tap) const {
-    const float* scale = scales_ + (first_ + tap) / kStep * panel;
-    const typename V::F x = V::load(bytes_ + tap * kStep * panel);
+  // Or from output `further` after that one on.
+  typename V::F operator()(int64_t tap, int64_t further = 0) const {
+    const float* scale = scales_ + (first_ + tap) / kStep * panel + further;
+    const typename V::F x = V::load(bytes_ + tap * kStep * panel + further);
     if constexpr (offsets) return V::fma(x, V::load(scale), V::load(scale + taps_ * panel));
     return V::mul(x, V::load(scale));
   }
 
+  void prefetch_next_group(int64_t tap) const {
+    __builtin_prefetch(bytes_ + byte_group(taps_, panel, offsets) + tap * kStep * panel);
+  }
   void prefetch_next_group() const {
-    const int8_t* next = bytes_ + byte_group(taps_, panel, offsets);
-    for (int64_t tap = 0; tap < taps_; ++tap) __builtin_prefetch(next + tap * kStep * panel);
+    for (int64_t tap = 0; tap < taps_; ++tap) prefetch_next_group(tap);
   }
 
  private:

@@ -215,15 +215,15 @@ struct Driver {
       return scratch + p.scratch.block;
     }
     const std::byte* stored = p.panels + panel * p.panel_bytes;
+    if (p.stored == kBytes) {
+      p.offsets ? unpack_bytes<true>(stored, p.taps, begin, count, out)
+                : unpack_bytes<false>(stored, p.taps, begin, count, out);
+      return scratch + p.scratch.block;
+    }
     if constexpr (Kernel::pairs) {
       return stored + begin * step_elements * 2;
     } else {
       if (p.stored == Type::f32) return stored + begin * step_elements * 4;
-      if (p.stored == kBytes) {
-        p.offsets ? unpack_bytes<true>(stored, p.taps, begin, count, out)
-                  : unpack_bytes<false>(stored, p.taps, begin, count, out);
-        return scratch + p.scratch.block;
-      }
       stored += begin * step_elements * 2;
       if (p.stored == Type::f16) {
         convert(reinterpret_cast<const f16*>(stored), count * step_elements, out);
@@ -234,15 +234,32 @@ struct Driver {
     }
   }
 
+  // Whether it reads panels of bytes.
+  static constexpr bool bytes = !Kernel::pairs || requires { &V::store_pairs; };
+
   template <bool offsets>
   static void unpack_bytes(const std::byte* of_panel, int64_t taps, int64_t begin, int64_t count,
-                           float* out) {
-    for (int64_t s = begin; s < begin + count; ++s) {
-      for (int64_t k = 0; k < kStep; ++k, out += Kernel::panel) {
-        for (int64_t j = 0; j < Kernel::panel; j += V::width) {
-          const ByteTaps<V, Kernel::panel, offsets> weights(of_panel, taps, s / taps * kStep + k,
-                                                            j);
-          V::store(out + j, weights(s % taps));
+                           Element* out) {
+    if constexpr (bytes) {
+      using Bytes = ByteTaps<V, Kernel::panel, offsets>;
+      constexpr int64_t each = Kernel::pairs ? 2 : 1;
+      for (int64_t s = begin; s < begin + count; ++s, out += step_elements) {
+        const int64_t group = s / taps * kStep, tap = s % taps;
+        for (int64_t k = 0; k < kStep; k += each) {
+          const Bytes channel(of_panel, taps, group + k, 0);
+          if constexpr (Kernel::pairs) {
+            const Bytes next(of_panel, taps, group + k + 1, 0);
+            channel.prefetch_next_group(tap);
+#pragma GCC unroll 2
+            for (int64_t j = 0; j < Kernel::panel; j += V::width) {
+              V::store_pairs(out + place(k, j), channel(tap, j), next(tap, j));
+            }
+          } else {
+#pragma GCC unroll 8
+            for (int64_t j = 0; j < Kernel::panel; j += V::width) {
+              V::store(out + place(k, j), channel(tap, j));
+            }
+          }
         }
       }
     }
@@ -414,7 +431,8 @@ struct Driver {
         const int64_t left = p.step_count - begin;
         const int64_t steps = left < p.block_steps ? left : p.block_steps;
         const auto* b = reinterpret_cast<const char*>(block(p, panel, begin, steps, scratch));
-        const int64_t bytes = p.panels ? steps * step_elements * int64_t{sizeof(Element)} : 0;
+        const bool in_place = p.panels && p.stored != kBytes;
+        const int64_t bytes = in_place ? steps * step_elements * int64_t{sizeof(Element)} : 0;
         for (int64_t t = 0; t < count; t += Kernel::group) {
           const int64_t n = count - t < Kernel::group ? count - t : Kernel::group;
           const Tile* next = tiles + (t + n < count ? t + n : 0);
@@ -480,6 +498,7 @@ constexpr Variant variant(const char* name, Isa isa, DType dtype) {
           Kernel::whole_steps,
           Kernel::widens,
           gates<Kernel>(),
+          Driver<Kernel>::bytes,
           block_bytes<Kernel>(),
           int8<Kernel>(),
           most_weight<Kernel>(),

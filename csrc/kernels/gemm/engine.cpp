@@ -164,7 +164,7 @@ void set_scratch(const Variant& variant, Product& p) {
   s.block = s.sums + bytes(live * variant.rows * variant.panel, sizeof(float));
   s.values = s.block;
   const bool widened = !variant.pairs && p.stored != Type::f32 && p.stored != kIntegers;
-  if (p.unpack || widened) {
+  if (p.unpack || widened || p.stored == kBytes) {
     s.values += bytes(block, variant.pairs ? 2 : 4);
   }
   s.line = s.values + (p.unpack ? bytes(variant.panel * kUnpack, sizeof(float)) : 0);

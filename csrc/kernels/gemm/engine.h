@@ -146,6 +146,7 @@ struct Variant {
   bool whole_steps;  // every step has 32 channels, else rows are gathered
   bool widens;       // reads copies of rows, as floats: for weights of one tap
   bool gates;        // takes gated weights
+  bool bytes;        // reads panels of bytes
   // Bytes of a block of activations, if it multiplies integers: those of quantized types, or those
   // that floats are packed as. The other rows multiply floats.
   int block_bytes;

@@ -65,7 +65,7 @@ bool has_rows_of_blocks(const Tensor& weight, const PackedWeight& w) {
 // Those of a convolution stay bytes, where the kernel can read them.
 bool fits_bytes(const Tensor& weight, const PackedWeight& w) {
   return type_info(weight.type).to_integers && w.kernel > 1 && w.inputs % kStep == 0 &&
-         !w.variant->pairs;
+         w.variant->bytes;
 }
 
 void set_variant(const Tensor& weight, Isa isa, bool int8_activations, PackedWeight& w) {

@@ -3,6 +3,8 @@
 // (PR105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 
+#include <array>
+
 #include "kernels/gemm/driver.h"
 #include "simd/amx.h"
 
@@ -22,6 +24,18 @@ struct Vector : simd::Avx512 {
   using simd::Avx512::store_all;
   SDCORE_SIMD void store_all(bf16* p, const F (&x)[2], bool past_caches) {
     store_line(p, (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]), past_caches);
+  }
+  // As bf16, lanes of two vectors in turns.
+  SDCORE_SIMD void store_pairs(uint16_t* p, F first, F second) {
+    alignas(64) static constexpr auto in_turns = [] {
+      std::array<uint16_t, 32> places{};
+      for (uint16_t i = 0; i < 32; ++i) {
+        places[i] = static_cast<uint16_t>(i / 2 + (i % 2) * 16);
+      }
+      return places;
+    }();
+    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(second, first);
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi16(_mm512_load_si512(in_turns.data()), both));
   }
 };
 
