@@ -46,8 +46,8 @@ void require_pixels(const PictureBytes& picture, const char* name) {
 }
 
 void check_picture(const ImageRequest& request) {
-  require(request.strength > 0 && request.strength <= 1, ErrorKind::invalid_argument,
-          "[generate] strength must be above 0 and at most 1, got ", request.strength);
+  require(request.strength >= 0 && request.strength <= 1, ErrorKind::invalid_argument,
+          "[generate] strength must be from 0 and at most 1, got ", request.strength);
   if (request.image) require_pixels(*request.image, "image");
   if (!request.mask) return;
   require_pixels(*request.mask, "mask");

@@ -37,6 +37,7 @@ def test_pictures_are_pythons(
     draw = partial(assert_draws_as_python, library, tmp_path / "model.gguf", pipe, PROMPT, NEGATIVE)
     draw(**PART)
     draw(image=GIVEN, strength=0.7)
+    draw(**{**PART, "strength": 0.0})
     draw(**{**PART, "strength": 1.0})
 
 
@@ -141,9 +142,9 @@ def test_models_for_inpainting_draw_what_python_draws(
 @pytest.mark.parametrize(
     "fields, text",
     [
-        ({"strength": 0.0}, "strength must be above 0 and at most 1, got 0"),
-        ({"strength": 1.5}, "strength must be above 0 and at most 1, got 1.5"),
-        ({"strength": float("nan")}, "strength must be above 0 and at most 1, got -?nan"),
+        ({"strength": -0.5}, "strength must be from 0 and at most 1, got -0.5"),
+        ({"strength": 1.5}, "strength must be from 0 and at most 1, got 1.5"),
+        ({"strength": float("nan")}, "strength must be from 0 and at most 1, got -?nan"),
         ({"image": None, "mask": MASK}, "a mask without an image"),
         ({"mask": MASK[:, :-1]}, "mask must have the size of the image, 45 x 31, got 44 x 31"),
         ({"image_width": 0}, "image must have pixels, got 0 x 31"),

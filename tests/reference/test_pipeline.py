@@ -213,7 +213,7 @@ def test_two_threads_use_one_pipeline(pipe: sdcore.DiffusionPipeline) -> None:
         ({"guidance_scale": "7"}, "guidance_scale must be a finite number, got '7'"),
         ({"pag_scale": float("inf")}, "pag_scale must be a finite number, got inf"),
         ({"eta": float("nan")}, "eta must be a finite number, got nan"),
-        ({"strength": "0.5"}, "strength must be above 0 and at most 1, got '0.5'"),
+        ({"strength": "0.5"}, "strength must be from 0 and at most 1, got '0.5'"),
         ({"prompt": 3}, "prompt"),
         ({"negative_prompt": ["a", "b", "c"]}, "negative"),
     ],

@@ -156,7 +156,7 @@ typedef struct sdc_generate_params {
    * all is drawn anew. */
   const uint8_t* mask;
   int32_t mask_width, mask_height;
-  double strength; /* share of the steps made from `image`, above 0 and up to 1; 0.75 by default */
+  double strength; /* share of the steps made from `image`, from 0 (the last) to 1; 0.75 */
   sdc_stop_callback should_stop; /* may be NULL; it is handed `user` too */
 } sdc_generate_params;
 
