@@ -70,8 +70,9 @@ void pack_values(const bf16* from, int64_t stride, int64_t count, const Sizes& s
     };
     for (int64_t r = 0; r < 16; ++r) {
       __m512i row = _mm512_or_si512(value(2 * r), _mm512_slli_epi32(value(2 * r + 1), 16));
-      if (channels < 16)
+      if (channels < 16) {
         row = _mm512_mask_mov_epi32(row, static_cast<__mmask16>(1u << channels), ones);
+      }
       _mm512_store_si512(to + r * 32, row);
     }
   }
@@ -137,7 +138,7 @@ float begin(const AttentionArgs& args, const Block& block, const Sizes& s, const
   return to_float(bf16{largest.bits()});
 }
 
-// What is the same for all keys: of a pass of 32 queries, which `step` takes to its next keys.
+// 32 queries of a block, which `step` takes to their next keys.
 template <bool careful>
 class Pass {
  public:
@@ -198,7 +199,7 @@ class Pass {
   void softmax(int64_t group, bool later) {
     const int64_t key = first_ + group * kPair, present = std::min(kPair, count_ - group * kPair);
     float* from = scores(group);
-    if (bias_.any()) bias_.add_rows(from, key, present, query_);
+    if (bias_.any()) bias_.template add_to_square<kPair>(from, key, present, query_);
     if (args_.causal) hide(from, key);
     if (key == 0) begin(from);
     bf16* to = state_.weights + group * 2 * kTileElements;

@@ -56,10 +56,11 @@ struct Bias {
     }
   }
 
-  // The same for scores[queries][count], each row of `count` rounded up to 32, of 32 queries.
-  void add_rows(float* scores, int64_t first, int64_t count, int64_t query) const {
-    for (int64_t i = 0; i < 32; ++i) {
-      float* row = scores + i * 32;
+  // The same for scores[queries][keys], a square of so many, where `count` keys are there.
+  template <int64_t side>
+  void add_to_square(float* scores, int64_t first, int64_t count, int64_t query) const {
+    for (int64_t i = 0; i < side; ++i) {
+      float* row = scores + i * side;
       if (mask) {
         for (int64_t j = 0; j < count; ++j) row[j] += mask[first + j];
       }

@@ -10,6 +10,8 @@
 namespace sdcore::attention_kernels {
 namespace {
 
+constexpr int kRows = 2;  // queries whose weights are made between two products
+
 // Scores become exponents in fixed point, of 16 bits: x is of the weight 2^(x / 256 - 127), as in a
 // bf16's bits but for 8 bits of fraction in place of 7. The top score of a query has a weight of
 // 2^-16: one 2^17 times as heavy sets the sign bit, and asks for a new top; one less than 2^-110 of

@@ -23,7 +23,6 @@ constexpr int64_t kTileFloats = 256;
 constexpr int64_t kPasses = 4;  // passes of a block: reuse of keys and values while in cache
 constexpr int64_t kKeys = 256;  // of a step, whose weights are multiplied with values at once
 constexpr int64_t kAhead = 1;   // groups scored before they are needed
-constexpr int kRows = 2;        // queries whose weights are made between two products
 
 constexpr int64_t kScores = kPair * kPair;  // of a group of 32 keys and 32 queries
 

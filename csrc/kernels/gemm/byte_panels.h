@@ -43,10 +43,9 @@ class ByteTaps {
     bytes_ = bytes + channel % kStep * panel + j;
   }
 
-  // Or from output `further` after that one on.
-  typename V::F operator()(int64_t tap, int64_t further = 0) const {
-    const float* scale = scales_ + (first_ + tap) / kStep * panel + further;
-    const typename V::F x = V::load(bytes_ + tap * kStep * panel + further);
+  typename V::F operator()(int64_t tap) const {
+    const float* scale = scales_ + (first_ + tap) / kStep * panel;
+    const typename V::F x = V::load(bytes_ + tap * kStep * panel);
     if constexpr (offsets) return V::fma(x, V::load(scale), V::load(scale + taps_ * panel));
     return V::mul(x, V::load(scale));
   }

@@ -241,23 +241,19 @@ struct Driver {
   static void unpack_bytes(const std::byte* of_panel, int64_t taps, int64_t begin, int64_t count,
                            Element* out) {
     if constexpr (bytes) {
-      using Bytes = ByteTaps<V, Kernel::panel, offsets>;
       constexpr int64_t each = Kernel::pairs ? 2 : 1;
       for (int64_t s = begin; s < begin + count; ++s, out += step_elements) {
         const int64_t group = s / taps * kStep, tap = s % taps;
         for (int64_t k = 0; k < kStep; k += each) {
-          const Bytes channel(of_panel, taps, group + k, 0);
-          if constexpr (Kernel::pairs) {
-            const Bytes next(of_panel, taps, group + k + 1, 0);
-            channel.prefetch_next_group(tap);
-#pragma GCC unroll 2
-            for (int64_t j = 0; j < Kernel::panel; j += V::width) {
-              V::store_pairs(out + place(k, j), channel(tap, j), next(tap, j));
-            }
-          } else {
-#pragma GCC unroll 8
-            for (int64_t j = 0; j < Kernel::panel; j += V::width) {
-              V::store(out + place(k, j), channel(tap, j));
+          for (int64_t j = 0; j < Kernel::panel; j += V::width) {
+            const auto channel = [&](int64_t i) {
+              return ByteTaps<V, Kernel::panel, offsets>(of_panel, taps, group + k + i, j);
+            };
+            if constexpr (Kernel::pairs) {
+              if (j == 0) channel(0).prefetch_next_group(tap);
+              V::store_pairs(out + place(k, j), channel(0)(tap), channel(1)(tap));
+            } else {
+              V::store(out + place(k, j), channel(0)(tap));
             }
           }
         }

@@ -77,6 +77,17 @@ class Pending {
  private:
   using Store = void (Pending::*)(int64_t count);
 
+  template <bool full, int vectors>
+  [[gnu::always_inline]] void put(const Values<V, vectors>& x, int64_t at, int64_t n,
+                                  bool past_caches) const {
+    const View& out = product_.out;
+    if (out.dtype == DType::bf16) {
+      x.template store<full>(static_cast<bf16*>(out.data) + at, n, past_caches);
+    } else {
+      x.template store<full>(static_cast<float*>(out.data) + at, n, past_caches);
+    }
+  }
+
   template <Activation kind>
   void store(int64_t count) {
     columns_ == panel ? store_rows<kind, true>(count) : store_rows<kind, false>(count);
@@ -86,7 +97,6 @@ class Pending {
   void store_rows(int64_t count) {
     constexpr int vectors = panel / V::width;
     const Epilogue& e = product_.epilogue;
-    const View out = product_.out;
     const bool past_caches = product_.past_caches;
     Values<V, vectors> bias{};
     if (e.bias) bias.template add<full>(e.bias + column_, columns_);
@@ -101,12 +111,7 @@ class Pending {
 #pragma GCC unroll 8
       for (int j = 0; j < vectors; ++j) x.v[j] = simd::activate<V, kind>(x.v[j]);
       if (e.residual.data) x.template add<full>(e.residual, rows_->residual + column_, columns_);
-      const int64_t at = rows_->out + column_;
-      if (out.dtype == DType::bf16) {
-        x.template store<full>(static_cast<bf16*>(out.data) + at, columns_, past_caches);
-      } else {
-        x.template store<full>(static_cast<float*>(out.data) + at, columns_, past_caches);
-      }
+      put<full>(x, rows_->out + column_, columns_, past_caches);
     }
   }
 
@@ -123,18 +128,15 @@ class Pending {
         const auto value = V::add(V::load(sums_), value_bias);
         const auto gate = V::add(V::load(sums_ + V::width), gate_bias);
         Values<V, 1> x{{V::mul(value, simd::gelu_coarse<V>(gate))}};
-        if (e.image_bias.data) x.template add<true>(e.image_bias, rows_->image_bias + column, 0);
+        if (e.image_bias.data) {
+          x.template add<true>(e.image_bias, rows_->image_bias + column, V::width);
+        }
         if (e.activation != Activation::none) {
           simd::with_activation<V>(
               e.activation, [&](auto tag) { x.v[0] = simd::activate<V, tag.activation>(x.v[0]); });
         }
         if (e.residual.data) x.template add<true>(e.residual, rows_->residual + column, V::width);
-        const int64_t at = rows_->out + column;
-        if (product_.out.dtype == DType::bf16) {
-          V::store(static_cast<bf16*>(product_.out.data) + at, x.v[0]);
-        } else {
-          V::store(static_cast<float*>(product_.out.data) + at, x.v[0]);
-        }
+        put<true>(x, rows_->out + column, V::width, false);
       }
     }
   }

@@ -223,5 +223,3 @@ void multiply_on_device(const View& in, const View& out, const PackedWeight& wei
 }
 
 }  // namespace sdcore::gemm
-
-namespace sdcore {}  // namespace sdcore

@@ -95,7 +95,8 @@ def steady_inputs(network: Any, shapes: Shapes) -> frozenset[str]:
 
 def weight_bytes(graph: _core.Graph, tensors: Mapping[str, Tensor], dtype: str) -> int:
     """What weights take when they are prepared: floats as they are stored or as `dtype`, whichever
-    is less; quantized linear layers as they are stored, and quantized convolutions as `dtype`."""
+    is less; quantized linear layers as they are stored, and quantized convolutions as `dtype`,
+    which is the most: the CPU holds those of most types as bytes."""
     total = 0
     for name, shape in graph.weights.items():
         size = math.prod(shape) * (4 if len(shape) == 1 else _BYTES[dtype])

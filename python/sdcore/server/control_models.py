@@ -9,7 +9,7 @@ from pathlib import Path
 from sdcore import checkpoint
 from sdcore.errors import FileError, SDCoreError
 from sdcore.server.fields import FieldError
-from sdcore.server.models import models_in
+from sdcore.server.models import looked_up, models_in
 
 __all__ = ["ControlModel", "ControlModels"]
 
@@ -72,12 +72,13 @@ class ControlModels:
     def find(self, name: str) -> ControlModel:
         """By name, with or without the hash that web UIs write after it. Raises FieldError."""
         plain = name.rpartition(" [")[0] if name.endswith("]") else name
-        for again in (False, True):
-            if again:  # it may have come since
-                self.refresh()
-            for model in self.all:
-                if model.name.lower() in (name.lower(), plain.lower()):
-                    return model
+        names = (name.lower(), plain.lower())
+
+        def look() -> ControlModel | None:
+            return next((model for model in self.all if model.name.lower() in names), None)
+
+        if model := looked_up(look, self.refresh):
+            return model
         if self.folder is None:
             raise FieldError("model", "cannot be chosen: start sdcore serve with --controlnet-dir")
         has = ", ".join(model.name for model in self.all) or "none, for there are none"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sdcore.errors import (
     CheckpointError,
@@ -23,7 +23,9 @@ from sdcore.server.fields import FieldError
 if TYPE_CHECKING:
     from sdcore.pipelines import DiffusionPipeline
 
-__all__ = ["Model", "Models", "UnknownModelError", "models_in"]
+__all__ = ["Model", "Models", "UnknownModelError", "looked_up", "models_in"]
+
+T = TypeVar("T")
 
 # Of a model, with its own VAE or with the one that lies at a path.
 Open = Callable[..., "DiffusionPipeline"]
@@ -100,14 +102,14 @@ class Models:
 
     def find(self, name: str) -> Model:
         """By title or name, with or without the hash that web UIs write after it."""
-        for again in (False, True):
-            if again:  # it may have come since
-                self.refresh()
-            plain = name.rpartition(" [")[0] if name.endswith("]") else name
-            for wanted in (name, plain):
-                for model in self.all:
-                    if wanted in (model.title, model.name):
-                        return model
+        plain = name.rpartition(" [")[0] if name.endswith("]") else name
+
+        def look() -> Model | None:
+            both = ((wanted, model) for wanted in (name, plain) for model in self.all)
+            return next((one for wanted, one in both if wanted in (one.title, one.name)), None)
+
+        if model := looked_up(look, self.refresh):
+            return model
         has = ", ".join(model.title for model in self.all)
         raise UnknownModelError(f"[server] there is no model '{name:.200}'; there are: {has}")
 
@@ -160,6 +162,15 @@ def _for_a_refiner(model: Model) -> Iterator[None]:
     except (CheckpointError, UnsupportedModelError) as error:
         why = f"cannot be '{model.title}' here: {error}"
         raise FieldError("refiner_checkpoint", why) from error
+
+
+def looked_up(look: Callable[[], T | None], refresh: Callable[[], None]) -> T | None:
+    """What is found in a list of files, or once it is made anew, as it may have come since."""
+    found = look()
+    if found is None:
+        refresh()
+        found = look()
+    return found
 
 
 def models_in(folder: Path, mark: str) -> Iterator[Path]:

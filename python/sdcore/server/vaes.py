@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sdcore.errors import FileError
 from sdcore.server.fields import FieldError
-from sdcore.server.models import models_in
+from sdcore.server.models import looked_up, models_in
 
 __all__ = ["AUTOMATIC", "Vaes"]
 
@@ -27,10 +27,9 @@ class Vaes:
     def refresh(self) -> None:
         """Looks into the folder again."""
         found = {} if self._first is None else {self._first.name: self._first}
-        folder = self._folder
-        for path in [] if folder is None else sorted(models_in(folder, "config.json")):
-            assert folder is not None
-            found.setdefault(path.relative_to(folder).as_posix(), path)
+        if self._folder is not None:
+            for path in sorted(models_in(self._folder, "config.json")):
+                found.setdefault(path.relative_to(self._folder).as_posix(), path)
         self.all = found
 
     def find(self, name: str) -> tuple[str, Path | None]:
@@ -38,13 +37,14 @@ class Vaes:
         Raises FieldError."""
         if name.lower() in _OWN:
             return AUTOMATIC, None
-        for again in (False, True):
-            if again:  # it may have come since
-                self.refresh()
+
+        def look() -> str | None:
             titles = {title.lower(): title for title in self.all}
             stems = {path.stem.lower(): title for title, path in self.all.items()}
-            if title := titles.get(name.lower()) or stems.get(name.lower()):
-                return title, self.all[title]
+            return titles.get(name.lower()) or stems.get(name.lower())
+
+        if title := looked_up(look, self.refresh):
+            return title, self.all[title]
         if not self.all:
             raise FieldError("sd_vae", "must be Automatic: start sdcore serve with --vae-dir")
         has = ", ".join((AUTOMATIC, *self.all))
