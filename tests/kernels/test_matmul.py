@@ -194,6 +194,10 @@ CONVS = [
     (2, 21, 18, 130, 70, (3, 3), 1, (1, 1, 1, 1)),
     (1, 23, 6, 65, 34, (3, 3), 1, (0, 0, 0, 0)),
     (2, 78, 81, 17, 5, (3, 3), 1, (2, 1, 1, 0)),
+    # In stacks of lines: those that reach back, panels of one output and of half, sums in parts.
+    (2, 15, 31, 32, 49, (3, 3), 1, (1, 1, 1, 1)),
+    (1, 4, 16, 352, 33, (3, 3), 1, (1, 1, 1, 1)),
+    (1, 7, 32, 672, 16, (3, 3), 1, (1, 1, 1, 1)),
 ]
 
 
@@ -246,11 +250,12 @@ def test_activations_far_from_zero(isa: str, activation: str) -> None:
 
 
 @pytest.mark.parametrize("padding", [(1, 1, 1, 1), (0, 0, 1, 1)])
+@pytest.mark.parametrize("width", [21, 32])
 def test_result_depends_on_neither_threads_nor_batch_nor_halo(
-    isa: str, dtype: str, padding: tuple[int, int, int, int]
+    isa: str, dtype: str, width: int, padding: tuple[int, int, int, int]
 ) -> None:
     g = rng(3)
-    x, w = normal(g, 3, 18, 21, 64), normal(g, 72, 64, 3, 3)
+    x, w = normal(g, 3, 18, width, 64), normal(g, 72, 64, 3, 3)
 
     def conv(images: Array, threads: int, halo: int) -> Array:
         out: Array = kernels.conv2d(

@@ -6,6 +6,7 @@
 //   pairs                      panels hold bf16 pairs, else floats
 //   integers                   multiplies integers (integer_tile.h), which blocks are unpacked to
 //   widens                     reads rows of bf16 as floats, which they are copied to
+//   stack                      if there: tiles of a stack, which it multiplies too
 //   gates                      if there: takes gated weights, whose panels are of two vectors
 //   Kernel(tile_rows)          takes hold of what it needs on this thread; of integers
 //                              Kernel(offsets), whether the weight's type has them
@@ -429,8 +430,9 @@ struct Driver {
         const auto* b = reinterpret_cast<const char*>(block(p, panel, begin, steps, scratch));
         const bool in_place = p.panels && p.stored != kBytes;
         const int64_t bytes = in_place ? steps * step_elements * int64_t{sizeof(Element)} : 0;
-        for (int64_t t = 0; t < count; t += Kernel::group) {
-          const int64_t n = count - t < Kernel::group ? count - t : Kernel::group;
+        const int64_t group = p.stack > 1 ? p.stack : Kernel::group;
+        for (int64_t t = 0; t < count; t += group) {
+          const int64_t n = count - t < group ? count - t : group;
           const Tile* next = tiles + (t + n < count ? t + n : 0);
           const Range ahead{bytes * t / count / 64 * 64, bytes * (t + n) / count / 64 * 64};
           float* sum = single ? sums : sums + t * tile_sums;
@@ -477,6 +479,18 @@ constexpr bool gates() {
 }
 
 template <class Kernel>
+constexpr int stack() {
+  if constexpr (requires { Kernel::stack; }) return Kernel::stack;
+  return 1;
+}
+
+template <class Kernel>
+constexpr int stack_steps() {
+  if constexpr (requires { Kernel::stack_steps; }) return Kernel::stack_steps;
+  return 0;
+}
+
+template <class Kernel>
 constexpr int64_t chunk_bytes() {
   if constexpr (requires { Kernel::chunk_bytes; }) return Kernel::chunk_bytes;
   return 256 << 10;
@@ -498,8 +512,10 @@ constexpr Variant variant(const char* name, Isa isa, DType dtype) {
           block_bytes<Kernel>(),
           int8<Kernel>(),
           most_weight<Kernel>(),
+          stack<Kernel>(),
           Kernel::block_steps,
           Kernel::long_block_steps,
+          stack_steps<Kernel>(),
           chunk_bytes<Kernel>(),
           Driver<Kernel>::integer_step_bytes,
           &Driver<Kernel>::pack,

@@ -59,13 +59,33 @@ Segments choose_segments(const View& in, const View& out, int stride, const Vari
   return best;
 }
 
-void set_geometry(const View& in, const Window& window, const Variant& variant, Product& p) {
+// What a product of a stack costs of that of other tiles, as it loads fewer (stack_amx.h).
+constexpr double kStackCost = 0.85;
+
+bool stacks(const Segments& other, const View& out, const Window& window, const Variant& variant) {
+  const bool fits = window.kernel_h == 3 && window.kernel_w == 3 && window.stride == 1 &&
+                    out.h >= variant.stack && out.w >= variant.rows;
+  if (variant.stack == 1 || !fits) return false;
+  const int64_t tiles =
+      ceil_div(out.h, variant.stack) * variant.stack * ceil_div(out.w, variant.rows);
+  const auto own = static_cast<double>(out.n * tiles * (variant.rows + kTileCost));
+  return own * kStackCost < static_cast<double>(cost(other, variant));
+}
+
+void set_geometry(const View& in, const Window& window, const Variant& variant, bool gathered,
+                  Product& p) {
   const int64_t size = dtype_size(in.dtype);
   p.in = static_cast<const char*>(in.data);
   p.in_stride_n = in.stride_n * size;
   p.in_stride_h = in.stride_h * window.stride * size;
   p.row_bytes = in.stride_w * window.stride * size;
   const Segments s = choose_segments(in, p.out, window.stride, variant);
+  if (!gathered && stacks(s, p.out, window, variant)) {
+    p.stack = variant.stack;
+    p.segments = p.out.n * ceil_div(p.out.h, p.stack);
+    p.tiles_per_segment = ceil_div(p.out.w, variant.rows) * p.stack;
+    return;
+  }
   p.segments = s.count;
   p.segment_rows = s.rows;
   p.segment_lines = s.lines;
@@ -143,10 +163,13 @@ void set_chunks(int64_t channel_bytes, int stride, int threads, const Variant& v
   const int64_t most = std::clamp<int64_t>(
       (many ? kLargeChunkBytes : variant.chunk_bytes) / tile_bytes, 1, kChunkRows / variant.rows);
   p.tile_chunks = ceil_div(tiles, most);
-  if (p.tile_chunks > 1) {
-    p.tile_chunks = std::min(tiles, ceil_div(p.tile_chunks, threads) * threads);
-  }
-  const int64_t wanted = threads == 1 ? 1 : ceil_div(threads * kTasksPerThread, p.tile_chunks);
+  if (p.tile_chunks > 1) p.tile_chunks = ceil_div(p.tile_chunks, threads) * threads;
+  // Weights that stay in that cache too are read once by a thread, and so is the input then.
+  const int64_t stacks = tiles / p.stack, tasks = threads * kTasksPerThread;
+  const bool few = !unpacked && p.panel_count * p.panel_bytes <= variant.chunk_bytes;
+  if (few && stacks >= tasks) p.tile_chunks = std::max(p.tile_chunks, tasks);
+  p.tile_chunks = std::min(stacks, p.tile_chunks);
+  const int64_t wanted = threads == 1 ? 1 : ceil_div(tasks, p.tile_chunks);
   p.panel_chunks = std::min(p.panel_count, wanted);
 }
 
@@ -154,10 +177,12 @@ void set_scratch(const Variant& variant, Product& p) {
   const auto bytes = [](int64_t count, size_t each) {
     return align_up(static_cast<size_t>(count) * each);
   };
-  const int64_t tiles = ceil_div(p.segments * p.tiles_per_segment, p.tile_chunks);
+  const int64_t tiles =
+      ceil_div(p.segments * p.tiles_per_segment / p.stack, p.tile_chunks) * p.stack;
   const int64_t block = p.block_steps * kStep * variant.panel;
   // With one pass over the steps, sums leave a tile at once.
-  const int64_t live = p.block_steps < p.step_count ? tiles + 1 : 2;
+  const int64_t live =
+      p.block_steps < p.step_count ? tiles + p.stack : std::max<int64_t>(2, p.stack);
   Scratch& s = p.scratch;
   s.rows = bytes(tiles, sizeof(Tile));
   s.sums = s.rows + bytes(tiles * variant.rows, sizeof(Row));
@@ -194,17 +219,44 @@ void set_weight(const PackedWeight& w, Product& p) {
 }  // namespace
 
 Range tiles_of(const Product& p, int64_t task) {
-  return part(p.segments * p.tiles_per_segment, p.tile_chunks, task % p.tile_chunks);
+  const int64_t stacks = p.segments * p.tiles_per_segment / p.stack;
+  const Range range = part(stacks, p.tile_chunks, task / p.panel_chunks);
+  return {range.begin * p.stack, range.end * p.stack};
 }
 
 Range panels_of(const Product& p, int64_t task) {
-  return part(p.panel_count, p.panel_chunks, task / p.tile_chunks);
+  return part(p.panel_count, p.panel_chunks, task % p.panel_chunks);
 }
+
+namespace {
+
+Row row_of(const Product& p, bool kept, int64_t n, int64_t y, int64_t x) {
+  const auto at = [&](const View& v) { return n * v.stride_n + y * v.stride_h + x * v.stride_w; };
+  return {kept ? at(p.out) : -1, at(p.epilogue.residual), n * p.epilogue.image_bias.stride_n};
+}
+
+// Stacks follow each other from left to right, and the last of a line or of an image reach back.
+void fill_stacks(const Product& p, Range range, int max_rows, Tile* tiles, Row* rows) {
+  const int64_t of_image = ceil_div(p.out.h, p.stack);
+  for (int64_t t = range.begin; t < range.end; ++t, ++tiles, rows += max_rows) {
+    const int64_t segment = t / p.tiles_per_segment, index = t % p.tiles_per_segment;
+    const int64_t n = segment / of_image;
+    const int64_t fresh_y = segment % of_image * p.stack, fresh_x = index / p.stack * max_rows;
+    const int64_t y = std::min(fresh_y, p.out.h - p.stack) + index % p.stack;
+    const int64_t x = std::min(fresh_x, p.out.w - max_rows);
+    *tiles = {p.in + n * p.in_stride_n + y * p.in_stride_h + x * p.row_bytes, max_rows};
+    for (int64_t i = 0; i < max_rows; ++i) {
+      rows[i] = row_of(p, y >= fresh_y && x + i >= fresh_x, n, y, x + i);
+    }
+  }
+}
+
+}  // namespace
 
 void fill_tiles(const Product& p, Range range, int max_rows, bool equal_tiles, Tile* tiles,
                 Row* rows) {
+  if (p.stack > 1) return fill_stacks(p, range, max_rows, tiles, rows);
   const View& out = p.out;
-  const View& residual = p.epilogue.residual;
   for (int64_t t = range.begin; t < range.end; ++t, ++tiles, rows += max_rows) {
     const int64_t segment = t / p.tiles_per_segment, index = t % p.tiles_per_segment;
     Range r = part(p.segment_rows, p.tiles_per_segment, index);
@@ -220,13 +272,8 @@ void fill_tiles(const Product& p, Range range, int max_rows, bool equal_tiles, T
         p.in + line / out.h * p.in_stride_n + line % out.h * p.in_stride_h + r.begin * p.row_bytes;
     tiles->rows = static_cast<int>(r.end - r.begin);
     for (int64_t i = r.begin; i < r.end; ++i) {
-      const int64_t x = i % p.pitch;
-      const int64_t n = (line + i / p.pitch) / out.h, y = (line + i / p.pitch) % out.h;
-      const auto at = [&](const View& v) {
-        return n * v.stride_n + y * v.stride_h + x * v.stride_w;
-      };
-      const bool kept = i >= fresh && x < out.w;
-      rows[i - r.begin] = {kept ? at(out) : -1, at(residual), n * p.epilogue.image_bias.stride_n};
+      const int64_t x = i % p.pitch, of = line + i / p.pitch;
+      rows[i - r.begin] = row_of(p, i >= fresh && x < out.w, of / out.h, of % out.h, x);
     }
     for (int64_t i = r.end - r.begin; i < max_rows; ++i) rows[i] = {-1, 0, 0};
   }
@@ -244,17 +291,18 @@ void multiply(const View& in, const View& out, const PackedWeight& weight, const
   const bool integers = variant.block_bytes > 0;
   const View read = integers ? quantized_view(out, weight.inputs, variant.block_bytes) : in;
   const Window taken = integers ? Window{} : window;
-  set_geometry(read, taken, variant, p);
-  const std::vector<int64_t> taps = tap_offsets(read, window);
   const bool gathered = weight.gathered;
+  set_geometry(read, taken, variant, gathered, p);
+  const std::vector<int64_t> taps = tap_offsets(read, window);
   p.widened = variant.widens ? weight.inputs : 0;
   const int64_t size = variant.widens ? 4 : dtype_size(in.dtype);
   const std::vector<Step> steps = integers ? make_integer_steps(weight.inputs, variant.block_bytes)
                                            : make_steps(weight, taps, window, gathered, size);
   p.steps = steps.data();
   p.step_count = static_cast<int64_t>(steps.size());
-  p.block_steps =
-      weight.taps > 1 ? round_up(variant.block_steps, weight.taps) : variant.long_block_steps;
+  p.block_steps = p.stack > 1       ? variant.stack_steps
+                  : weight.taps > 1 ? round_up(variant.block_steps, weight.taps)
+                                    : variant.long_block_steps;
   if (gathered) {
     p.gather_taps = taps.data();
     p.gather_count = static_cast<int64_t>(taps.size());

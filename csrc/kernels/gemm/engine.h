@@ -6,7 +6,8 @@
 //   sum            ->  steps: 32 channels of one tap, at a fixed offset from a row's first tap
 //
 // A task is a chunk of tiles times a chunk of panels. Sums are never split, and the steps come in
-// one order that only the weight decides, so a result depends on neither threads, batch nor tiling.
+// one order that the weight and the size of an image decide, so a result depends on neither threads
+// nor batch.
 #pragma once
 
 #include "kernels/gemm/gemm.h"
@@ -114,6 +115,8 @@ struct Product {
   int64_t segment_lines = 1;                 // output lines (h) that a segment covers
   int64_t pitch = 1;                         // A rows from one output line to the next
   int64_t segments = 0, segment_rows = 0, tiles_per_segment = 0;
+  // Tiles that lie below each other and are multiplied together; a segment is so many lines then.
+  int64_t stack = 1;
 
   const Step* steps = nullptr;
   int64_t step_count = 0;
@@ -152,8 +155,10 @@ struct Variant {
   int block_bytes;
   bool int8;        // they are rounded to 8 bits, which not every layer bears
   int most_weight;  // of quantized types: none may be further from zero
-  // Steps that one pass over the tiles covers: of a convolution, about, and of a plain product.
-  int block_steps, long_block_steps;
+  int stack;        // tiles of a stack, of 3x3 taps; 1: it multiplies none
+  // Steps that one pass over the tiles covers: of a convolution, about, of a plain product, and of
+  // stacks.
+  int block_steps, long_block_steps, stack_steps;
   int64_t chunk_bytes;         // of input that a task reads, where weights are few
   int64_t integer_step_bytes;  // of a panel of kIntegers; 0: it has no such panels
   void (*pack)(const PackSource& source, int64_t panel, std::byte* out, std::byte* scratch);

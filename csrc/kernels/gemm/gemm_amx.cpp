@@ -6,7 +6,7 @@
 #include <array>
 
 #include "kernels/gemm/driver.h"
-#include "simd/amx.h"
+#include "kernels/gemm/stack_amx.h"
 
 namespace sdcore::gemm {
 namespace {
@@ -42,7 +42,9 @@ struct Vector : simd::Avx512 {
 class AmxTile {
  public:
   using V = Vector;
-  static constexpr int rows = 16, panel = 32, group = 2, block_steps = 18, long_block_steps = 40;
+  static constexpr int rows = 16, panel = 32, group = 2;
+  static constexpr int block_steps = 18, long_block_steps = 40, stack_steps = 90;
+  static constexpr int stack = StackOfTiles<V>::lines;
   static constexpr int64_t chunk_bytes = 1 << 20;  // of the 2 MiB that such processors have a core
   static constexpr bool equal_tiles = true, pairs = true, whole_steps = true;
   static constexpr bool integers = false, widens = false, gates = true;
@@ -64,6 +66,10 @@ class AmxTile {
   void multiply(const Tile* tiles, int64_t count, const Tile* next, int64_t row_bytes,
                 const Step* steps, int64_t step_count, const char* b, Ahead ahead, int64_t columns,
                 float* sums, bool accumulate, Pending<V, panel>& pending) const {
+    if (count == stack) {
+      StackOfTiles<V> all(tiles, next, row_bytes, steps, step_count, b);
+      return all.multiply(ahead, columns, sums, accumulate, pending);
+    }
     const auto run = columns > 16 ? (count > 1 ? &block<2, 2> : &block<1, 2>)
                                   : (count > 1 ? &block<2, 1> : &block<1, 1>);
     run(tiles, next, row_bytes, steps, step_count, b, ahead, sums, accumulate, pending);
