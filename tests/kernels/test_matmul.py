@@ -326,6 +326,16 @@ def test_quantized_weights(isa: str, dtype: str, type_name: str, rows: int) -> N
         assert error(out, exact) < 2.0**-8
 
 
+@pytest.mark.parametrize("type_name", QUANTIZED)
+def test_a_row_is_the_same_among_many(isa: str, type_name: str) -> None:
+    """For which weights are unpacked once, in place of in every task."""
+    x, stored = normal(rng(13), 530, 768), quantized(type_name)
+    many = kernels.linear(x, stored, dtype="bf16", isa=isa, threads=2)
+    for rows in (slice(0, 33), slice(500, 530)):
+        few = kernels.linear(x[rows], stored, dtype="bf16", isa=isa)
+        np.testing.assert_array_equal(many[rows], few)
+
+
 @pytest.mark.parametrize("rows", [1, 37])
 @pytest.mark.parametrize("type_name", QUANTIZED)
 def test_quantized_weights_and_int8_activations(isa: str, type_name: str, rows: int) -> None:

@@ -353,6 +353,11 @@ struct Driver {
     }
   }
 
+  static void unpack_panel(const Product& p, int64_t panel, std::byte* out, std::byte* scratch) {
+    unpack(p, panel, 0, p.step_count, reinterpret_cast<Element*>(out),
+           reinterpret_cast<float*>(scratch + p.scratch.values));
+  }
+
   // Copies rows so that what one step of a tile reads lies together, [step][row][channel], which
   // caches bring faster than rows far apart; and with all taps of a row side by side, any number of
   // channels fills whole steps.
@@ -519,6 +524,7 @@ constexpr Variant variant(const char* name, Isa isa, DType dtype) {
           chunk_bytes<Kernel>(),
           Driver<Kernel>::integer_step_bytes,
           &Driver<Kernel>::pack,
+          &Driver<Kernel>::unpack_panel,
           quantizer<Kernel>(),
           &Driver<Kernel>::run};
 }

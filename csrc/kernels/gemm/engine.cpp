@@ -154,11 +154,30 @@ char* quantize(const View& pixels, const Variant& variant, ThreadPool& pool) {
   return reinterpret_cast<char*>(rows);
 }
 
-void set_chunks(int64_t channel_bytes, int stride, int threads, const Variant& variant,
-                Product& p) {
+// Weights of at most so many bytes, and for at least so many rows, are unpacked once for all tasks;
+// else a task unpacks the panels that it multiplies.
+constexpr int64_t kUnpackedBytes = 8 << 20;
+constexpr int64_t kUnpackedRows = 512;
+
+bool unpacks_once(const Product& p, const Variant& variant) {
+  return p.unpack && variant.pairs && p.out.pixels() >= kUnpackedRows &&
+         p.panel_count * p.panel_bytes <= kUnpackedBytes;
+}
+
+void unpack_all(const Variant& variant, ThreadPool& pool, Product& p) {
+  std::byte* panels = pool.shared_scratch();
+  pool.parallel_for(p.panel_count, [&](int64_t panel, int thread) {
+    variant.unpack(p, panel, panels + panel * p.panel_bytes, pool.scratch(thread));
+  });
+  p.panels = panels;
+  p.stored = Type::bf16;
+  p.unpack = nullptr;
+}
+
+void set_chunks(int64_t channel_bytes, int stride, int threads, bool unpacked,
+                const Variant& variant, Product& p) {
   const int64_t tiles = p.segments * p.tiles_per_segment;
   const int64_t tile_bytes = variant.rows * stride * stride * std::max<int64_t>(channel_bytes, 1);
-  const bool unpacked = p.unpack || p.stored == kBytes;
   const bool many = unpacked || p.panel_count * p.panel_bytes > kManyWeights;
   const int64_t most = std::clamp<int64_t>(
       (many ? kLargeChunkBytes : variant.chunk_bytes) / tile_bytes, 1, kChunkRows / variant.rows);
@@ -309,13 +328,16 @@ void multiply(const View& in, const View& out, const PackedWeight& weight, const
     p.gather_bytes = weight.inputs * dtype_size(in.dtype);
   }
   const int64_t channels = integers ? read.c : weight.inputs;
-  set_chunks(channels * size, taken.stride, context.pool.size(), variant, p);
+  const bool once = unpacks_once(p, variant);
+  const bool unpacked = !once && (p.unpack || p.stored == kBytes);
+  set_chunks(channels * size, taken.stride, context.pool.size(), unpacked, variant, p);
   set_scratch(variant, p);
-  const auto shared = static_cast<size_t>(integers ? read.n * read.stride_n * 2 : 0);
-  const auto lock = context.pool.reserve_scratch(p.scratch.bytes, shared);
-  if (integers) {
-    p.in = quantize(pixels_of(in, out, window.stride), variant, context.pool);
-  }
+  const int64_t shared = integers ? read.n * read.stride_n * 2
+                         : once   ? p.panel_count * p.panel_bytes
+                                  : 0;
+  const auto lock = context.pool.reserve_scratch(p.scratch.bytes, static_cast<size_t>(shared));
+  if (integers) p.in = quantize(pixels_of(in, out, window.stride), variant, context.pool);
+  if (once) unpack_all(variant, context.pool, p);
   context.pool.parallel_for(p.tile_chunks * p.panel_chunks, [&](int64_t task, int thread) {
     variant.run(p, task, context.pool.scratch(thread));
   });

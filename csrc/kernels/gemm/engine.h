@@ -162,6 +162,8 @@ struct Variant {
   int64_t chunk_bytes;         // of input that a task reads, where weights are few
   int64_t integer_step_bytes;  // of a panel of kIntegers; 0: it has no such panels
   void (*pack)(const PackSource& source, int64_t panel, std::byte* out, std::byte* scratch);
+  // Of blocks, all steps of a panel as the kernel reads them, which is as pairs or floats.
+  void (*unpack)(const Product& product, int64_t panel, std::byte* out, std::byte* scratch);
   // Of a kernel of integers: pixels [begin, end) of the input as blocks, pixel 0 at `out`.
   void (*quantize)(const View& in, int64_t begin, int64_t end, std::byte* out);
   void (*run)(const Product& product, int64_t task, std::byte* scratch);
