@@ -13,6 +13,7 @@
 //   multiply(...)              adds the steps to sums[tile][rows][panel], or begins them
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/gemm/byte_panels.h"
@@ -262,27 +263,85 @@ struct Driver {
     }
   }
 
+  // Whether a step's blocks are unpacked to squares that are transposed in registers.
+  template <class Format>
+  static constexpr bool in_registers =
+      (quant::Scales<Format> || quant::ScalesAndShifts<Format>) && Format::block_size == kStep &&
+      requires(const Values<V, 2>& x) { V::to_bf16(x.v); };
+
+  template <class Format>
+  SDCORE_SIMD auto block_bits(const std::byte* from) {
+    constexpr bool shifts = quant::ScalesAndShifts<Format>;
+    const auto& block = *reinterpret_cast<const typename Format::Block*>(from);
+    alignas(64) int8_t quants[kStep];
+    float scale, offset = 0;
+    if constexpr (shifts) {
+      Format::integers(block, quants, &scale, &offset);
+    } else {
+      Format::integers(block, quants, &scale);
+    }
+    return V::to_bf16(scaled<shifts>(quants, scale, offset).v);
+  }
+
+  template <class Format>
+  static void unpack_steps(const Product& p, int64_t panel, int64_t begin, int64_t count,
+                           Element* out) {
+    if constexpr (in_registers<Format>) {
+      constexpr int64_t side = V::width, size = sizeof(typename Format::Block);
+      const Rows row_of{p.outputs, p.gated};
+      for (int64_t n = 0; n < Kernel::panel; n += side) {
+        const int64_t row = row_of(panel, Kernel::panel, n);
+        const int64_t rows = std::clamp<int64_t>(p.outputs - row, 0, side);
+        const std::byte* from = p.blocks + row * p.row_blocks_bytes;
+        const int64_t next = (row_of(panel + 1, Kernel::panel, n) - row) * p.row_blocks_bytes;
+        for (int64_t s = begin; s < begin + count; ++s) {
+          // Rows lie far apart, so that nothing else brings what comes next of each.
+          const int64_t soon =
+              s + kBlocksAhead < p.step_count ? s + kBlocksAhead : s + kBlocksAhead - p.step_count;
+          const std::byte* ahead = from + soon * size + (soon < s ? next : 0);
+          typename V::Bits square[side];
+#pragma GCC unroll 16
+          for (int64_t i = 0; i < side; ++i) {
+            __builtin_prefetch(ahead + i * p.row_blocks_bytes);
+            square[i] = i < rows ? block_bits<Format>(from + i * p.row_blocks_bytes + s * size)
+                                 : typename V::Bits{};
+          }
+          V::transpose(square);
+#pragma GCC unroll 16
+          for (int64_t i = 0; i < side; ++i) {
+            V::store_bits(out + (s - begin) * step_elements + place(i * 2, n), square[i]);
+          }
+        }
+      }
+    }
+  }
+
+  // 32 integers with their scale.
+  template <bool shifts>
+  SDCORE_SIMD auto scaled(const int8_t* quants, float scale, [[maybe_unused]] float offset) {
+    Values<V, kStep / V::width> x;
+#pragma GCC unroll 8
+    for (int j = 0; j < kStep / V::width; ++j) {
+      x.v[j] = V::mul(V::load(quants + j * V::width), V::set(scale));
+      if constexpr (shifts) x.v[j] = V::add(x.v[j], V::set(offset));
+    }
+    return x;
+  }
+
   // Blocks of integers as bf16, in vectors from the first to the last instruction.
   template <class Format>
   static void integers_to_bf16(const typename Format::Block& block, bf16* out) {
     constexpr bool shifts = quant::ScalesAndShifts<Format>;
-    constexpr int vectors = kStep / V::width;
     alignas(64) int8_t quants[Format::block_size];
-    float scales[Format::block_size / kStep], offsets[Format::block_size / kStep];
+    float scales[Format::block_size / kStep], offsets[Format::block_size / kStep] = {};
     if constexpr (shifts) {
       Format::integers(block, quants, scales, offsets);
     } else {
       Format::integers(block, quants, scales);
     }
     for (int64_t group = 0; group < Format::block_size / kStep; ++group, out += kStep) {
-      Values<V, vectors> x;
-#pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) {
-        x.v[j] = V::load(quants + group * kStep + j * V::width);
-        x.v[j] = V::mul(x.v[j], V::set(scales[group]));
-        if constexpr (shifts) x.v[j] = V::add(x.v[j], V::set(offsets[group]));
-      }
-      x.template store<true>(out, kStep, false);
+      scaled<shifts>(quants + group * kStep, scales[group], offsets[group])
+          .template store<true>(out, kStep, false);
     }
   }
 
@@ -322,8 +381,26 @@ struct Driver {
     for (int64_t i = 0; i < kUnpack / block * bytes; i += 64) __builtin_prefetch(from + i);
   }
 
+  using UnpackSteps = void (*)(const Product& p, int64_t panel, int64_t begin, int64_t count,
+                               Element* out);
+
+  // Null where blocks take the way over rows.
+  static UnpackSteps unpack_steps_of(Type type) {
+    switch (type) {
+#define SDCORE_TYPE(id, name, Format) \
+  case Type::name:                    \
+    return in_registers<quant::Format> ? &unpack_steps<quant::Format> : nullptr;
+#include "quant/quant_types.inc"
+#undef SDCORE_TYPE
+    }
+    return nullptr;
+  }
+
   static void unpack(const Product& p, int64_t panel, int64_t begin, int64_t count, Element* out,
                      float* values) {
+    if (const UnpackSteps steps = unpack_steps_of(p.stored)) {
+      return steps(p, panel, begin, count, out);
+    }
     const Unpack unpack_row = unpack_of(p.stored);
     const Rows row_of{p.outputs, p.gated};
     const int64_t inputs = p.row_blocks_bytes / p.unpack->block_bytes * p.unpack->block_size;

@@ -18,6 +18,8 @@ inline constexpr int kStep = 32;
 
 // Rows of blocks are unpacked this many values at a time: the largest block of any type.
 inline constexpr int kUnpack = 256;
+// How far before its use a block of such steps is asked for.
+inline constexpr int kBlocksAhead = 8;
 
 // The type of panels that hold weights as integers with scales of their own, 32 of each output.
 inline constexpr Type kIntegers = Type::i16;

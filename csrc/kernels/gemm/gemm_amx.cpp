@@ -23,8 +23,9 @@ struct Vector : simd::Avx512 {
   }
   using simd::Avx512::store_all;
   SDCORE_SIMD void store_all(bf16* p, const F (&x)[2], bool past_caches) {
-    store_line(p, (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]), past_caches);
+    store_line(p, to_bf16(x), past_caches);
   }
+  SDCORE_SIMD Bits to_bf16(const F (&x)[2]) { return (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]); }
   // As bf16, lanes of two vectors in turns.
   SDCORE_SIMD void store_pairs(uint16_t* p, F first, F second) {
     alignas(64) static constexpr auto in_turns = [] {
