@@ -245,17 +245,15 @@ struct Driver {
     if constexpr (bytes) {
       constexpr int64_t each = Kernel::pairs ? 2 : 1;
       for (int64_t s = begin; s < begin + count; ++s, out += step_elements) {
-        const int64_t group = s / taps * kStep, tap = s % taps;
+        const ByteStep<V, Kernel::panel, offsets> weights(of_panel, taps, s);
         for (int64_t k = 0; k < kStep; k += each) {
+          weights.prefetch_next_group(k);
+#pragma GCC unroll 4
           for (int64_t j = 0; j < Kernel::panel; j += V::width) {
-            const auto channel = [&](int64_t i) {
-              return ByteTaps<V, Kernel::panel, offsets>(of_panel, taps, group + k + i, j);
-            };
             if constexpr (Kernel::pairs) {
-              if (j == 0) channel(0).prefetch_next_group(tap);
-              V::store_pairs(out + place(k, j), channel(0)(tap), channel(1)(tap));
+              V::store_pairs(out + place(k, j), weights(k, j), weights(k + 1, j));
             } else {
-              V::store(out + place(k, j), channel(0)(tap));
+              V::store(out + place(k, j), weights(k, j));
             }
           }
         }
