@@ -60,7 +60,8 @@ def test_several_pictures_keep_their_settings(client) -> None:
 @pytest.mark.parametrize(
     ("fields", "part"),
     [
-        ({"upscaler_1": "R-ESRGAN 4x+"}, "upscaler_1 must be one of None, Lanczos, Nearest, got"),
+        ({"upscaler_1": "R-ESRGAN 4x+"}, "use one of None, Lanczos, Nearest"),
+        ({"upscaler_2": "Latent"}, "upscaler_2 cannot be used: [upscaler] there is no"),
         ({"gfpgan_visibility": 0.5}, "gfpgan_visibility cannot be 0.5 here"),
         ({"upscaler_1": "Lanczos", "upscaling_resize": 0}, "upscaling_resize must give sides of 1"),
         ({"upscaler_1": "Lanczos", "upscaling_resize": 999}, "upscaling_resize must give sides"),

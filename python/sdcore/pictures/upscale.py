@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,9 @@ LATENT_MODES: Mapping[str, tuple[str, bool]] = {
 }
 
 
-def find_upscaler(name: str) -> str:
-    """As it is written above, whatever its letters. Raises InvalidArgumentError."""
-    known = {one.lower(): one for one in (*UPSCALERS, *LATENT_MODES)}
+def find_upscaler(name: str, among: Iterable[str] = (*UPSCALERS, *LATENT_MODES)) -> str:
+    """As it is written there, whatever its letters. Raises InvalidArgumentError."""
+    known = {one.lower(): one for one in among}
     if not isinstance(name, str) or name.lower() not in known:
         raise InvalidArgumentError(
             f"[upscaler] there is no upscaler {name!r:.80}; use one of {', '.join(known.values())}"

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from sdcore.image_io import parameters_of
 from sdcore.pictures.fit import Size
 from sdcore.pictures.given import opaque
-from sdcore.pictures.upscale import UPSCALERS, enlarged
+from sdcore.pictures.upscale import UPSCALERS, enlarged, find_upscaler
 from sdcore.server import options
 from sdcore.server.answer import Answer
 from sdcore.server.fields import FieldError, Fields
@@ -84,11 +84,7 @@ def _made(fields: Fields, sent: Any, name: str, chosen: Options) -> tuple[str, s
 
 
 def _upscaler(fields: Fields, name: str) -> str:
-    known = {one.lower(): one for one in (_NONE, *UPSCALERS)}
-    value = fields.text(name) or _NONE
-    if value.lower() not in known:
-        raise FieldError(name, f"must be one of {', '.join(known.values())}, got {value!r:.80}")
-    return known[value.lower()]
+    return fields.found(name, lambda asked: find_upscaler(asked, (_NONE, *UPSCALERS)), _NONE)
 
 
 def _wanted(fields: Fields, size: Size) -> tuple[Size, str, dict[str, Any]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from sdcore.errors import InvalidArgumentError
 
 __all__ = ["FieldError", "Fields"]
+
+T = TypeVar("T")
 
 _MOST_TEXT = 32_000  # characters of a prompt
 
@@ -65,6 +67,13 @@ class Fields:
         if len(value) > _MOST_TEXT:
             raise FieldError(name, f"is longer than {_MOST_TEXT} characters")
         return value.encode("utf-8", "replace").decode()  # JSON may hold half of a pair
+
+    def found(self, name: str, find: Callable[[str], T], default: str = "") -> T:
+        """What `find` has by this text; the field is named where it has nothing."""
+        try:
+            return find(self.text(name) or default)
+        except InvalidArgumentError as error:
+            raise FieldError(name, f"cannot be used: {error}") from None
 
     def number(self, name: str) -> float | None:
         value = self.any(name)

@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sdcore import __version__
-from sdcore.errors import InvalidArgumentError
 from sdcore.image_io import Infotext
 from sdcore.pictures.fit import RESIZE_MODES, Size, fitted, in_multiples, resized
 from sdcore.pictures.given import opaque
@@ -214,11 +213,8 @@ def _text_plan(fields: Fields, chosen: Options, units: Sequence[Unit]) -> Plan:
 
 def _upscaler(fields: Fields) -> str:
     """None is the filter that the web UI then resizes by."""
-    name = fields.text("hr_upscaler")
-    try:
-        return UPSCALERS[0] if name in ("", "None") else find_upscaler(name)
-    except InvalidArgumentError as error:
-        raise FieldError("hr_upscaler", f"cannot be used: {error}") from None
+    asked = fields.text("hr_upscaler")
+    return UPSCALERS[0] if asked in ("", "None") else fields.found("hr_upscaler", find_upscaler)
 
 
 def _of_second_pass(fields: Fields) -> tuple[str | None, str | None]:
