@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from sdcore import _core
 from sdcore.errors import CheckpointError, UnsupportedModelError
 from sdcore.graph import Builder, Scope, Value, nn
-from sdcore.models.base import Component, RunOptions, Tiled, make_network, to_nchw, to_nhwc
+from sdcore.models.base import Component, RunOptions, Tiled, make_networks, to_nchw, to_nhwc
 from sdcore.models.config import from_json, require_value
 
 __all__ = [
@@ -144,13 +144,7 @@ class AutoencoderTiny(Tiled):
         graphs = [build_tiny_decoder(config)]
         if config.num_encoder_blocks:
             graphs.append(build_tiny_encoder(config))
-        weights = component.weights({k: v for graph in graphs for k, v in graph.weights.items()})
-        decoder, *encoder = (
-            make_network(
-                graph, {name: weights[name] for name in graph.weights}, options or RunOptions()
-            )
-            for graph in graphs
-        )
+        decoder, *encoder = make_networks(component, graphs, options)
         return cls(config, encoder[0] if encoder else None, decoder)
 
     @property

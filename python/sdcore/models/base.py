@@ -26,6 +26,7 @@ __all__ = [
     "as_conditions",
     "key_mask",
     "make_network",
+    "make_networks",
     "require_place",
     "run_with",
     "text_shape",
@@ -96,6 +97,19 @@ def make_network(
         device=options.device,
         stream_weights=options.stream_weights,
     )
+
+
+def make_networks(
+    component: Component, graphs: Sequence[_core.Graph], options: RunOptions | None
+) -> list[_core.Network]:
+    """Likewise of several graphs, each with those of the component's weights that it names."""
+    weights = component.weights({k: v for graph in graphs for k, v in graph.weights.items()})
+    return [
+        make_network(
+            graph, {name: weights[name] for name in graph.weights}, options or RunOptions()
+        )
+        for graph in graphs
+    ]
 
 
 # What `to` of diffusers and PyTorch takes besides; none of it changes a result.

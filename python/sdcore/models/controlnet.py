@@ -19,7 +19,7 @@ from sdcore.models.base import (
     Model,
     RunOptions,
     as_conditions,
-    make_network,
+    make_networks,
     run_with,
     text_shape,
     to_nchw,
@@ -197,14 +197,7 @@ class ControlNetModel(Model):
         """Raises CheckpointError naming every tensor that is missing or has another shape."""
         config = cls.read_config(component.config)
         graphs = build_control(config), build_embedding(config)
-        weights = component.weights({k: v for graph in graphs for k, v in graph.weights.items()})
-        networks = (
-            make_network(
-                graph, {name: weights[name] for name in graph.weights}, options or RunOptions()
-            )
-            for graph in graphs
-        )
-        return cls(config, *networks)
+        return cls(config, *make_networks(component, graphs, options))
 
     @property
     def networks(self) -> Sequence[_core.Network]:

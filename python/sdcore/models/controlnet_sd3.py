@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from sdcore import _core
 from sdcore.errors import UnsupportedModelError
 from sdcore.graph import Scope, Value, nn
-from sdcore.models.base import Component, Model, RunOptions, make_network, to_nhwc, tokens_of
+from sdcore.models.base import Component, Model, RunOptions, make_networks, to_nhwc, tokens_of
 from sdcore.models.blocks import feed_forward
 from sdcore.models.config import from_json, require_value
 from sdcore.models.mmdit import NORM_EPS, BlockResiduals, MMDiTGraph, SD3Config
@@ -148,14 +148,7 @@ class SD3ControlNetModel(Model):
         """Raises CheckpointError naming every tensor that is missing or has another shape."""
         config = cls.read_config(component.config)
         graphs = build_control(config), build_embedding(config)
-        weights = component.weights({k: v for graph in graphs for k, v in graph.weights.items()})
-        networks = (
-            make_network(
-                graph, {name: weights[name] for name in graph.weights}, options or RunOptions()
-            )
-            for graph in graphs
-        )
-        return cls(config, *networks)
+        return cls(config, *make_networks(component, graphs, options))
 
     @property
     def networks(self) -> Sequence[_core.Network]:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sdcore import _core
 from sdcore.graph import Builder, Scope, Value, nn
-from sdcore.models.base import Component, Model, RunOptions, make_network, to_nchw, to_nhwc
+from sdcore.models.base import Component, Model, RunOptions, make_networks, to_nchw, to_nhwc
 from sdcore.models.config import from_json, require_value
 
 __all__ = ["FULL_XL", "T2IAdapter", "T2IAdapterConfig", "build_stretch"]
@@ -118,14 +118,7 @@ class T2IAdapter(Model):
         """Raises CheckpointError naming every tensor that is missing or has another shape."""
         config = cls.read_config(component.config)
         graphs = [build_stretch(config, blocks) for blocks in config.stretches]
-        weights = component.weights({k: v for graph in graphs for k, v in graph.weights.items()})
-        networks = [
-            make_network(
-                graph, {name: weights[name] for name in graph.weights}, options or RunOptions()
-            )
-            for graph in graphs
-        ]
-        return cls(config, networks)
+        return cls(config, make_networks(component, graphs, options))
 
     @property
     def networks(self) -> Sequence[_core.Network]:

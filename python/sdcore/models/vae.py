@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sdcore import _core
 from sdcore.errors import UnsupportedModelError
-from sdcore.models.base import Component, RunOptions, Tiled, make_network, to_nchw, to_nhwc
+from sdcore.models.base import Component, RunOptions, Tiled, make_networks, to_nchw, to_nhwc
 from sdcore.models.config import from_json, require_value
 from sdcore.models.vae_graphs import VAEConfig, build_decoder, build_encoder
 from sdcore.models.vae_strips import StripDecoder, StripEncoder
@@ -59,15 +59,8 @@ class AutoencoderKL(Tiled):
     ) -> AutoencoderKL:
         """Raises CheckpointError naming every tensor that is missing or has another shape."""
         config = cls.read_config(component.config)
-        encoder, decoder = build_encoder(config), build_decoder(config)
-        weights = component.weights({**encoder.weights, **decoder.weights})
-        networks = (
-            make_network(
-                graph, {name: weights[name] for name in graph.weights}, options or RunOptions()
-            )
-            for graph in (encoder, decoder)
-        )
-        return cls(config, *networks)
+        graphs = build_encoder(config), build_decoder(config)
+        return cls(config, *make_networks(component, graphs, options))
 
     @property
     def networks(self) -> Sequence[_core.Network]:
