@@ -23,19 +23,28 @@ LINEAR, CONV, POINT = (
 )
 
 
-def kinds() -> dict[str, tuple[str, State, torch.Tensor]]:
-    """A module, tensors, and the change that they mean, in float64 by the published formulas."""
-    net = tiny_models.unet(SPEC)
-    o, i = net.get_submodule(LINEAR).weight.shape
-    weight = net.get_submodule(CONV).weight.double().detach()
-    co, ci, *taps = weight.shape
-    found: dict[str, tuple[str, State, torch.Tensor]] = {}
+# A module, tensors, and the change that they mean, in float64 by the published formulas.
+Kind = tuple[str, State, torch.Tensor]
 
+
+def kinds() -> dict[str, Kind]:
+    net = tiny_models.unet(SPEC)
+    linear, conv = (net.get_submodule(name).weight.double().detach() for name in (LINEAR, CONV))
+    return (
+        loha(linear, conv)
+        | lokr(linear, conv)
+        | products(conv)
+        | {"dora for each input": dora(conv)}
+    )
+
+
+def loha(linear: torch.Tensor, conv: torch.Tensor) -> dict[str, Kind]:
+    (o, i), (co, ci, *taps) = linear.shape, conv.shape
     low = {"hada_w1_a": random(o, 3), "hada_w1_b": random(3, i), "hada_w2_a": random(o, 3),
            "hada_w2_b": random(3, i), "alpha": torch.tensor(2.0)}  # fmt: skip
     d = {key: value.double() for key, value in low.items()}
     product = (d["hada_w1_a"] @ d["hada_w1_b"]) * (d["hada_w2_a"] @ d["hada_w2_b"])
-    found["loha"] = LINEAR, low, product * 2 / 3
+    whole = LINEAR, low, product * 2 / 3
 
     core = {"hada_t1": random(3, 3, *taps), "hada_t2": random(3, 3, *taps),
             "hada_w1_a": random(3, co), "hada_w1_b": random(3, ci),
@@ -45,8 +54,12 @@ def kinds() -> dict[str, tuple[str, State, torch.Tensor]]:
         torch.einsum("abxy,ao,bi->oixy", d[f"hada_t{n}"], d[f"hada_w{n}_a"], d[f"hada_w{n}_b"])
         for n in (1, 2)
     ]
-    found["loha of a convolution"] = CONV, core, halves[0] * halves[1]
+    return {"loha": whole, "loha of a convolution": (CONV, core, halves[0] * halves[1])}
 
+
+def lokr(linear: torch.Tensor, conv: torch.Tensor) -> dict[str, Kind]:
+    (o, i), (co, ci, *taps) = linear.shape, conv.shape
+    found: dict[str, Kind] = {}
     whole = {"lokr_w1": random(4, 2), "lokr_w2": random(o // 4, i // 2),
              "alpha": torch.tensor(7.0)}  # fmt: skip
     found["lokr of whole factors"] = (
@@ -67,7 +80,12 @@ def kinds() -> dict[str, tuple[str, State, torch.Tensor]]:
     second = torch.einsum("abxy,ao,bi->oixy", d["lokr_t2"], d["lokr_w2_a"], d["lokr_w2_b"])
     kron = torch.kron((d["lokr_w1_a"] @ d["lokr_w1_b"])[:, :, None, None], second.contiguous())
     found["lokr with a core"] = CONV, tucker, kron
+    return found
 
+
+def products(conv: torch.Tensor) -> dict[str, Kind]:
+    co, ci, *taps = conv.shape
+    found: dict[str, Kind] = {}
     locon = {"lora_down.weight": random(3, ci, 1, 1), "lora_mid.weight": random(3, 3, *taps),
              "lora_up.weight": random(co, 3, 1, 1), "alpha": torch.tensor(1.5)}  # fmt: skip
     d = {key: value.double() for key, value in locon.items()}
@@ -84,16 +102,19 @@ def kinds() -> dict[str, tuple[str, State, torch.Tensor]]:
     up, down = (point[f"lora_{way}.weight"][:, :, 0, 0].double() for way in ("up", "down"))
     product = up @ down
     found["1x1 with an alpha of 0"] = POINT, point, product[:, :, None, None]
-
-    dora = {"lora_down.weight": random(2, ci, *taps), "lora_up.weight": random(co, 2, 1, 1),
-            "dora_scale": 1 + random(1, ci, 1, 1).abs()}  # fmt: skip
-    product = torch.einsum("or,rixy->oixy", dora["lora_up.weight"][:, :, 0, 0].double(),
-                           dora["lora_down.weight"].double())  # fmt: skip
-    merged = weight + product
-    norm = torch.linalg.vector_norm(merged, dim=(0, 2, 3), keepdim=True)
-    gain = dora["dora_scale"].double() / norm
-    found["dora for each input"] = CONV, dora, gain * merged - weight
     return found
+
+
+def dora(conv: torch.Tensor) -> Kind:
+    co, ci, *taps = conv.shape
+    low = {"lora_down.weight": random(2, ci, *taps), "lora_up.weight": random(co, 2, 1, 1),
+           "dora_scale": 1 + random(1, ci, 1, 1).abs()}  # fmt: skip
+    product = torch.einsum("or,rixy->oixy", low["lora_up.weight"][:, :, 0, 0].double(),
+                           low["lora_down.weight"].double())  # fmt: skip
+    merged = conv + product
+    norm = torch.linalg.vector_norm(merged, dim=(0, 2, 3), keepdim=True)
+    gain = low["dora_scale"].double() / norm
+    return CONV, low, gain * merged - conv
 
 
 KINDS = kinds()

@@ -114,6 +114,12 @@ def encode_prompt_with_trigger_word(pipe: Any, prompt: str, count: int) -> tuple
     return torch.cat(found, dim=-1), out[0], mask
 
 
+def without_trigger(pipe: Any, prompt: str) -> str:
+    ids = pipe.tokenizer.encode(prompt, add_special_tokens=False)
+    ids.remove(pipe.tokenizer.convert_tokens_to_ids("img"))
+    return pipe.tokenizer.decode(ids)
+
+
 def theirs(
     files: Path,
     people: Sequence[Image.Image] = ONE,
@@ -130,12 +136,10 @@ def theirs(
     pipe = _theirs(files / "sdxl", getattr(diffusers, kind))
     pipe.set_adapters("photomaker", scale)
     encoder = tiny_photomaker.id_encoder(1 if faces is None else 2)
-    ids = pipe.tokenizer.encode(prompt, add_special_tokens=False)
-    ids.remove(pipe.tokenizer.convert_tokens_to_ids("img"))
     pixels = CLIPImageProcessor(size=SIDE, crop_size=SIDE)(list(people), return_tensors="pt")
     with torch.no_grad():
         text, negative, text_pooled, negative_pooled = pipe.encode_prompt(
-            pipe.tokenizer.decode(ids),
+            without_trigger(pipe, prompt),
             device="cpu",
             num_images_per_prompt=images,
             negative_prompt=arguments.pop("negative_prompt"),

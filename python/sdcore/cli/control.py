@@ -50,6 +50,13 @@ KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("ControlNet and T2I-Adapter")
+    _add_repeated(group)
+    _add_single(group)
+    add_place(group)
+
+
+def _add_repeated(group: argparse._ArgumentGroup) -> None:
+    """Flags with a value for each ControlNet."""
 
     def add(*names: str, help: str, **options: Any) -> None:
         group.add_argument(*names, action="append", help=help, **options)
@@ -103,6 +110,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what it reads beside its picture; face is what InstantID's was trained on (default: "
         "with InstantID's --ip-adapter the first reads the face)",
     )
+
+
+def _add_single(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--face-keypoints",
         metavar="X,Y ...",
@@ -129,7 +139,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=True,
         help="without a prompt: let it guess what its picture shows",
     )
-    add_place(group)
 
 
 def add_place(group: argparse._ArgumentGroup) -> None:

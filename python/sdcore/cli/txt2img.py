@@ -67,9 +67,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw a picture again from the settings inside it; other flags go before them",
     )
     model.add_arguments(parser)
+    _add_picture(parser.add_argument_group("picture"))
+    sampling.add_arguments(parser)
+    hires.add_arguments(parser)
+    refiner.add_arguments(parser)
+    family.add_arguments(parser)
+    adapters.add_arguments(parser)
+    adapters.add_ip_adapter(parser)
+    control.add_arguments(parser)
+    photomaker.add_arguments(parser)
+    faces.add_arguments(parser)
+    _add_output(parser.add_argument_group("output"))
+    _add_machine(parser.add_argument_group("machine"))
 
-    picture = parser.add_argument_group("picture")
-    add = picture.add_argument
+
+def _add_picture(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("-W", "--width", type=int, metavar="PIXELS", help="default: the model's own")
     add("-H", "--height", type=int, metavar="PIXELS", help="default: the model's own")
     add(
@@ -94,18 +107,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seed of the first picture, each next one has one more; -1 draws one (default)",
     )
 
-    sampling.add_arguments(parser)
-    hires.add_arguments(parser)
-    refiner.add_arguments(parser)
-    family.add_arguments(parser)
-    adapters.add_arguments(parser)
-    adapters.add_ip_adapter(parser)
-    control.add_arguments(parser)
-    photomaker.add_arguments(parser)
-    faces.add_arguments(parser)
 
-    output = parser.add_argument_group("output")
-    add = output.add_argument
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "-o",
         "--output",
@@ -118,8 +122,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no progress bar, no seed and no warnings")
     add("-v", "--verbose", action="store_true", help="say more, with tracebacks of faults")
 
-    machine = parser.add_argument_group("machine")
-    add = machine.add_argument
+
+def _add_machine(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("--dtype", choices=model.DTYPES, help="default: auto, the fastest; f16 on GPUs only")
     add("--vae-tiling", action="store_true", help="decode in less memory and more time")
     add("-t", "--threads", type=int, metavar="N", help="default: one a core")

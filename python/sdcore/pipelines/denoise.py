@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -55,28 +55,17 @@ def denoise(
 ) -> Iterator[Step]:
     """Yields after each row; a step's `latents`, replaced or not, are what the next begins with."""
     guidance = pipe.guidance(request)
-    if scheduler.renoises_negative and type(guidance).predict is not Guidance.predict:
-        raise InvalidArgumentError(
-            f"[pipeline] {type(scheduler).__name__} takes plain guidance, not "
-            f"{type(guidance).__name__}; use another scheduler"
-        )
+    _check_renoising(scheduler, guidance, request)
     composed = composition(pipe, request, guidance.in_turns)
     conditions = pipe.conditions((composed or guidance).asked(request), request)
     first = pipe.first_step(request)
     pipe.needs_only(pipe.denoiser)
     latents, rows = start.latents, pipe.rows(scheduler, request)
     options, images = pipe.denoiser_options(request), len(latents)
-    deep: Deep = []
-    if pipe.keeps_between_steps(request) is not None:
-        groups = together(conditions, images)
-        deep = [(group, pipe.keeps_between_steps(request)) for group in groups]
+    deep = _deep(pipe, request, conditions, images)
     if (control := pipe.control(request)) is not None:
         options["control"] = control
     cache = StepCache(request.cache_threshold) if request.cache_threshold else None
-    if cache is not None and scheduler.renoises_negative:
-        raise InvalidArgumentError(
-            f"[pipeline] cache_threshold does not go with {type(scheduler).__name__}"
-        )
     conditioning: Conditioning | None = None
     for index, row in enumerate(rows):
         x = scheduler.scale_model_input(latents, row.timestep)
@@ -99,12 +88,8 @@ def denoise(
         negative = None
         if scheduler.renoises_negative:
             out, negative = guidance.predict_both(model, x, index, len(rows))
-        elif cache is None:
-            out = guidance.predict(model, x, index, len(rows))
         else:
-            spared = cache.enough(x, index, len(rows))
-            fresh = None if spared else guidance.predict(model, x, index, len(rows))
-            out = cache.output(x, fresh)
+            out = _output(guidance, model, x, index, len(rows), cache)
         z = noise.draw(latents.shape[1:]) if row.draws else None
         latents = scheduler.step(out, row.timestep, latents, z, negative)
         require_finite(latents, f"what step {index + 1} of {len(rows)} made")
@@ -120,6 +105,40 @@ def denoise(
             guidance = guidance.at(finite(step.guidance_scale, "guidance_scale"))
             if cache is not None:
                 cache.forget(np.ones(images, bool))
+
+
+def _check_renoising(scheduler: Scheduler, guidance: Guidance, request: Request) -> None:
+    """Schedulers that put the noise of the negative prompt back need that output at every step."""
+    if not scheduler.renoises_negative:
+        return
+    name = type(scheduler).__name__
+    if type(guidance).predict is not Guidance.predict:
+        raise InvalidArgumentError(
+            f"[pipeline] {name} takes plain guidance, not {type(guidance).__name__}; use another "
+            "scheduler"
+        )
+    if request.cache_threshold:
+        raise InvalidArgumentError(f"[pipeline] cache_threshold does not go with {name}")
+
+
+def _deep(
+    pipe: DiffusionPipeline, request: Request, conditions: Mapping[int, Conditioning], images: int
+) -> Deep:
+    """Empty where nothing is kept."""
+    if pipe.keeps_between_steps(request) is None:
+        return []
+    groups = together(conditions, images)
+    return [(group, pipe.keeps_between_steps(request)) for group in groups]
+
+
+def _output(
+    guidance: Guidance, model: Model, x: Array, index: int, steps: int, cache: StepCache | None
+) -> Array:
+    """The guided output of a step, from the cache where that is good enough."""
+    if cache is None:
+        return guidance.predict(model, x, index, steps)
+    spared = cache.enough(x, index, steps)
+    return cache.output(x, None if spared else guidance.predict(model, x, index, steps))
 
 
 def _replaced(step: Step, latents: Array) -> Array:

@@ -187,7 +187,6 @@ def load_parts(
     source: Checkpoint,
     wanted: Wanted,
     options: Mapping[str, RunOptions],
-    *,
     overrides: Mapping[str, Override],
     config: PathLike | None = None,
     quantize: str | None = None,

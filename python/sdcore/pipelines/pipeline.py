@@ -159,47 +159,25 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin, CallbackMixin, DiffusersNa
         Raises FileError, CheckpointError, UnsupportedModelError, or InvalidArgumentError if there
         is no such type.
         """
-        if unknown:
-            name = next(iter(unknown))
-            known = inspect.signature(cls.open).parameters
-            raise InvalidArgumentError(
-                f"[pipeline] open has no argument {name!r}{nearest(name, known)}"
-            )
-        device = for_parts("device", device)
+        _refuse_unknown(unknown, inspect.signature(cls.open).parameters)
+        device = _devices(device)
         dtype = for_dtypes(dtype if torch_dtype is None else torch_dtype)
-        for name in {device} if isinstance(device, str) else {*device.values()}:
-            _core.check_device(name)
         path = find_model(path)
         source = checkpoint.open_model(path, variant)
         family = cls._of(source)
-        options = run_options(
-            family.networks,
-            device,
-            dtype,
-            family.beside,
-            threads=threads,
-            stream_weights=stream_weights,
-        )
-        parts = load_parts(
-            source,
-            family.wanted(),
-            options,
-            overrides={
-                "vae": vae,
-                "text_encoder": text_encoder,
-                "text_encoder_2": text_encoder_2,
-                "text_encoder_3": text_encoder_3,
-                "tokenizer": tokenizer,
-                "tokenizer_2": tokenizer_2,
-                "tokenizer_3": tokenizer_3,
-            },
-            config=config,
-            quantize=quantize,
-        )
-        if scheduler is not None:
-            _require_scheduler(scheduler)
-            parts = dataclasses.replace(parts, scheduler=scheduler)
-        pipe = family(parts)
+        where = family.networks, device, dtype, family.beside
+        options = run_options(*where, threads=threads, stream_weights=stream_weights)
+        overrides = {
+            "vae": vae,
+            "text_encoder": text_encoder,
+            "text_encoder_2": text_encoder_2,
+            "text_encoder_3": text_encoder_3,
+            "tokenizer": tokenizer,
+            "tokenizer_2": tokenizer_2,
+            "tokenizer_3": tokenizer_3,
+        }
+        parts = load_parts(source, family.wanted(), options, overrides, config, quantize)
+        pipe = family(parts if scheduler is None else _with_scheduler(parts, scheduler))
         pipe.lora_dir = shipped_loras(path)
         pipe._open_beside(options, quantize, controlnet=controlnet)
         return pipe
@@ -474,6 +452,26 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin, CallbackMixin, DiffusersNa
         if request.output_type == "pil":
             return to_pil(images)
         return to_torch(images) if request.output_type == "pt" else images
+
+
+def _refuse_unknown(unknown: Mapping[str, Any], known: Iterable[str]) -> None:
+    for name in unknown:
+        raise InvalidArgumentError(
+            f"[pipeline] open has no argument {name!r}{nearest(name, known)}"
+        )
+
+
+def _devices(given: ForParts) -> ForParts:
+    """Those of the parts, if they are there."""
+    devices = for_parts("device", given)
+    for name in {devices} if isinstance(devices, str) else {*devices.values()}:
+        _core.check_device(name)
+    return devices
+
+
+def _with_scheduler(parts: Parts, scheduler: Scheduler) -> Parts:
+    _require_scheduler(scheduler)
+    return dataclasses.replace(parts, scheduler=scheduler)
 
 
 def _require_scheduler(given: Any) -> None:

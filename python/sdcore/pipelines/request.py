@@ -127,6 +127,17 @@ class Request:
         return self.goes_on or self.extra.get("denoising_end") is not None
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """What pictures begin from, as given: the lists have an entry an image; for text alone, nothing
+    is there."""
+
+    pictures: list[Image.Image]
+    begun: Array | None  # latents of pictures in their place, [n, c, h, w]
+    latents: Array | None  # in place of the first noise, [n, c, h, w]
+    size: tuple[int, int] | None  # width and height of the first of these, in pixels
+
+
 def make_request(
     pipe: DiffusionPipeline,
     prompt: Texts | None,
@@ -139,35 +150,12 @@ def make_request(
     given = {**DEFAULTS, **arguments}
     per_prompt = whole(given["num_images_per_prompt"], "num_images_per_prompt", 1)
     prompts, negatives = make_prompts(prompt, negative_prompt, per_prompt, extra, pipe.embeds)
-    image, latents = given["image"], given["latents"]
-    if extra.get("denoising_start") is not None:
-        image, latents = None, _left_by_another(image)
-    begun = _begun(pipe, image, given["mask_image"], len(prompts), per_prompt)
-    pictures = _pictures(image if begun is None else None, len(prompts), per_prompt)
-    sizes = [picture.size for picture in pictures]
-    if not sizes and (own := pipe.given_size(extra)):
-        sizes = [own]
-    latents = None if latents is None else as_floats(latents, "[pipeline] latents")
-    for known in (begun, latents):
-        if known is None or known.ndim != 4:
-            continue
-        h, w = known.shape[2:]
-        sizes = [(w * pipe.vae.scale_factor, h * pipe.vae.scale_factor)]
+    origin = _origin(pipe, given, extra, len(prompts), per_prompt)
     mode = _resize_mode(given["resize_mode"])
-    asked = width, height = _size(pipe, given["width"], given["height"], sizes)
-    hires_size = given["hires_width"], given["hires_height"]
-    if (
-        latents is None
-        and begun is None
-        and given["hires_scale"] == 1
-        and hires_size == (None, None)
-    ):
-        width, height = pipe.drawn_size(width, height, extra)
+    asked = _size(pipe, given["width"], given["height"], origin.size)
+    width, height = _drawn_size(pipe, asked, given, extra, origin)
     placed = _placed(given, extra)
-    steps = _count(placed) if placed else given["num_inference_steps"]
-    steps = whole(pipe.default_steps if steps is None else steps, "num_inference_steps", 1)
-    scale = given["guidance_scale"]
-    begin, end = _interval(given)
+    steps = _steps(pipe, given, placed)
     hires = _hires(pipe, given, width, height, steps, len(prompts) // per_prompt)
     if mode != RESIZE_MODES[0]:
         largest = (width, height) if hires is None else (hires.width, hires.height)
@@ -179,35 +167,91 @@ def make_request(
         width=width,
         steps=steps,
         placed=placed,
-        guidance_scale=finite(pipe.usual_guidance if scale is None else scale, "guidance_scale"),
-        guidance_rescale=_share(given["guidance_rescale"], "guidance_rescale", 0),
-        guidance_start=begin,
-        guidance_end=end,
-        cache_threshold=_share(given["cache_threshold"], "cache_threshold", 0),
-        generators=_generators(given["seed"]),
-        seeds=_seeds(given["seed"], "seed", len(prompts)),
-        subseeds=_seeds(given["subseed"], "subseed", len(prompts)),
-        subseed_strength=_share(given["subseed_strength"], "subseed_strength", 0),
-        rng=given["rng"],
-        eta=None if given["eta"] is None else finite(given["eta"], "eta"),
-        latents=latents,
-        output_type=_output_type(given["output_type"]),
-        images=np.stack([fitted(one, width, height, mode) for one in pictures])
-        if pictures
-        else begun,
-        of_latents=begun is not None,
-        mask=_mask(given["mask_image"], pictures, width, height, mode),
-        masked_content=_masked_content(given),
-        strength=_share(given["strength"], "strength", 0),
-        resize_mode=given["resize_mode"],
+        latents=origin.latents,
+        images=_fitted(origin, width, height, mode),
+        of_latents=origin.begun is not None,
+        mask=_mask(given["mask_image"], origin.pictures, width, height, mode),
         hires=hires,
-        lora_scale=finite(given["lora_scale"], "lora_scale"),
         extra=extra,
         cut=None if asked == (width, height) else asked,
+        **_each_by_itself(pipe, given, len(prompts)),
     )
-    if latents is None and sizes:  # after what is wrong
-        _tell_of_size(pipe, sizes[0], asked, given)
+    if origin.latents is None and origin.size:  # after what is wrong
+        _tell_of_size(pipe, origin.size, asked, given)
     return request
+
+
+def _each_by_itself(
+    pipe: DiffusionPipeline, given: Mapping[str, Any], images: int
+) -> dict[str, Any]:
+    """The fields of a request that no other argument has a say in."""
+    scale, (begin, end) = given["guidance_scale"], _interval(given)
+    return {
+        "guidance_scale": finite(pipe.usual_guidance if scale is None else scale, "guidance_scale"),
+        "guidance_rescale": _share(given["guidance_rescale"], "guidance_rescale", 0),
+        "guidance_start": begin,
+        "guidance_end": end,
+        "cache_threshold": _share(given["cache_threshold"], "cache_threshold", 0),
+        "generators": _generators(given["seed"]),
+        "seeds": _seeds(given["seed"], "seed", images),
+        "subseeds": _seeds(given["subseed"], "subseed", images),
+        "subseed_strength": _share(given["subseed_strength"], "subseed_strength", 0),
+        "rng": given["rng"],
+        "eta": None if given["eta"] is None else finite(given["eta"], "eta"),
+        "output_type": _output_type(given["output_type"]),
+        "masked_content": _masked_content(given),
+        "strength": _share(given["strength"], "strength", 0),
+        "resize_mode": given["resize_mode"],
+        "lora_scale": finite(given["lora_scale"], "lora_scale"),
+    }
+
+
+def _origin(
+    pipe: DiffusionPipeline,
+    given: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    count: int,
+    times: int,
+) -> _Origin:
+    """Of so many images, `times` of each prompt."""
+    image, latents = given["image"], given["latents"]
+    if extra.get("denoising_start") is not None:
+        image, latents = None, _left_by_another(image)
+    begun = _begun(pipe, image, given["mask_image"], count, times)
+    pictures = _pictures(image if begun is None else None, count, times)
+    size = pictures[0].size if pictures else pipe.given_size(extra)
+    latents = None if latents is None else as_floats(latents, "[pipeline] latents")
+    for known in (begun, latents):
+        if known is not None and known.ndim == 4:
+            h, w = known.shape[2:]
+            size = w * pipe.vae.scale_factor, h * pipe.vae.scale_factor
+    return _Origin(pictures, begun, latents, size)
+
+
+def _fitted(origin: _Origin, width: int, height: int, mode: str) -> Array | None:
+    """The `images` of a request."""
+    if not origin.pictures:
+        return origin.begun
+    return np.stack([fitted(one, width, height, mode) for one in origin.pictures])
+
+
+def _drawn_size(
+    pipe: DiffusionPipeline,
+    asked: tuple[int, int],
+    given: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    origin: _Origin,
+) -> tuple[int, int]:
+    """The size to draw at, which may be another one where nothing says the latents' own."""
+    of_latents = origin.latents is not None or origin.begun is not None
+    larger = given["hires_width"], given["hires_height"]
+    twice = given["hires_scale"] != 1 or larger != (None, None)
+    return asked if of_latents or twice else pipe.drawn_size(*asked, extra)
+
+
+def _steps(pipe: DiffusionPipeline, given: Mapping[str, Any], placed: Mapping[str, Any]) -> int:
+    steps = _count(placed) if placed else given["num_inference_steps"]
+    return whole(pipe.default_steps if steps is None else steps, "num_inference_steps", 1)
 
 
 def _placed(given: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -277,11 +321,11 @@ def _size(
     pipe: DiffusionPipeline,
     width: int | None,
     height: int | None,
-    sizes: Sequence[tuple[int, int]],
+    own: tuple[int, int] | None,
 ) -> tuple[int, int]:
-    """As asked; else those of what is given, cut to what the model can draw; else the model's."""
-    if sizes and width is None and height is None:
-        width, height = in_multiples(sizes[0], pipe.size_multiple)
+    """As asked; else that of what is given, cut to what the model can draw; else the model's."""
+    if own and width is None and height is None:
+        width, height = in_multiples(own, pipe.size_multiple)
     return _side(pipe, width, "width"), _side(pipe, height, "height")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdcore.errors import InvalidArgumentError
 from sdcore.webui import samplers
@@ -42,7 +42,6 @@ def described(
     `layer`, the CLIP skip, are as they were asked for; `hashes` are by key, as of `hashes_of`."""
     known = hashes or {}
     used = out.parameters
-    larger = used.get("hires_scheduler")
     strengths = [used.get("strength"), used.get("hires_strength")]
     first, second = (*(one for one in strengths if one is not None), None, None)[:2]
     subseed = used.get("subseed")
@@ -65,15 +64,7 @@ def described(
         "Denoising strength": first if first is None else number(first),
         "Resize mode": used.get("resize_mode"),
         "Hires denoising strength": second if second is None else number(second),
-        "Hires prompt": used.get("hires_prompt"),
-        "Hires negative prompt": used.get("hires_negative_prompt"),
-        "Hires sampler": larger and samplers.title(larger),
-        "Hires schedule type": larger and samplers.schedule_title(larger, hires_schedule),
-        "Hires CFG Scale": used.get("hires_guidance_scale"),
-        "Hires upscale": used.get("hires_scale"),
-        "Hires resize": used.get("hires_size"),
-        "Hires steps": used.get("hires_steps"),
-        "Hires upscaler": used.get("hires_upscaler"),
+        **_of_second_pass(used, hires_schedule),
         "Refiner": _short_title(refiner, known.get("Refiner")),
         "Refiner switch at": refiner and number(used["refiner_switch"]),
         "Lora hashes": known.get("Lora hashes"),
@@ -86,6 +77,21 @@ def described(
         "Token merging ratio": used.get("token_merging_ratio"),
         "Dtype": used.get("dtype"),
         "Kernels": used.get("kernels"),
+    }
+
+
+def _of_second_pass(used: Mapping[str, Any], schedule: str | None) -> dict[str, object]:
+    scheduler = used.get("hires_scheduler")
+    return {
+        "Hires prompt": used.get("hires_prompt"),
+        "Hires negative prompt": used.get("hires_negative_prompt"),
+        "Hires sampler": scheduler and samplers.title(scheduler),
+        "Hires schedule type": scheduler and samplers.schedule_title(scheduler, schedule),
+        "Hires CFG Scale": used.get("hires_guidance_scale"),
+        "Hires upscale": used.get("hires_scale"),
+        "Hires resize": used.get("hires_size"),
+        "Hires steps": used.get("hires_steps"),
+        "Hires upscaler": used.get("hires_upscaler"),
     }
 
 
