@@ -236,6 +236,30 @@ def test_text_to_image_is_diffusers(sd3: tuple[Any, Path], tmp_path: Path, name:
     assert error(pipe(**plain).images, ref) > 0.01
 
 
+def test_what_steps_have_in_common_is_told_once(
+    sd3: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = sd3
+    _, path = _net("of joint blocks", tmp_path / "control")
+    pipe = sdcore.DiffusionPipeline.open(folder, dtype="f32", controlnet=path)
+    given: list[Any] = []
+    tell, residuals = SD3ControlNetModel.tell, SD3ControlNetModel.residuals
+
+    def noted(self: SD3ControlNetModel, *told: Any) -> Any:
+        given.append(told)
+        return tell(self, *told)
+
+    def from_arrays(self: Any, x: Any, t: Any, _: Any, __: Any, *more: Any) -> Any:
+        return residuals(self, x, t, *given[-1], *more)
+
+    monkeypatch.setattr(SD3ControlNetModel, "tell", noted)
+    run = {**ARGS, "seed": 5, "output_type": "latent", "control_image": picture(0)}
+    out = pipe(**run).images
+    assert len(given) == 1
+    monkeypatch.setattr(SD3ControlNetModel, "residuals", from_arrays)
+    np.testing.assert_array_equal(pipe(**run).images, out)
+
+
 def test_inpainting_is_diffusers(sd3: tuple[Any, Path], tmp_path: Path) -> None:
     theirs, folder = sd3
     net, path = _net("for inpainting", tmp_path / "control")

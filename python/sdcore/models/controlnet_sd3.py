@@ -17,7 +17,18 @@ from numpy.typing import ArrayLike, NDArray
 from sdcore import _core
 from sdcore.errors import UnsupportedModelError
 from sdcore.graph import Scope, Value, nn
-from sdcore.models.base import Component, Model, RunOptions, make_networks, to_nhwc, tokens_of
+from sdcore.models.base import (
+    Component,
+    Conditions,
+    Model,
+    RunOptions,
+    as_conditions,
+    make_networks,
+    run_with,
+    text_shape,
+    to_nhwc,
+    tokens_of,
+)
 from sdcore.models.blocks import feed_forward
 from sdcore.models.config import from_json, require_value
 from sdcore.models.mmdit import NORM_EPS, BlockResiduals, MMDiTGraph, SD3Config
@@ -106,6 +117,7 @@ class SD3ControlNetModel(Model):
     """A pipeline embeds the latents of its picture once (`embed`) and asks for `residuals` at each
     step; on a GPU both stay there."""
 
+    steady = ("encoder_hidden_states", "pooled_projections")
     config: SD3ControlNetConfig
 
     def __init__(
@@ -171,37 +183,50 @@ class SD3ControlNetModel(Model):
         w]."""
         channels = self.config.in_channels + self.config.extra_conditioning_channels
         x = to_nhwc(controlnet_cond, "[controlnet] controlnet_cond", channels)
-        features: Features = _run(self.embedding, {"condition": x})["features"]
+        features: Features = _run(self.embedding, {"condition": x}, {})["features"]
         return features
+
+    def tell(self, encoder_hidden_states: ArrayLike, pooled_projections: ArrayLike) -> _core.Steady:
+        """What several calls are told alike, to be given as `encoder_hidden_states`."""
+        return _core.Steady(self._conditions(encoder_hidden_states, pooled_projections))
+
+    def _conditions(self, states: ArrayLike, pooled: ArrayLike) -> dict[str, Array]:
+        told = np.asarray(pooled, np.float32)
+        if self.config.force_zeros_for_pooled_projection:
+            told = np.zeros_like(told)
+        text = {"encoder_hidden_states": states} if self.config.reads_text else {}
+        tokens = {name: tokens_of(one, "controlnet") for name, one in text.items()}
+        return {**tokens, "pooled_projections": told}
 
     def residuals(
         self,
         sample: ArrayLike,
         timestep: ArrayLike,
-        encoder_hidden_states: ArrayLike,
+        encoder_hidden_states: ArrayLike | _core.Steady,
         pooled_projections: ArrayLike,
         features: Features,
         conditioning_scale: float = 1.0,
         after: BlockResiduals | None = None,
     ) -> BlockResiduals:
-        """What to give to a transformer for the same sample, timestep, states and projections;
-        `features` are of one picture for all of the batch, or of one each. Those of another
-        ControlNet, `after`, are added."""
+        """What to give to a transformer for the same sample, timestep, states and projections, or
+        what `tell` made of the last two as states; `features` are of one picture for all of the
+        batch, or of one each. Those of another ControlNet, `after`, are added."""
         config, after = self.config, after or {}
         x = to_nhwc(sample, "[controlnet] sample", config.in_channels)
         n = x.shape[0]
-        pooled = np.asarray(pooled_projections, np.float32)
+        told = as_conditions(
+            encoder_hidden_states, lambda states: self._conditions(states, pooled_projections)
+        )
+        if config.reads_text:
+            text_shape(told, "controlnet", n)
         inputs = {
             "sample": x,
             "timestep": np.broadcast_to(np.asarray(timestep, np.float32).reshape(-1), (n,)),
-            "pooled_projections": pooled * (not config.force_zeros_for_pooled_projection),
             "features": features,
             "scale": np.full((1, config.channels), conditioning_scale, np.float32),
         }
-        if config.reads_text:
-            inputs["encoder_hidden_states"] = tokens_of(encoder_hidden_states, "controlnet", n)
         others = {name: after[name] for name in self.network.graph.outputs if name in after}
-        return {**after, **_run(self._network(bool(others)), {**inputs, **others})}
+        return {**after, **_run(self._network(bool(others)), {**inputs, **others}, told)}
 
     def _network(self, after_another: bool) -> _core.Network:
         if not after_another:
@@ -237,6 +262,6 @@ class SD3ControlNetModel(Model):
         return [np.asarray(found[name], np.float32) for name in self.network.graph.outputs]
 
 
-def _run(network: _core.Network, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def _run(network: _core.Network, inputs: Mapping[str, Any], told: Conditions) -> dict[str, Any]:
     """What comes out stays on a GPU."""
-    return network.run(inputs, stay=network.graph.outputs if network.device != "cpu" else [])
+    return run_with(network, inputs, told, network.graph.outputs if network.device != "cpu" else [])

@@ -71,8 +71,11 @@ class SD3Controller(Controller):
         return self._model.residuals(
             x,
             timestep,
-            told["encoder_hidden_states"],
-            told["pooled_projections"],
+            told.once(
+                self._model,
+                lambda: self._model.tell(told["encoder_hidden_states"], told["pooled_projections"]),
+            ),
+            (),
             self._features,
             self.asked.scale,
             found,
