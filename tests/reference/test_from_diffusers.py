@@ -248,3 +248,49 @@ def test_what_is_placed_wrongly_is_said(ours: Any) -> None:
     karras = {"use_karras_sigmas": True}
     ours.scheduler = sdcore.EulerDiscreteScheduler.from_config(ours.scheduler.config, **karras)
     assert "by hand or by use_karras_sigmas" in raised(ours, **TIMESTEPS)
+
+
+@pytest.mark.parametrize(
+    "name", ["DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"]
+)
+def test_a_loop_over_a_scheduler(ours: Any, theirs: Any, name: str) -> None:
+    """Written for diffusers, of arrays."""
+
+    def loop(library: Any, config: Any, as_array: Any, each: bool) -> np.ndarray:
+        scheduler = getattr(library, name).from_config(config)
+        scheduler.set_timesteps(4)
+        draws = [generator(1), generator(2)] if each else generator(3)
+        more = {"generator": draws, **({"eta": 0.0} if name == "DDIMScheduler" else {})}
+        rng = np.random.default_rng(0)
+        outputs = rng.standard_normal((5, 2, 4, 6, 5)).astype(np.float32)
+        x = as_array(outputs[4] * float(scheduler.init_noise_sigma))
+        for i, (t, m) in enumerate(zip(scheduler.timesteps, outputs, strict=False)):
+            scheduler.scale_model_input(x, t)
+            if i % 2:
+                (x,) = scheduler.step(as_array(m), t, x, return_dict=False, **more)[:1]
+            else:
+                x = scheduler.step(as_array(m), t, x, **more).prev_sample
+        return np.asarray(x)
+
+    for each in (False, True):
+        mine = loop(sdcore, ours.scheduler.config, np.asarray, each)
+        other = loop(diffusers, theirs.scheduler.config, torch.as_tensor, each)
+        assert error(mine, other) <= 1e-5
+
+
+def test_what_a_step_gives(ours: Any) -> None:
+    scheduler = ours.scheduler
+    scheduler.set_timesteps(4, eta=0.5)
+    x, t = np.ones((1, 4, 2, 2), np.float32), scheduler.timesteps[0]
+    out = scheduler.step(x, t, x, generator=generator(), eta=0.5)
+    assert isinstance(out, np.ndarray) and out.dtype == np.float32
+    assert type(out.prev_sample) is type(out + out) is np.ndarray
+    assert np.array_equal(out.prev_sample, out)
+    assert np.array_equal(out.pred_original_sample, scheduler.denoised)
+    for given, says in (
+        ({"eta": 0.7}, r"no eta: it is a run's, set_timesteps\(n, eta=0\.7\)"),
+        ({"s_churn": 1.0}, "step takes no s_churn"),
+        ({"generator": [generator()] * 2}, "1 images and 2 generators"),
+    ):
+        with pytest.raises(sdcore.InvalidArgumentError, match=says):
+            scheduler.step(x, t, x, **given)

@@ -91,7 +91,7 @@ def denoise(
         else:
             out = _output(guidance, model, x, index, len(rows), cache)
         z = noise.draw(latents.shape[1:]) if row.draws else None
-        latents = scheduler.step(out, row.timestep, latents, z, negative)
+        latents = scheduler.step(out, row.timestep, latents, z, negative).prev_sample
         require_finite(latents, f"what step {index + 1} of {len(rows)} made")
         if start.kept is not None:
             following = rows[index + 1].timestep if index + 1 < len(rows) else None

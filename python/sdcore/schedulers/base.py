@@ -5,7 +5,7 @@ import inspect
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -19,11 +19,21 @@ from numpy.typing import ArrayLike, NDArray
 from sdcore import _core
 from sdcore.arguments import nearest
 from sdcore.errors import CheckpointError, FileError, InvalidArgumentError
+from sdcore.schedulers.output import StepOutput
 
 Array = NDArray[np.float32]
 T = TypeVar("T")
 AnyScheduler = TypeVar("AnyScheduler", bound="Scheduler")
 
+
+# What diffusers' schedulers take at each step, where it asks for nothing.
+_OFF: Mapping[str, Any] = {
+    "s_churn": 0,
+    "s_tmin": 0,
+    "s_tmax": math.inf,
+    "s_noise": 1,
+    "use_clipped_model_output": False,
+}
 
 # How models are trained to take noise away, each of which other schedulers undo.
 PROCESSES: Mapping[str, str] = {
@@ -244,6 +254,7 @@ class Scheduler(ABC):
         if unknown := sorted(options.keys() - own.keys()):
             raise InvalidArgumentError(f"[{type(self).__name__}] it takes no {unknown[0]}")
         self._table = self._make(config, num_inference_steps, begin, options)
+        self._eta = options.get("eta", own["eta"].default if "eta" in own else 0)
         self._sampler = _core.Sampler(
             [
                 _core.StepRow(
@@ -306,13 +317,26 @@ class Scheduler(ABC):
         sample: ArrayLike,
         noise: ArrayLike | None = None,
         negative: ArrayLike | None = None,
-    ) -> Array:
-        """The next sample. `noise` is normal noise of the sample's shape, for rows that add any.
+        *,
+        generator: Any = None,
+        return_dict: bool = True,
+        **others: Any,
+    ) -> Any:
+        """The next sample, a `StepOutput`. `noise` is normal noise of the sample's shape, for rows
+        that add any; a torch.Generator, or a list of one an image, draws it as in diffusers.
         `negative` is what the model gave for the negative prompt, for CFG++; without it the output
-        is taken to be unguided. What the step took the clean sample to be is left in `denoised`."""
+        is taken to be unguided. What the step took the clean sample to be is left in `denoised`.
+
+        As in diffusers, `return_dict=False` gives a tuple of the sample, and `others` are what its
+        schedulers take at each step: InvalidArgumentError where they ask for anything.
+        """
         index = self._index(t)
         x = np.asarray(sample, np.float32)
         m = np.asarray(model_output, np.float32)
+        noise = others.pop("variance_noise", None) if noise is None else noise
+        self._require_of_run(others)
+        if noise is None and generator is not None and self.table.rows[index].draws:
+            noise = _drawn(generator, x.shape)
         z = None if noise is None else np.asarray(noise, np.float32)
         out: Array = self._sampler.step(index, x, m, z)
         if self.renoises_negative and negative is not None:
@@ -320,7 +344,19 @@ class Scheduler(ABC):
             out = out + weight * (np.asarray(negative, np.float32) - m)
         self._next = index + 1
         self.denoised: Array = self._sampler.x0.reshape(x.shape)
-        return out
+        made = StepOutput.of(out, self.denoised)
+        return made if return_dict else (made.prev_sample,)
+
+    def _require_of_run(self, others: Mapping[str, Any]) -> None:
+        """Raises InvalidArgumentError for what diffusers takes at a step and a run has not."""
+        for name, value in others.items():
+            of_run = self._eta if name == "eta" else _OFF.get(name)
+            if value is None or value == of_run:
+                continue
+            instead = f": it is a run's, set_timesteps(n, eta={value})" if name == "eta" else ""
+            raise InvalidArgumentError(
+                f"[{type(self).__name__}] step takes no {name}{instead if self.takes_eta else ''}"
+            )
 
     def _index(self, t: float) -> int:
         # A timestep may stand twice (methods of second order), so the row after the last comes
@@ -359,6 +395,22 @@ class Scheduler(ABC):
     @abstractmethod
     def noise_level(self, t: NDArray[Any]) -> tuple[Array, Array]:
         """The factors of image and noise in a noisy sample, for each timestep."""
+
+
+def _drawn(generator: Any, shape: Sequence[int]) -> Array:
+    """Normal noise from one of torch's generators for all images, or one each."""
+    import torch
+
+    def numbers(one: Any, sizes: Sequence[int]) -> Any:
+        return torch.randn(tuple(sizes), generator=one, device=one.device).cpu()
+
+    if not isinstance(generator, list | tuple):
+        return np.asarray(numbers(generator, shape), np.float32)
+    if len(generator) != shape[0]:
+        raise InvalidArgumentError(
+            f"[scheduler] there are {shape[0]} images and {len(generator)} generators"
+        )
+    return np.stack([np.asarray(numbers(one, shape[1:]), np.float32) for one in generator])
 
 
 def read_config(path: Path) -> dict[str, Any]:
