@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -224,6 +226,51 @@ def test_arguments_of_none_are_none(pipe: sdcore.DiffusionPipeline) -> None:
 def test_arguments_that_are_said_otherwise(pipe: Any, arguments: Any, says: str) -> None:
     with pytest.raises(sdcore.InvalidArgumentError, match=says):
         pipe("a cat", **ARGS, **arguments)
+
+
+SIZED = {name: ARGS[name] for name in ("seed", "output_type")}
+
+
+def test_what_follows_the_prompt(pipe: Any) -> None:
+    drawn = pipe("a cat", 16, 24, 2, **SIZED).images
+    assert drawn.shape == (1, 4, 8, 12)
+    named = {"height": 16, "width": 24, "num_inference_steps": 2}
+    assert np.array_equal(drawn, pipe("a cat", **named, **SIZED).images)
+    against = pipe("a cat", negative_prompt="a dog", **ARGS).images
+    assert np.array_equal(pipe("a cat", "a dog", **ARGS).images, against)
+    assert np.array_equal(pipe(["a cat"], ["a dog"], **ARGS).images, against)
+    wide = pipe("a cat", 16, 24, negative_prompt="a dog", num_inference_steps=2, **SIZED)
+    assert wide.images.shape == drawn.shape
+    assert not np.array_equal(wide.images, drawn)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ((16, 16, 2, 5.0), "prompt, height, width, num_inference_steps may go without their names"),
+        ((np.zeros((3, 16, 16)),), "height follows here, .* ndarray: give a picture as image="),
+        (("a dog", 16), "height must be"),
+        ((24,), "height is given twice"),
+    ],
+)
+def test_what_cannot_follow_the_prompt(pipe: Any, values: Any, says: str) -> None:
+    with pytest.raises(sdcore.InvalidArgumentError, match=says):
+        pipe("a cat", *values, **ARGS if "twice" in says else SIZED)
+
+
+def test_each_family_has_the_order_of_its_pipeline() -> None:
+    """As far as it goes; sdcore's depth_map is a picture as well."""
+    kinds = {
+        **{"sd1": "StableDiffusion", "sdxl": "StableDiffusionXL", "sd3": "StableDiffusion3"},
+        **{"pixart-sigma": "PixArtSigma", "sd1-edit": "StableDiffusionInstructPix2Pix"},
+        "sdxl-edit": "StableDiffusionXLInstructPix2Pix",
+        **{"sd1-inpaint": "StableDiffusionInpaint", "sdxl-inpaint": "StableDiffusionXLInpaint"},
+        "sd2-depth": "StableDiffusionDepth2Img",
+    }
+    for family, name in kinds.items():
+        theirs = inspect.signature(getattr(diffusers, f"{name}Pipeline").__call__).parameters
+        order = sdcore.DiffusionPipeline.registry[family].call_order
+        assert tuple(theirs)[2 : 2 + len(order)] == order
 
 
 # ---- parts ---------------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ def use(pipe: Any, scheduler: type[Scheduler]) -> None:
 
 def by_hand(pipe: Any, positive: list[str], negative: list[str], seed: int) -> np.ndarray:
     """A picture of texts, one a step, by networks and a scheduler of the public face."""
-    encoded = {text: pipe.encode_prompt([text]) for text in {*positive, *negative}}
+    encoded = {text: pipe.encode_prompt([text])[0] for text in {*positive, *negative}}
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     scheduler.set_timesteps(len(positive))
     noise = torch.randn((1, 4, 16, 12), generator=torch.Generator().manual_seed(seed)).numpy()

@@ -69,7 +69,7 @@ def by_hand(pipe: Any, scale: float, seed: int) -> np.ndarray:
     """The first prompt's picture: uncond + Σ weight · scale · (cond - uncond), as the web UI's
     combine_denoised."""
     texts = ["blurry", "the cat", "a red dog", "a blue dog", "circle"]
-    encoded = {text: pipe.encode_prompt([text]) for text in texts}
+    encoded = {text: pipe.encode_prompt([text])[0] for text in texts}
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     scheduler.set_timesteps(3)
     x = torch.randn((1, 4, 16, 12), generator=torch.Generator().manual_seed(seed)).numpy()

@@ -187,9 +187,9 @@ def test_a_second_pass_redraws_the_first_one_larger(
     args = {**ARGS, "seed": 3, "output_type": "latent"}
     small = {"width": 32, "height": 48}
     texts: list[Any] = []
-    encode = type(pipe).encode_prompt
+    encode = type(pipe).encode
     with monkeypatch.context() as patch:
-        patch.setattr(pipe, "encode_prompt", lambda *a: (texts.append(a), encode(pipe, *a))[1])
+        patch.setattr(pipe, "encode", lambda *a: (texts.append(a), encode(pipe, *a))[1])
         stream = pipe.stream(args.pop("prompt"), **args, **small, hires_scale=1.5, hires_steps=6)
         steps = list(stream)
     assert len(texts) == 1  # both passes

@@ -5,11 +5,20 @@ docs/from-diffusers.md lists both."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from sdcore.errors import InvalidArgumentError, MissingAttributeError, MissingNameError
 
-__all__ = ["CLASSES", "DiffusersNames", "call_options", "open_options", "require_class"]
+__all__ = [
+    "CLASSES",
+    "DiffusersNames",
+    "by_position",
+    "call_options",
+    "in_order",
+    "open_options",
+    "require_class",
+]
 
 P = TypeVar("P", bound="DiffusersNames")
 
@@ -87,6 +96,8 @@ _CALL_INSTEAD = {
 # Where a call says how strong LoRAs are.
 _ATTENTION_OPTIONS = ("cross_attention_kwargs", "joint_attention_kwargs")
 
+_PICTURE_ARGUMENTS = ("image", "mask_image", "depth_map")
+
 # Attributes of a pipeline.
 _INSTEAD = {
     "guidance_scale": "it is a call's: give it there, or change it in callback_on_step_end",
@@ -162,9 +173,52 @@ def call_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return own
 
 
+def by_position(
+    order: Sequence[str], values: Sequence[Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a call, those `given` by name and what follows its prompt without: in
+    sdcore's order one text, the negative prompt, else in diffusers'. Raises InvalidArgumentError.
+    """
+    if len(values) == 1 and _is_text(values[0]):
+        order = ("negative_prompt",)
+    for name, value in zip(order, values, strict=False):
+        if not (name in _PICTURE_ARGUMENTS or _is_text(value) or isinstance(value, Real)):
+            raise InvalidArgumentError(
+                f"[pipeline] {name} follows here, which is no {type(value).__name__}: give a "
+                "picture as image="
+            )
+    return in_order(order, values, given)
+
+
+def in_order(
+    order: Sequence[str], values: Sequence[Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Arguments after a prompt, the first of them without their names."""
+    if len(values) > len(order):
+        listed = ", ".join(("prompt", *order))
+        raise InvalidArgumentError(
+            f"[pipeline] {listed} may go without their names here: give what follows by name"
+        )
+    named = dict(zip(order, values, strict=False))
+    for name in named:
+        if given.get(name) is not None:
+            raise InvalidArgumentError(f"[pipeline] {name} is given twice, once without its name")
+    return {**given, **named}
+
+
+def _is_text(value: Any) -> bool:
+    """A prompt, several, or none."""
+    listed = value if isinstance(value, list | tuple) else [value]
+    return all(one is None or isinstance(one, str) for one in listed)
+
+
 class DiffusersNames:
     """Methods and attributes of diffusers' pipelines."""
 
+    # What follows the prompt in a call of diffusers' pipeline, as far as scripts rely on it.
+    call_order: ClassVar[Sequence[str]] = ("height", "width", "num_inference_steps")
+    # And in its encode_prompt.
+    encode_order: ClassVar[Sequence[str]] = ()
     networks: ClassVar[Mapping[str, Any]]
     tokenizers: ClassVar[Sequence[str]]
     scheduler: Any

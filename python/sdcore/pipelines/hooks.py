@@ -63,6 +63,10 @@ class FamilyHooks(ABC):
     def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         """What the denoiser is told about images of these prompts, a row each."""
 
+    def described(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
+        """What text encoders make of prompts, a row each."""
+        return self.condition(prompts, request)
+
     def conditions(self, prompts: Sequence[Prompt], request: Request) -> Mapping[int, Conditioning]:
         """The same where it changes on the way: by the step from which on it holds, the first one
         from 0. Steps are a whole schedule's, though a picture to begin from leaves out some."""

@@ -24,9 +24,10 @@ from sdcore.models.base import Loadable, RunOptions, require_place
 from sdcore.pipelines.call import Arguments
 from sdcore.pipelines.callback import CallbackMixin, StepCallback, run_with
 from sdcore.pipelines.embeddings import EmbeddingsMixin
+from sdcore.pipelines.encode_prompt import encode_prompts
 from sdcore.pipelines.export import TextEncoding, check_target, export
 from sdcore.pipelines.families import PIPELINES
-from sdcore.pipelines.from_diffusers import DiffusersNames, open_options
+from sdcore.pipelines.from_diffusers import DiffusersNames, by_position, open_options
 from sdcore.pipelines.hires import second_pass
 from sdcore.pipelines.hooks import FamilyHooks
 from sdcore.pipelines.loading import (
@@ -382,24 +383,37 @@ class DiffusionPipeline(FamilyHooks, EmbeddingsMixin, CallbackMixin, DiffusersNa
     def __call__(
         self,
         prompt: Texts | None = None,
+        *values: Any,
         negative_prompt: Texts | None = None,
-        *,
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         **arguments: Unpack[Arguments],
     ) -> PipelineOutput:
         """Draws `num_images_per_prompt` pictures of each prompt; `Arguments` lists what else there
-        is to say.
+        is to say. The negative prompt may follow the prompt without its name, and so may what
+        follows it in diffusers (`call_order`).
 
         `callback_on_step_end(pipe, index, timestep, {"latents": …})` runs after each step; a dict
         with "latents" replaces them, and False stops the run with CancelledError. It may set
         `pipe._interrupt` to have what there is decoded, and `pipe.guidance_scale`, as in diffusers.
         """
-        stream = self.stream(prompt, negative_prompt, **arguments)
+        given: Any = {"negative_prompt": negative_prompt, **arguments}
+        stream = self.stream(prompt, **by_position(self.call_order, values, given))
         if callback_on_step_end is None:
             return stream.result()
         inputs = callback_on_step_end_tensor_inputs
         return run_with(self, stream, callback_on_step_end, inputs)
+
+    def encode_prompt(
+        self, prompt: Texts | None = None, *values: Any, **arguments: Any
+    ) -> tuple[Array | None, ...]:
+        """What calls take in place of prompts, in diffusers' order (`encode_order`) and its: for
+        one image each, `prompt_embeds` and `negative_prompt_embeds` [n, tokens, channels], then the
+        pooled ones [n, channels] where the family has them. The negative ones are None without
+        `do_classifier_free_guidance`. Raises InvalidArgumentError."""
+        own, negative = encode_prompts(self, prompt, values, arguments)
+        pairs = zip(own.values(), negative.values(), strict=True)
+        return tuple(encoding for pair in pairs for encoding in pair)
 
     def stream(
         self,

@@ -64,9 +64,12 @@ class UNetPipeline(IPAdapterPipeline, ControlledUNetPipeline):
     def denoiser(self) -> UNet2DConditionModel:
         return self.unet
 
-    def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
+    def described(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         describe = partial(self.describe, request=request)
-        told = encode_unique(prompts, describe, request.encoded)
+        return encode_unique(prompts, describe, request.encoded)
+
+    def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
+        told = self.described(prompts, request)
         if dim := self.unet.config.time_cond_proj_dim:
             scale = guidance_embedding(request.guidance_scale, dim)
             told = {**told, "timestep_cond": np.tile(scale, (len(prompts), 1))}

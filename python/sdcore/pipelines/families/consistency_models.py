@@ -49,6 +49,7 @@ class ConsistencyModelPipeline(DiffusionPipeline):
     networks: ClassVar[Mapping[str, Loadable]] = {"unet": UNet2DModel}
     extra_arguments: ClassVar[Sequence[str]] = ("class_labels",)
     composes: ClassVar[bool] = False
+    call_order: ClassVar[Sequence[str]] = ()
     default_steps = 1
     default_guidance = 1.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -98,12 +99,20 @@ class _Editing(DiffusionPipeline):
 class StableDiffusionInstructPix2PixPipeline(_Editing, StableDiffusionPipeline):
     """Stable Diffusion 1.x."""
 
+    call_order: ClassVar[Sequence[str]] = ("image", "num_inference_steps")
     extra_arguments = _arguments(StableDiffusionPipeline)
 
 
 class StableDiffusionXLInstructPix2PixPipeline(_Editing, StableDiffusionXLPipeline):
     """SDXL, and Stability's CosXL for editing, which its schedule tells."""
 
+    call_order: ClassVar[Sequence[str]] = (
+        "prompt_2",
+        "image",
+        "height",
+        "width",
+        "num_inference_steps",
+    )
     extra_arguments = _arguments(StableDiffusionXLPipeline)
 
     def __init__(self, parts: Parts) -> None:

@@ -16,9 +16,11 @@ from sdcore.models.base import Loadable
 from sdcore.models.pixart import PixArtTransformer2DModel, build_pixart
 from sdcore.models.t5 import T5EncoderModel, build_t5
 from sdcore.pipelines.conditioning import Conditioning, Told, encode_unique
+from sdcore.pipelines.encode_prompt import encode_prompts
 from sdcore.pipelines.export import Captions, TextEncoding
 from sdcore.pipelines.loading import Parts
 from sdcore.pipelines.pipeline import DiffusionPipeline, Shapes
+from sdcore.pipelines.prompt import Texts
 from sdcore.pipelines.request import Prompt, Request
 from sdcore.pipelines.t5_text import encode_captions, sequence_length
 from sdcore.prompts.captions import clean_caption
@@ -68,6 +70,12 @@ class PixArtPipeline(DiffusionPipeline):
         "prompt_embeds": "encoder_hidden_states",
         "prompt_attention_mask": "encoder_attention_mask",
     }
+    call_order: ClassVar[Sequence[str]] = ("negative_prompt", "num_inference_steps")
+    encode_order: ClassVar[Sequence[str]] = (
+        *("do_classifier_free_guidance", "negative_prompt", "num_images_per_prompt", "device"),
+        *("prompt_embeds", "negative_prompt_embeds", "prompt_attention_mask"),
+        *("negative_prompt_attention_mask", "clean_caption", "max_sequence_length"),
+    )
     default_guidance = 4.5
 
     text_encoder: T5EncoderModel
@@ -136,16 +144,28 @@ class PixArtPipeline(DiffusionPipeline):
             is_alpha = _BETWEEN_VAES < self.vae.config.scaling_factor < _TINY
         return _ALPHA_TOKENS if is_alpha else _SIGMA_TOKENS
 
-    def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
+    def described(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
         tokens = sequence_length(request, self.default_tokens)
         read = clean_caption if request.extra.get("clean_caption", True) else str.lower
         encode = partial(self.encode, tokens=tokens, read=read)
-        encoded = dict(encode_unique(prompts, encode, request.encoded))
+        return encode_unique(prompts, encode, request.encoded)
+
+    def condition(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
+        encoded = dict(self.described(prompts, request))
         if self.transformer.config.knows_sizes:
             n, h, w = len(prompts), request.height, request.width
             encoded["resolution"] = np.tile(np.array([[h, w]], np.float32), (n, 1))
             encoded["aspect_ratio"] = np.full((n, 1), h / w, np.float32)
         return encoded
+
+    def encode_prompt(
+        self, prompt: Texts | None = None, *values: Any, **arguments: Any
+    ) -> tuple[Array | None, ...]:
+        """The same; masks follow the states that they are of."""
+        if len(values) <= self.encode_order.index("clean_caption"):
+            arguments = {"clean_caption": False, **arguments}  # diffusers' default in this place
+        own, negative = encode_prompts(self, prompt, values, arguments)
+        return *own.values(), *negative.values()
 
     def encode(
         self,

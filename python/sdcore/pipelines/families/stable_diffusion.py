@@ -40,6 +40,10 @@ class StableDiffusionPipeline(UNetPipeline):
     tokenizers = ("tokenizer",)
     extra_arguments: ClassVar[Sequence[str]] = ("clip_skip", *UNET_ARGUMENTS)
     embeds: ClassVar[Mapping[str, str]] = {"prompt_embeds": "encoder_hidden_states"}
+    encode_order: ClassVar[Sequence[str]] = (
+        *("device", "num_images_per_prompt", "do_classifier_free_guidance", "negative_prompt"),
+        *("prompt_embeds", "negative_prompt_embeds", "lora_scale", "clip_skip"),
+    )
     clip_layer: ClassVar[int] = 1  # the one that it reads, from the last: A1111's clip skip
 
     text_encoder: CLIPTextModel
@@ -62,14 +66,13 @@ class StableDiffusionPipeline(UNetPipeline):
         }
 
     def describe(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
-        states = self.encode_prompt([prompt.text() for prompt in prompts], clip_skip(request))
+        states = self.encode([prompt.text() for prompt in prompts], clip_skip(request))
         return {"encoder_hidden_states": states}
 
-    def encode_prompt(self, prompts: Sequence[str], clip_skip: int = 0) -> Array:
+    def encode(self, prompts: Sequence[str], clip_skip: int = 0) -> Array:
         """Hidden states `[n, 77, d]` of prompts, without the last `clip_skip` layers. A prompt of
         more than 75 tokens or with BREAK has 77 · k of them; where lengths differ, the result is an
         array of arrays."""
-        prompts = [prompts] if isinstance(prompts, str) else prompts
         encoder = Encoder(self.tokenizer, self.text_encoder, self.words)
         states = encode_texts([(text,) for text in prompts], [encoder], skip=clip_skip)
         return stacked([one.hidden_states for (one,) in states])

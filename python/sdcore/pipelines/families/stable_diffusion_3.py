@@ -63,6 +63,19 @@ class StableDiffusion3Pipeline(ControlledSD3Pipeline):
         "prompt_embeds": "encoder_hidden_states",
         "pooled_prompt_embeds": "pooled_projections",
     }
+    call_order: ClassVar[Sequence[str]] = (
+        "prompt_2",
+        "prompt_3",
+        "height",
+        "width",
+        "num_inference_steps",
+    )
+    encode_order: ClassVar[Sequence[str]] = (
+        *("prompt_2", "prompt_3", "device", "num_images_per_prompt", "do_classifier_free_guidance"),
+        *("negative_prompt", "negative_prompt_2", "negative_prompt_3", "prompt_embeds"),
+        *("negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds"),
+        *("clip_skip", "max_sequence_length", "lora_scale"),
+    )
     default_steps = 28
     clip_layer: ClassVar[int] = 2
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ class StableDiffusionDepth2ImgPipeline(StableDiffusion2Pipeline):
     """Five channels into the UNet: latents, and the depth of the picture to be, which every call
     needs as `depth_map`."""
 
+    call_order: ClassVar[Sequence[str]] = ("image", "depth_map", "strength", "num_inference_steps")
     extra_arguments = (*StableDiffusion2Pipeline.extra_arguments, "depth_map")
 
     def resized(

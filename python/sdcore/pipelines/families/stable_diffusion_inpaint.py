@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -36,6 +37,7 @@ class _Inpainting(DiffusionPipeline):
     With no `image` or no mask everything is to be painted.
     """
 
+    call_order: ClassVar[Sequence[str]] = ("image", "mask_image")
     inpaints: ClassVar[bool] = True
     begins_from_latents: ClassVar[bool] = False
 
@@ -69,6 +71,7 @@ class StableDiffusion2InpaintPipeline(_Inpainting, StableDiffusion2Pipeline):
 class StableDiffusionXLInpaintPipeline(_Inpainting, StableDiffusionXLPipeline):
     """SDXL."""
 
+    call_order: ClassVar[Sequence[str]] = ("prompt_2", "image", "mask_image")
     extra_arguments = tuple(
         name
         for name in StableDiffusionXLPipeline.extra_arguments

@@ -74,6 +74,13 @@ class StableDiffusionXLPipeline(PhotoMakerPipeline):
         "pooled_prompt_embeds": "text_embeds",
     }
 
+    call_order: ClassVar[Sequence[str]] = ("prompt_2", "height", "width", "num_inference_steps")
+    encode_order: ClassVar[Sequence[str]] = (
+        *("prompt_2", "device", "num_images_per_prompt", "do_classifier_free_guidance"),
+        *("negative_prompt", "negative_prompt_2", "prompt_embeds", "negative_prompt_embeds"),
+        *("pooled_prompt_embeds", "negative_pooled_prompt_embeds", "lora_scale", "clip_skip"),
+    )
+
     text_encoder: CLIPTextModel
     text_encoder_2: CLIPTextModel
     tokenizer: CLIPTokenizer
@@ -133,7 +140,7 @@ class StableDiffusionXLPipeline(PhotoMakerPipeline):
         return {**super().condition(prompts, request), "time_ids": np.array(ids, np.float32)}
 
     def describe(self, prompts: Sequence[Prompt], request: Request) -> Conditioning:
-        states, pooled = self.encode_prompt(prompts, clip_skip(request))
+        states, pooled = self.encode(prompts, clip_skip(request))
         return {"encoder_hidden_states": states, "text_embeds": pooled}
 
     # Base and refiner share a schedule, each as the expert of a part.
@@ -163,7 +170,7 @@ class StableDiffusionXLPipeline(PhotoMakerPipeline):
             raise _no_step(request)
         return rows
 
-    def encode_prompt(self, prompts: Sequence[Prompt], clip_skip: int = 0) -> tuple[Array, Array]:
+    def encode(self, prompts: Sequence[Prompt], clip_skip: int = 0) -> tuple[Array, Array]:
         """Hidden states `[n, 77, d]` of all text encoders side by side, before their last layer
         and `clip_skip` more, and the pooled state `[n, p]` of the last encoder. Long prompts have
         77 · k states; where lengths differ, those are an array of arrays."""
