@@ -129,27 +129,28 @@ void ThreadPool::Crew::work(int thread) {
   }
 }
 
+void ThreadPool::OwnCrewDeleter::operator()(Crew* crew) const {
+  if (crew->forks == fork_count()) delete crew;
+}
+
 ThreadPool::ThreadPool(int threads) : threads_(threads), crew_(nullptr) {
   require(threads >= 1 && threads <= 1024, ErrorKind::invalid_argument,
           "[threads] must be between 1 and 1024, got ", threads);
-  crew_.store(new Crew(threads));
+  owner_.reset(new Crew(threads));
+  crew_.store(owner_.get());
 }
 
-ThreadPool::~ThreadPool() {
-  Crew* last = crew_.load();
-  if (last->forks == fork_count()) delete last;
-}
+ThreadPool::~ThreadPool() = default;
 
-// What a parent's threads touched is never freed: they are not here to be joined, and may have held
-// its lock or been changing it.
 ThreadPool::Crew& ThreadPool::crew() {
   Crew* current = crew_.load(std::memory_order_acquire);
   if (current->forks == fork_count()) return *current;
-  auto fresh = std::make_unique<Crew>(threads_);
-  if (crew_.compare_exchange_strong(current, fresh.get(), std::memory_order_acq_rel)) {
-    return *fresh.release();
+  std::unique_ptr<Crew, OwnCrewDeleter> fresh(new Crew(threads_));
+  if (!crew_.compare_exchange_strong(current, fresh.get(), std::memory_order_acq_rel)) {
+    return *current;  // another thread was faster
   }
-  return *current;  // another thread was faster
+  owner_ = std::move(fresh);  // by one thread a process, the one that was faster
+  return *owner_;
 }
 
 std::byte* ThreadPool::scratch(int thread) const {

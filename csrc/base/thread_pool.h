@@ -51,12 +51,18 @@ class ThreadPool {
   using Task = void (*)(void* context, int64_t task, int thread);
 
   struct Crew;  // threads with all that they touch
+  // Leaves those of a parent process alone: its threads are not here to be joined, and may have
+  // held the crew's lock or been changing it.
+  struct OwnCrewDeleter {
+    void operator()(Crew* crew) const;
+  };
 
   void run(int64_t tasks, Task task, void* context);
   Crew& crew();  // this process's
 
   const int threads_;
-  std::atomic<Crew*> crew_;
+  std::unique_ptr<Crew, OwnCrewDeleter> owner_;  // of what crew_ shows
+  std::atomic<Crew*> crew_;                      // found without a lock, which a fork might leave
 };
 
 // The pool that is used when the caller names no number of threads.
