@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ import tiny_transformers
 import tiny_xl
 from sdcore import _core
 from sdcore.graph import Builder, nn
+from sdcore.models.base import types_of
 from sdcore.pipelines import memory
-from sdcore.pipelines.plan import weight_bytes
 
 
 def resident() -> int:
@@ -209,26 +210,43 @@ def test_each_part_is_planned_as_it_runs(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kinds", [("f32", "f32"), ("f16", "f16"), ("bf16", "f32"), ("f16", "q8_0")]
+    "kinds",
+    [
+        ("f32", "f32"),
+        ("f16", "f16"),
+        ("bf16", "f32"),
+        ("f16", "q8_0"),
+        ("q8_0",) * 2,
+        ("q4_K",) * 2,
+    ],
 )
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
-def test_weights_hold_what_the_plan_says(kinds: tuple[str, str], dtype: str) -> None:
+@pytest.mark.parametrize("doubles", [False, True])
+def test_weights_hold_what_the_plan_says(kinds: tuple[str, str], dtype: str, doubles: bool) -> None:
+    """Also those of a convolution behind an upsample, which are folded where it doubles."""
     c, wide, b = 512, 8192, Builder()
-    x = nn.conv2d(b.weights.conv, b.input("x"), c, c, bias=False)
+    x = b.input("x")
+    x = nn.conv2d(b.weights.conv, nn.upsample(x, b.input("like")), c, c, bias=False)
     b.output("y", nn.linear(b.weights.wide, x, c, wide, bias=False))
+    side = 8 if doubles else 9
     rng = np.random.default_rng(0)
     tensors = {
-        name: sdcore.quantize(rng.standard_normal(shape), kind)
+        name: sdcore.quantize(rng.standard_normal((shape[0], math.prod(shape[1:]))), kind)
         for (name, shape), kind in zip(b.graph.weights.items(), kinds, strict=True)
     }
     network = _core.Network(b.graph, tensors, dtype=dtype)
     before = resident()
-    network.prepare({"x": [1, 4, 4, c]})
+    shapes = {"x": [1, 4, 4, c], "like": [1, side, side, 8]}
+    network.prepare(shapes)
     held = resident() - before
-    if kinds[1] == "q8_0":  # the linear layer's blocks stay where they are
+    if kinds[1].startswith("q"):  # the linear layer's blocks stay where they are
         held += tensors["wide.weight"].nbytes
     # Executables and threads hold something too.
-    assert held == pytest.approx(weight_bytes(b.graph, tensors, dtype), abs=1e6)
+    types = types_of(tensors)
+    planned = b.graph.plan(shapes, dtype, types=types)["weight_bytes"]
+    assert held == pytest.approx(planned, abs=1e6)
+    if doubles:
+        assert b.graph.weight_bytes(types, dtype) == planned
 
 
 def test_what_is_available_is_the_least_that_anything_says(

@@ -12,6 +12,7 @@
 #include "graph/op.h"
 #include "graph/plan.h"
 #include "graph/side_paths.h"
+#include "runtime/prepared_bytes.h"
 
 namespace py = pybind11;
 
@@ -52,9 +53,11 @@ py::dict weights_of(const Graph& graph) {
 
 py::dict plan(const Graph& graph, const InputShapes& shapes, const std::string& dtype,
               const std::optional<std::string>& isa, const std::string& device,
-              const InputNames& steady) {
-  const Plan made = make_plan(graph, shapes, activation_dtype(dtype), isa_or_default(isa),
-                              device_of(device), steady);
+              const InputNames& steady, const std::optional<TypeNames>& types) {
+  const DType activations = activation_dtype(dtype);
+  const Isa level = isa_or_default(isa);
+  gpu::Device* gpu = device_of(device);
+  const Plan made = make_plan(graph, shapes, activations, level, gpu, steady);
   double flops = 0.0;
   for (const Node& node : made.graph.nodes) {
     if (!node.op->flops) continue;
@@ -75,7 +78,16 @@ py::dict plan(const Graph& graph, const InputShapes& shapes, const std::string& 
   result["steady_steps"] = made.steady_nodes;
   result["flops"] = flops;
   result["outputs"] = outputs;
+  if (types) {
+    result["weight_bytes"] = prepared_bytes(made, weight_types(*types), activations, level, gpu);
+  }
   return result;
+}
+
+size_t weight_bytes(const Graph& graph, const TypeNames& types, const std::string& dtype,
+                    const std::optional<std::string>& isa, const std::string& device) {
+  return prepared_bytes(graph, weight_types(types), activation_dtype(dtype), isa_or_default(isa),
+                        device_of(device));
 }
 
 // graphs: name -> (Graph, {weight: Tensor})
@@ -126,7 +138,14 @@ void init_graph(py::module_& m) {
            "The graph with low-rank paths beside these weights: \"a.weight\" of rank r gains "
            "\"a.lora_down\" [r, in] and \"a.lora_up\" [out, r].")
       .def("plan", &plan, py::arg("shapes"), py::arg("dtype") = "f32", py::arg("isa") = py::none(),
-           py::arg("device") = "cpu", py::arg("steady") = InputNames())
+           py::arg("device") = "cpu", py::arg("steady") = InputNames(),
+           py::arg("types") = py::none(),
+           "Sizes, and what a run takes; with the types of the weights what they take prepared.")
+      .def(
+          "weight_bytes", &weight_bytes, py::arg("types"), py::arg("dtype") = "f32",
+          py::arg("isa") = py::none(), py::arg("device") = "cpu",
+          "Bytes of the prepared weights, of which these are the types, at sizes that double where "
+          "the network goes up: exactly what a plan has then.")
       .def("__str__", &print_graph)
       .def_static("parse", &parse_graph, py::arg("text"));
   m.def("save_model", &save, py::arg("path"), py::arg("graphs"), py::arg("metadata"));

@@ -1,6 +1,7 @@
 // Options that several bindings take, from their Python spelling.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 
@@ -8,6 +9,7 @@
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "gpu/device.h"
+#include "runtime/network.h"
 
 namespace sdcore::bindings {
 
@@ -23,6 +25,18 @@ inline Isa isa_or_default(const std::optional<std::string>& name) {
 // Null for "cpu".
 inline gpu::Device* device_of(const std::string& name) {
   return name == "cpu" ? nullptr : &gpu::open_device(name);
+}
+
+// Of weights, by name.
+using TypeNames = std::map<std::string, std::string>;
+inline WeightTypes weight_types(const TypeNames& names) {
+  WeightTypes types;
+  for (const auto& [name, type] : names) {
+    const TypeInfo* info = find_type(type);
+    require(info != nullptr, ErrorKind::invalid_argument, "[dtype] unknown type '", type, "'");
+    types.emplace(name, info->type);
+  }
+  return types;
 }
 
 inline std::shared_ptr<ThreadPool> pool_of(std::optional<int> threads) {

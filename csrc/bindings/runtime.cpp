@@ -31,15 +31,9 @@ std::shared_ptr<Network> make_network(const Graph& graph, Tensors tensors, const
                                                   pool_of(threads), device_of(device), streaming});
 }
 
-const char* resolve_auto(const Graph& graph, const std::map<std::string, std::string>& weights,
+const char* resolve_auto(const Graph& graph, const TypeNames& types,
                          const std::optional<std::string>& isa, bool on_device) {
-  WeightTypes types;
-  for (const auto& [name, type] : weights) {
-    const TypeInfo* info = find_type(type);
-    require(info != nullptr, ErrorKind::invalid_argument, "[dtype] unknown type '", type, "'");
-    types.emplace(name, info->type);
-  }
-  return dtype_name(auto_dtype(graph, types, isa_or_default(isa), on_device));
+  return dtype_name(auto_dtype(graph, weight_types(types), isa_or_default(isa), on_device));
 }
 
 std::shared_ptr<Network> with_weights(const Network& network, Tensors tensors,
@@ -181,31 +175,7 @@ py::tuple run_with_squares(Network& network, const py::dict& given, const Steady
   return py::make_tuple(results, found);
 }
 
-}  // namespace
-
-void init_runtime(py::module_& m) {
-  m.def(
-      "drop_idle_memory", [] { IdleArena::shared()->drop(); },
-      "Frees the arena that the last run left for the next one.");
-  py::class_<StopFlag, std::shared_ptr<StopFlag>>(
-      m, "StopFlag",
-      "Ends runs on the CPU from another thread: those of a thread that is within `with flag:` "
-      "raise CancelledError, within the time of one op, once it is set.")
-      .def(py::init<>())
-      .def("set", &StopFlag::set)
-      .def_property_readonly("is_set", &StopFlag::is_set)
-      .def("__enter__", &StopFlag::enter)
-      .def("__exit__",
-           [](const std::shared_ptr<StopFlag>& flag, const py::args&) { flag->leave(); });
-  m.def("auto_dtype", &resolve_auto, py::arg("graph"), py::arg("types"),
-        py::arg("isa") = py::none(), py::arg("on_device") = false,
-        "What a graph's activations are best held in, by the types of its weights.");
-  py::class_<Steady, SteadyPtr>(m, "Steady",
-                                "Copies of inputs, float32, that are the same in several runs, and "
-                                "what networks make of them alone, which each computes in its "
-                                "first run with them.")
-      .def(py::init(&make_steady), py::arg("inputs"))
-      .def_property_readonly("shapes", &Steady::shapes);
+void init_network(py::module_& m) {
   py::class_<Network, std::shared_ptr<Network>>(
       m, "Network", "A graph with its weights, ready to run at any size, from any thread.")
       .def(py::init(&make_network), py::arg("graph"), py::arg("tensors"), py::arg("dtype") = "f32",
@@ -254,6 +224,34 @@ void init_runtime(py::module_& m) {
           "device",
           [](const Network& n) { return n.options().device ? n.options().device->id() : "cpu"; })
       .def_property_readonly("threads", [](const Network& n) { return n.options().pool->size(); });
+}
+
+}  // namespace
+
+void init_runtime(py::module_& m) {
+  m.def(
+      "drop_idle_memory", [] { IdleArena::shared()->drop(); },
+      "Frees the arena that the last run left for the next one.");
+  py::class_<StopFlag, std::shared_ptr<StopFlag>>(
+      m, "StopFlag",
+      "Ends runs on the CPU from another thread: those of a thread that is within `with flag:` "
+      "raise CancelledError, within the time of one op, once it is set.")
+      .def(py::init<>())
+      .def("set", &StopFlag::set)
+      .def_property_readonly("is_set", &StopFlag::is_set)
+      .def("__enter__", &StopFlag::enter)
+      .def("__exit__",
+           [](const std::shared_ptr<StopFlag>& flag, const py::args&) { flag->leave(); });
+  m.def("auto_dtype", &resolve_auto, py::arg("graph"), py::arg("types"),
+        py::arg("isa") = py::none(), py::arg("on_device") = false,
+        "What a graph's activations are best held in, by the types of its weights.");
+  py::class_<Steady, SteadyPtr>(m, "Steady",
+                                "Copies of inputs, float32, that are the same in several runs, and "
+                                "what networks make of them alone, which each computes in its "
+                                "first run with them.")
+      .def(py::init(&make_steady), py::arg("inputs"))
+      .def_property_readonly("shapes", &Steady::shapes);
+  init_network(m);
 }
 
 }  // namespace sdcore::bindings

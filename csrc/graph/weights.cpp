@@ -22,8 +22,10 @@ const char* suffix_of(WeightForm form) {
   return "";
 }
 
-PackedWeightPtr pack(const Tensor& tensor, DType dtype, const KernelContext& kernels,
-                     WeightForm form) {
+}  // namespace
+
+PackedWeightPtr pack_matrix(const Tensor& tensor, DType dtype, const KernelContext& kernels,
+                            WeightForm form) {
   if (form == WeightForm::upsampled) return pack_upsampled_weight(tensor, dtype, kernels);
   if (form == WeightForm::gated) return pack_gated_weight(tensor, dtype, kernels);
   const Shape& shape = tensor.shape;
@@ -31,8 +33,6 @@ PackedWeightPtr pack(const Tensor& tensor, DType dtype, const KernelContext& ker
   return taps ? pack_conv2d_weight(tensor, dtype, kernels)
               : pack_weight(tensor, dtype, kernels, form == WeightForm::int8_activations);
 }
-
-}  // namespace
 
 WeightStore::Tensors WeightStore::tensors() const {
   Tensors all = tensors_;
@@ -82,7 +82,7 @@ PackedWeightPtr WeightStore::matrix(const std::string& name, const Shape& shape,
   PackedWeightPtr& packed = (*matrices)[matrix_key(name, dtype, kernels, form)];
   if (!packed) {
     const Tensor tensor = shaped(name, shape);
-    packed = pack(tensor, dtype, kernels, form);
+    packed = pack_matrix(tensor, dtype, kernels, form);
     if (!packed->source.data) tensor.release();
   }
   return packed;

@@ -21,6 +21,9 @@ enum class WeightForm : uint8_t {
   upsampled,         // see pack_upsampled_weight
 };
 
+PackedWeightPtr pack_matrix(const Tensor& tensor, DType dtype, const KernelContext& kernels,
+                            WeightForm form);
+
 class WeightStore {
  public:
   using Tensors = std::map<std::string, Tensor, std::less<>>;

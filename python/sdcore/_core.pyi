@@ -60,7 +60,15 @@ class Graph:
         isa: str | None = None,
         device: str = "cpu",
         steady: Set[str] = frozenset(),
+        types: Mapping[str, str] | None = None,
     ) -> dict[str, Any]: ...
+    def weight_bytes(
+        self,
+        types: Mapping[str, str],
+        dtype: str = "f32",
+        isa: str | None = None,
+        device: str = "cpu",
+    ) -> int: ...
     @property
     def weights(self) -> dict[str, _Shape]: ...
     @property

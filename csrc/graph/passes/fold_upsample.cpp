@@ -6,8 +6,11 @@
 namespace sdcore {
 namespace {
 
-bool doubles(const Shape& from, const Shape& to) {
-  return to[1] == 2 * from[1] && to[2] == 2 * from[2];
+bool doubles(const ValueTypes& types, ValueId from, ValueId to) {
+  if (types.empty()) return true;
+  const Shape& small = types[static_cast<size_t>(from)].shape;
+  const Shape& large = types[static_cast<size_t>(to)].shape;
+  return large[1] == 2 * small[1] && large[2] == 2 * small[2];
 }
 
 }  // namespace
@@ -22,8 +25,7 @@ void fold_upsample(Graph& graph, const ValueTypes& types) {
     Node& upsample = graph.nodes[static_cast<size_t>(before)];
     if (upsample.op != &op_upsample) continue;
     const ValueId small = upsample.inputs[0];
-    if (!doubles(types[static_cast<size_t>(small)].shape,
-                 types[static_cast<size_t>(image)].shape) ||
+    if (!doubles(types, small, image) ||
         !keeps_size_3x3(node.attrs, graph.value(node.inputs[1]).shape)) {
       continue;
     }

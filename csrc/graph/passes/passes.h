@@ -15,7 +15,7 @@ void steady_first(Graph& graph, const InputNames& steady);
 void remove_dead(Graph& graph);
 
 // Folds an upsample into the 3x3 convolution that alone reads it, for levels where that is the
-// fastest way.
+// fastest way. Without types each is taken to double its image.
 void fold_upsample(Graph& graph, const ValueTypes& types);
 
 // Folds an activation into the node before it, where that node's kernel can apply one.

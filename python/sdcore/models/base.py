@@ -33,6 +33,7 @@ __all__ = [
     "to_nchw",
     "to_nhwc",
     "tokens_of",
+    "types_of",
 ]
 
 A = TypeVar("A", bound="Placed")
@@ -58,9 +59,13 @@ class RunOptions:
         multiplies these weights or convolutions as integers in place of bf16; else f32."""
         if self.dtype != "auto":
             return self.dtype
-        types = {name: tensor.type for name, tensor in (weights or {}).items()}
-        graph = graph or _core.Graph()
+        graph, types = graph or _core.Graph(), types_of(weights or {})
         return _core.auto_dtype(graph, types, isa=self.isa, on_device=self.device != "cpu")
+
+
+def types_of(weights: Mapping[str, Any]) -> dict[str, str]:
+    """The storage types of tensors."""
+    return {name: tensor.type for name, tensor in weights.items()}
 
 
 class Component(Protocol):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from sdcore import _core
 from sdcore.errors import UnsupportedModelError
-from sdcore.pipelines.plan import planned_graphs, steady_inputs, weight_bytes
+from sdcore.models.base import types_of
+from sdcore.pipelines.plan import planned_graphs, steady_inputs
 
 if TYPE_CHECKING:
     from sdcore.pipelines.pipeline import DiffusionPipeline
@@ -187,9 +188,12 @@ def _weights(part: Any) -> int:
         for name, tensor in network.tensors.items()
         if name not in own
     }
-    return sum(others.values()) + sum(
-        weight_bytes(network.graph, network.tensors, network.dtype) for network in part.networks
-    )
+    return sum(others.values()) + sum(_prepared(network) for network in part.networks)
+
+
+def _prepared(network: _core.Network) -> int:
+    types = types_of(network.tensors)
+    return network.graph.weight_bytes(types, network.dtype, network.isa, network.device)
 
 
 def _size(count: int) -> str:
@@ -201,8 +205,7 @@ def fits(network: _core.Network, shapes: Mapping[str, Sequence[int]]) -> bool:
     room = _room(network.device)
     if room is None:
         return True
-    weights = weight_bytes(network.graph, network.tensors, network.dtype)
-    return weights + _arena(network.graph, shapes, network) < room
+    return _prepared(network) + _arena(network.graph, shapes, network) < room
 
 
 def _arena(

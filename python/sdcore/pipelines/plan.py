@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sdcore.errors import InvalidArgumentError
 from sdcore.models.autoencoders import decoder_graph
-from sdcore.models.base import RunOptions
+from sdcore.models.base import RunOptions, types_of
 
 if TYPE_CHECKING:
     from sdcore import _core
@@ -16,11 +15,9 @@ if TYPE_CHECKING:
     from sdcore.checkpoint.tensor import Tensor
     from sdcore.pipelines.pipeline import DiffusionPipeline
 
-__all__ = ["plan", "planned_graphs", "steady_inputs", "weight_bytes"]
+__all__ = ["plan", "planned_graphs", "steady_inputs"]
 
 Shapes = Mapping[str, Sequence[int]]
-_BYTES = {"f32": 4, "bf16": 2, "f16": 2}
-_FLOATS = ("f32", "f16", "bf16")
 
 
 def plan(opened: Checkpoint, width: int, height: int, dtype: str) -> dict[str, Any]:
@@ -43,12 +40,9 @@ def plan(opened: Checkpoint, width: int, height: int, dtype: str) -> dict[str, A
     planned = {}
     for name, (graph, shapes) in planned_graphs(family, configs, width, height).items():
         tensors = components[name].tensors
+        steady = steady_inputs(family.networks[name], shapes)
         resolved = options.resolved_dtype(graph, tensors)
-        planned[name] = {
-            "dtype": resolved,
-            **_planned(graph, shapes, resolved, steady_inputs(family.networks[name], shapes)),
-            "weight_bytes": weight_bytes(graph, tensors, resolved),
-        }
+        planned[name] = {"dtype": resolved, **_planned(graph, shapes, resolved, steady, tensors)}
     return {
         "width": width,
         "height": height,
@@ -77,31 +71,22 @@ def planned_graphs(
 
 
 def _planned(
-    graph: _core.Graph, shapes: Shapes, dtype: str, steady: frozenset[str]
+    graph: _core.Graph,
+    shapes: Shapes,
+    dtype: str,
+    steady: frozenset[str],
+    tensors: Mapping[str, Tensor],
 ) -> dict[str, Any]:
-    made = graph.plan(shapes, dtype, steady=steady)
+    made = graph.plan(shapes, dtype, steady=steady, types=types_of(tensors))
     return {
         "batch": next(iter(shapes.values()))[0],
         "arena_bytes": made["arena_bytes"] + made["kept_bytes"],
         "flops": made["flops"],
         "ops": made["steps"],
+        "weight_bytes": made["weight_bytes"],
     }
 
 
 def steady_inputs(network: Any, shapes: Shapes) -> frozenset[str]:
     """Those of its inputs that all steps of a run have in common, of a network or its class."""
     return frozenset(getattr(network, "steady", ())).intersection(shapes)
-
-
-def weight_bytes(graph: _core.Graph, tensors: Mapping[str, Tensor], dtype: str) -> int:
-    """What weights take when they are prepared: floats as they are stored or as `dtype`, whichever
-    is less; quantized linear layers as they are stored, and quantized convolutions as `dtype`,
-    which is the most: the CPU holds those of most types as bytes."""
-    total = 0
-    for name, shape in graph.weights.items():
-        size = math.prod(shape) * (4 if len(shape) == 1 else _BYTES[dtype])
-        tensor = tensors.get(name)
-        if tensor is not None and (len(shape) == 2 or (len(shape) > 2 and tensor.type in _FLOATS)):
-            size = min(size, tensor.nbytes)
-        total += size
-    return total
