@@ -10,9 +10,11 @@ sdcore.gguf.write("copy.gguf", file.typed_metadata, file.tensors)
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,11 +22,15 @@ import numpy.typing as npt
 
 from sdcore import _core
 from sdcore._core import Tensor
-from sdcore.errors import InvalidArgumentError
+from sdcore.errors import CheckpointError, InvalidArgumentError
 
 __all__ = ["ByteOrder", "File", "Typed", "open", "write"]
 
 ByteOrder = Literal["little", "big"]
+
+# What gguf-split writes into each of its files, and how it names them.
+_SPLIT = ("split.no", "split.count", "split.tensors.count")
+_SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})(?P<ending>\.\w+)")
 
 
 class Typed(NamedTuple):
@@ -56,11 +62,69 @@ class File:
 def open(path: str | os.PathLike[str]) -> File:
     """Open a GGUF file of version 1 to 3 and either byte order.
 
-    Raises `CheckpointError` if the file is damaged or is no GGUF, `UnsupportedModelError` if a
-    tensor is stored in a way that sdcore cannot read, `FileError` if the file cannot be opened.
+    One of the files that llama.cpp's gguf-split makes of a model (`name-00001-of-00003.gguf`) gives
+    all of it, with what the others beside it hold. Raises `CheckpointError` if the file is damaged,
+    is no GGUF, or one of others that are not there, `UnsupportedModelError` if a tensor is stored
+    in a way that sdcore cannot read, `FileError` if the file cannot be opened.
     """
+    path = Path(path)
+    file = _open(path)
+    count = _number(file, "split.count")
+    return file if count <= 1 else _joined(path, count)
+
+
+def _open(path: Path) -> File:
     version, byte_order, metadata, tensors = _core.gguf_read(os.fspath(path))
     return File(version, byte_order, metadata_from_core(metadata), tensors)
+
+
+def _joined(path: Path, count: int) -> File:
+    """All of a model that is split. Its metadata is in the first file, and says how many tensors
+    there are."""
+    match = _SHARD.fullmatch(path.name)
+    if match is None or int(match["count"]) != count:
+        raise CheckpointError(
+            f"[gguf] '{path}' is one of {count} files that are one model, and is not named so: "
+            f"call them name-00001-of-{count:05}.gguf and so on, as gguf-split does"
+        )
+    shards = [_shard(path, match, number, count) for number in range(1, count + 1)]
+    first = shards[0]
+    tensors = {name: tensor for shard in shards for name, tensor in shard.tensors.items()}
+    held, wanted = (
+        sum(len(shard.tensors) for shard in shards),
+        _number(first, "split.tensors.count"),
+    )
+    if not held == len(tensors) == wanted:
+        raise CheckpointError(
+            f"[gguf] '{path}' and the files beside it hold {len(tensors)} tensors of the {wanted} "
+            "of their model: they are of several models, or cut; download them again"
+        )
+    own = {key: value for key, value in first.typed_metadata.items() if key not in _SPLIT}
+    return File(first.version, first.byte_order, own, tensors)
+
+
+def _shard(path: Path, match: re.Match[str], number: int, count: int) -> File:
+    """That of this number, from 1, beside the one that is named so."""
+    name = f"{match['stem']}-{number:05}-of-{match['count']}{match['ending']}"
+    beside = path.with_name(name)
+    if not beside.is_file():
+        raise CheckpointError(
+            f"[gguf] '{path}' is one of {count} files that are one model, and '{name}' is not "
+            "beside it: download it too"
+        )
+    file = _open(beside)
+    if (_number(file, "split.no") + 1, _number(file, "split.count")) != (number, count):
+        raise CheckpointError(
+            f"[gguf] '{beside}' holds part {_number(file, 'split.no') + 1} of "
+            f"{_number(file, 'split.count')}, and is named as another: download it again"
+        )
+    return file
+
+
+def _number(file: File, key: str) -> int:
+    """A whole number of the metadata; 0 where there is none."""
+    value = file.typed_metadata.get(key, Typed(0, "u16")).value
+    return value if type(value) is int else 0
 
 
 def write(

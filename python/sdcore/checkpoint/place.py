@@ -32,7 +32,8 @@ _CACHE = Path("~/.cache/huggingface/hub")
 
 def located(path: Path) -> Path:
     """The file or folder to read: a snapshot of a folder of Hugging Face's cache, and of a folder
-    with nothing but one file of weights that file. FileError if there is no such path."""
+    with nothing but one file of weights that file, as it is of one with a split GGUF, of which any
+    file gives the whole. FileError if there is no such path."""
     if path.is_file():
         return path
     if not path.is_dir():  # a pipe, too, which would be waited for
@@ -41,7 +42,8 @@ def located(path: Path) -> Path:
     folder = snapshot(path)
     sole = sole_weights(folder)
     is_described = any((folder / name).is_file() for name in ("model_index.json", "config.json"))
-    if len(sole) != 1 or (is_described and sole[0].suffix != ".gguf"):
+    is_gguf = bool(sole) and sole[0].suffix == ".gguf"
+    if not is_gguf and (len(sole) != 1 or is_described):
         return folder
     refuse_dangling(sole[0])
     return sole[0]

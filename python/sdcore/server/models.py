@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from sdcore.checkpoint.place import SHARD
 from sdcore.errors import (
     CheckpointError,
     FileError,
@@ -180,4 +181,11 @@ def models_in(folder: Path, mark: str) -> Iterator[Path]:
             yield Path(here)
             folders.clear()
             continue
-        yield from (Path(here, name) for name in files if name.lower().endswith(_SUFFIXES))
+        models = (name for name in files if name.lower().endswith(_SUFFIXES))
+        yield from (Path(here, name) for name in models if not _is_later_shard(name))
+
+
+def _is_later_shard(name: str) -> bool:
+    """Of several files that are one model, any of which opens it, the first stands for it."""
+    match = SHARD.fullmatch(name)
+    return match is not None and int(match["number"]) > 1
