@@ -31,28 +31,54 @@ struct Operand {
   explicit Operand(uint64_t descriptor)
       : start((descriptor & 0x3fff) << 4),
         leading((descriptor >> 16 & 0x3fff) << 4),
-        stride((descriptor >> 32 & 0x3fff) << 4) {}
+        stride((descriptor >> 32 & 0x3fff) << 4),
+        shared(shared_memory()) {}
 
   template <class E>
-  float along(int row, int k) const {
-    return at<E>(start + static_cast<uint64_t>(row / 8) * stride +
-                 static_cast<uint64_t>(row % 8 * 128 + k * 2));
+  void along(int row, float (&numbers)[16]) const {
+    for (int k = 0; k < 16; ++k) {
+      numbers[k] = at<E>(start + static_cast<uint64_t>(row / 8) * stride +
+                         static_cast<uint64_t>(row % 8 * 128 + k * 2));
+    }
   }
   template <class E>
-  float across(int column, int k) const {
-    return at<E>(start + static_cast<uint64_t>(column / 64) * leading +
-                 static_cast<uint64_t>(k / 8) * stride +
-                 static_cast<uint64_t>(k % 8 * 128 + column % 64 * 2));
+  void across(int column, float (&numbers)[16]) const {
+    for (int k = 0; k < 16; ++k) {
+      numbers[k] = at<E>(start + static_cast<uint64_t>(column / 64) * leading +
+                         static_cast<uint64_t>(k / 8) * stride +
+                         static_cast<uint64_t>(k % 8 * 128 + column % 64 * 2));
+    }
   }
   template <class E>
-  static float at(uint64_t address) {
+  float at(uint64_t address) const {
     E value;
-    std::memcpy(&value, shared_memory() + (address ^ (address >> 7 & 7) << 4), sizeof(E));
+    std::memcpy(&value, shared + (address ^ (address >> 7 & 7) << 4), sizeof(E));
     return to_float(value);
   }
 
   uint64_t start, leading, stride;
+  const std::byte* shared;
 };
+
+inline float dot(const float (&a)[16], const float (&b)[16]) {
+  float sum = 0.0f;
+  for (int k = 0; k < 16; ++k) sum += a[k] * b[k];
+  return sum;
+}
+
+// Adds a thread's part of a product, its two rows by what `column_of(column, numbers)` gives. In
+// each eight of columns it has two.
+template <int n, class ColumnOf>
+inline void add_products(float (&sums)[n / 2], int thread, const float (&rows)[2][16],
+                         const ColumnOf& column_of) {
+  for (int pair = 0; pair < n / 4; ++pair) {
+    float numbers[16];
+    column_of(pair / 2 * 8 + thread % 4 * 2 + pair % 2, numbers);
+    for (int row = 0; row < 2; ++row) {
+      sums[pair / 2 * 4 + row * 2 + pair % 2] += dot(rows[row], numbers);
+    }
+  }
+}
 
 // The products of a thread that are under way, in committed groups and not yet committed.
 struct Products {
@@ -98,15 +124,13 @@ template <class E, int n>
 inline void multiply(float (&sums)[n / 2], uint64_t a, uint64_t b) {
   const int thread = static_cast<int>(emulation::place().thread.x) % 128;
   start_product([&sums, thread, left = Operand(a), right = Operand(b)] {
-    for (int i = 0; i < n / 2; ++i) {
-      const int row = thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8;
-      const int column = i / 4 * 8 + thread % 4 * 2 + i % 2;
-      float dot = 0.0f;
-      for (int k = 0; k < 16; ++k) {
-        dot += left.template along<E>(row, k) * right.template along<E>(column, k);
-      }
-      sums[i] += dot;
+    float rows[2][16];
+    for (int i = 0; i < 2; ++i) {
+      left.template along<E>(thread / 32 * 16 + thread % 32 / 4 + i * 8, rows[i]);
     }
+    add_products<n>(sums, thread, rows, [&](int column, float(&numbers)[16]) {
+      right.template along<E>(column, numbers);
+    });
   });
 }
 template <class E, int n>
@@ -136,14 +160,9 @@ inline void multiply_rows(float (&sums)[n / 2], const uint32_t (&a)[4], uint64_t
   });
   const int thread = static_cast<int>(emulation::place().thread.x) % 128;
   start_product([&sums, thread, rows, right = Operand(b)] {
-    for (int i = 0; i < n / 2; ++i) {
-      const int column = i / 4 * 8 + thread % 4 * 2 + i % 2;
-      float dot = 0.0f;
-      for (int k = 0; k < 16; ++k) {
-        dot += rows.numbers[i / 2 % 2][k] * right.template across<E>(column, k);
-      }
-      sums[i] += dot;
-    }
+    add_products<n>(sums, thread, rows.numbers, [&](int column, float(&numbers)[16]) {
+      right.template across<E>(column, numbers);
+    });
   });
 }
 

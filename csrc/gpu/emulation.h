@@ -40,7 +40,8 @@ struct Place {
   int rank = 0;   // of the block in its cluster
   int fiber = 0;  // of all threads that run beside it
 };
-const Place& place();
+// The same for as long as a thread lives, so that a kernel asks once.
+[[gnu::const]] const Place& place();
 
 // Puts work into the device's lane of kernels.
 void enqueue(Device& device, std::function<void()> work);
@@ -48,7 +49,7 @@ void enqueue(Device& device, std::function<void()> work);
 void run(int architecture, Index grid, Index block, size_t shared_bytes,
          const std::function<void()>& body, Index cluster = {});
 
-std::byte* shared_memory();
+[[gnu::const]] std::byte* shared_memory();
 std::byte* shared_memory_of(int rank);
 void wait_for_block();
 void wait_for_cluster();
@@ -148,13 +149,18 @@ inline void mma(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
         for (int i = 0; i < 2; ++i) right[column + i * 8 + half][group] = half_of<T>(f->b[i], half);
       }
     }
+    float product[16][8] = {};
+    for (int row = 0; row < 16; ++row) {
+      for (int k = 0; k < 16; ++k) {
+        for (int column = 0; column < 8; ++column) {
+          product[row][column] += left[row][k] * right[k][column];
+        }
+      }
+    }
     for (int lane = 0; lane < 32; ++lane) {
       const auto* f = static_cast<const Fragments*>(lanes[lane]);
       for (int i = 0; i < 4; ++i) {
-        const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-        float dot = 0.0f;
-        for (int k = 0; k < 16; ++k) dot += left[row][k] * right[k][column];
-        f->sum[i] += dot;
+        f->sum[i] += product[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
       }
     }
   });

@@ -9,7 +9,7 @@
 #include "base/buffer.h"
 
 // Keeps what a call must keep (the System V ABI of x86-64), takes the other stack and goes on
-// there.
+// there: by a jump, as a processor expects a `ret` to lead where the last call came from.
 extern "C" void sdcore_switch_stack(void** save, void* to);
 asm(R"(
   .text
@@ -31,7 +31,8 @@ sdcore_switch_stack:
   popq %r12
   popq %rbx
   popq %rbp
-  ret
+  popq %rcx
+  jmpq *%rcx
   .size sdcore_switch_stack, .-sdcore_switch_stack
 )");
 
@@ -39,7 +40,8 @@ namespace sdcore::gpu {
 namespace emulation {
 namespace {
 
-constexpr size_t kStack = 128 * 1024;
+// Not a power of two, for which the tops of all stacks would share a few lines of the cache.
+constexpr size_t kStack = 128 * 1024 + 15 * 64;
 // What every GPU of an architecture runs: threads of a block and their shared memory, and blocks of
 // a cluster.
 struct Limits {
@@ -64,19 +66,23 @@ void land(const Copy& copy) {
   }
 }
 
-struct Fiber {
-  Place place;
-  void* stack_pointer = nullptr;
-  bool done = true;
-  std::vector<std::vector<Copy>> groups;  // of copies under way, committed
-  std::vector<Copy> open;
-};
-
 // Those who wait for each other.
 struct Meeting {
   int wanted = 0, arrived = 0;
   uint64_t number = 0;
   void* lanes[32] = {};
+};
+
+struct Fiber {
+  bool can_go_on() const { return !done && (!awaited || awaited->number != awaited_number); }
+
+  Place place;
+  void* stack_pointer = nullptr;
+  bool done = true;
+  const Meeting* awaited = nullptr;  // until its number is another
+  uint64_t awaited_number = 0;
+  std::vector<std::vector<Copy>> groups;  // of copies under way, committed
+  std::vector<Copy> open;
 };
 
 struct Block {
@@ -104,17 +110,14 @@ Machine& machine() {
   return one;
 }
 
-void to_scheduler() {
-  Machine& m = machine();
-  sdcore_switch_stack(&m.running->stack_pointer, m.scheduler);
-}
+void to_scheduler(Machine& m) { sdcore_switch_stack(&m.running->stack_pointer, m.scheduler); }
 
 void begin_fiber() {
   Machine& m = machine();
   (*m.body)();
   m.running->done = true;
   ++m.progress;
-  to_scheduler();
+  to_scheduler(m);
   std::abort();  // nobody comes back here
 }
 
@@ -129,21 +132,23 @@ void prepare(Fiber& fiber, int index) {
   std::memset(top, 0, 6 * sizeof(void*));
   fiber.stack_pointer = top;
   fiber.done = false;
+  fiber.awaited = nullptr;
   fiber.groups.clear();
   fiber.open.clear();
 }
 
 template <class Act>
-void meet(Meeting& meeting, Act act) {
-  const uint64_t number = meeting.number;
-  ++machine().progress;
+void meet(Machine& m, Meeting& meeting, Act act) {
+  ++m.progress;
   if (++meeting.arrived == meeting.wanted) {
     act();
     meeting.arrived = 0;
     ++meeting.number;
     return;
   }
-  while (meeting.number == number) to_scheduler();
+  m.running->awaited = &meeting;
+  m.running->awaited_number = meeting.number;
+  to_scheduler(m);
 }
 
 // Runs a warp until all of its lanes wait for others or are done, or one gives way; how many are
@@ -156,7 +161,7 @@ int run_warp(int warp, int round) {
     for (int i = 0; i < 32; ++i) {
       const int lane = round % 2 ? 31 - i : i;  // they must not count on an order either
       Fiber& fiber = m.fibers[static_cast<size_t>(warp * 32 + lane)];
-      if (fiber.done) continue;
+      if (!fiber.can_go_on()) continue;
       m.running = &fiber;
       sdcore_switch_stack(&m.scheduler, fiber.stack_pointer);
       if (fiber.done) ++done;
@@ -244,17 +249,20 @@ void run(int architecture, Index grid, Index block, size_t shared_bytes,
 }
 
 void wait_for_block() {
-  meet(machine().blocks[static_cast<size_t>(place().rank)].all, [] {});
+  Machine& m = machine();
+  meet(m, m.blocks[static_cast<size_t>(m.running->place.rank)].all, [] {});
 }
 void wait_for_cluster() {
-  meet(machine().cluster, [] {});
+  Machine& m = machine();
+  meet(m, m.cluster, [] {});
 }
-void let_others() { to_scheduler(); }
+void let_others() { to_scheduler(machine()); }
 void get_on() { ++machine().progress; }
 void let_other_warps() {
-  ++machine().progress;
-  machine().next_warp = true;
-  to_scheduler();
+  Machine& m = machine();
+  ++m.progress;
+  m.next_warp = true;
+  to_scheduler(m);
 }
 void break_rule(const char* what) { machine().broken = what; }
 
@@ -263,7 +271,7 @@ void with_warp(void* mine, void (*act)(Lanes lanes)) {
   const auto index = static_cast<size_t>(m.running - m.fibers.data());
   Meeting& warp = m.warps[index / 32];
   warp.lanes[index % 32] = mine;
-  meet(warp, [&] { act(warp.lanes); });
+  meet(m, warp, [&] { act(warp.lanes); });
 }
 
 void copy_async(void* to, const void* from, bool present) {
