@@ -160,10 +160,11 @@ def _tensor(value: Tensor | npt.NDArray[Any]) -> Tensor:
     return value if isinstance(value, Tensor) else Tensor.from_array(np.asarray(value))
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Typed):
-        return _plain(value.value)
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+def _plain(typed: Typed) -> Any:
+    """A vocabulary has many thousands of items: only those of arrays of arrays are looked at."""
+    if typed.type == "array":
+        return [_plain(item) for item in typed.value]
+    return list(typed.value) if isinstance(typed.value, list) else typed.value
 
 
 def _from_core(type: str, payload: Any) -> Typed:
