@@ -13,6 +13,7 @@ from number_formats import FIELDS
 from sdcore import _core
 from sdcore.gguf import Typed
 from sdcore.quantization import Tensor, dequantize, types
+from writing import write_anew
 
 # Those that the package knows: q2_0 is newer.
 TYPES = {row["name"]: row for row in types() if row["name"] != "q2_0"}
@@ -494,7 +495,7 @@ def test_truncated_anywhere(tmp_path, order):
     padding = -TYPES[list(TYPES)[-1]]["block_bytes"] % 32  # after the last tensor: not needed
     header = content.index(b"bf16") + 40
     for size in [*range(header), *range(header, len(content), 29)]:
-        path.write_bytes(content[:size])
+        write_anew(path, content[:size])
         assert outcome(path) == (size >= len(content) - padding), size
 
 
@@ -520,6 +521,6 @@ def test_mutated(tmp_path, seed):
                 changed[at:at] = changed[at : at + int(rng.integers(1, 65))]
             else:
                 changed[at : at + 8] = bytes([huge[rng.integers(5)]]) * 8
-        path.write_bytes(changed)
+        write_anew(path, changed)
         survivors += outcome(path)
     assert survivors < 500

@@ -14,10 +14,11 @@ import tiny_faces
 from sdcore import CheckpointError, FaceAnalysis, SDCoreError, UnsupportedModelError
 from sdcore.onnx import OnnxNetwork, read
 from tiny_faces import Writer
+from writing import write_anew
 
 
 def refusal(path: Path, content: bytes) -> SDCoreError:
-    path.write_bytes(content)
+    write_anew(path, content)
     with pytest.raises(SDCoreError) as caught:
         OnnxNetwork(read(path), 16, 16)
     text = str(caught.value)

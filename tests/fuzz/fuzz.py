@@ -128,6 +128,12 @@ def targets(corpus: Path) -> list[tuple[str, list[Path]]]:
             for folder in sorted(corpus.iterdir())]  # fmt: skip
 
 
+def write(path: Path, content: bytes) -> None:
+    """A new file: for one that is cut off and written over, ext4 waits until the disk has it."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
 def fuzz(corpus: Path, seconds: float, seed: int, keep: Path) -> None:
     keep.mkdir(parents=True, exist_ok=True)
     tried = keep / "tried"
@@ -143,14 +149,14 @@ def fuzz(corpus: Path, seconds: float, seed: int, keep: Path) -> None:
         while time.monotonic() < end:
             which = rng.randrange(len(seeds))
             content = spoilt(seeds[which], seeds, rng)
-            tried.write_bytes(content)
+            write(tried, content)
             if is_index:
-                paths[which].write_bytes(content)
+                write(paths[which], content)
             signal.alarm(MOST_SECONDS)
             sound += attempt(place)
             signal.alarm(0)
             if is_index:
-                paths[which].write_bytes(seeds[which])
+                write(paths[which], seeds[which])
             done += 1
         print(f"{name}: {done} files, {sound} of them sound", flush=True)
     tried.unlink()

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 import sdcore
 
-SECONDS = 2  # for each reader
+SECONDS, BY_COVERAGE = 1, 2  # for each reader
 READERS = ("gguf", "safetensors", "torch-zip", "torch-legacy", "onnx", "folder")
 
 
@@ -138,8 +138,8 @@ def test_every_reader(tmp_path: Path) -> None:
 def test_by_coverage(tmp_path: Path, reader: str) -> None:
     pytest.importorskip("atheris")
     make_corpus(tmp_path / "corpus")
-    done = run("guided.py", reader, tmp_path / "corpus", f"-max_total_time={SECONDS}", "-seed=1",
-               folder=tmp_path)  # fmt: skip
+    options = (f"-max_total_time={BY_COVERAGE}", "-seed=1")
+    done = run("guided.py", reader, tmp_path / "corpus", *options, folder=tmp_path)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     (runs,) = re.findall(r"^Done (\d+) runs", done.stderr, re.MULTILINE)
     covered = re.findall(r"cov: (\d+)", done.stderr)
