@@ -525,23 +525,30 @@ print(limit() - before)
 """
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A model of half a gigabyte."""
+    at = "model.diffusion_model.input_blocks.1.1.transformer_blocks"
+    state = {k: v.to(F16).contiguous() for k, v in tiny_models.original_state(PLAIN).items()}
+    weights = {
+        f"{at}.{i}.attn1.to_k.weight": torch.zeros(4096, 4096, dtype=F16) for i in range(1, 17)
+    }
+    path = tmp_path_factory.mktemp("large") / "a.safetensors"
+    save_file(state | weights, path)
+    yield path
+    path.unlink()
+
+
 @pytest.mark.parametrize(
     "target, dtype", [("b.safetensors", ""), ("b.gguf", "f32"), ("b.ckpt", "bf16"), ("b", "")]
 )
-def test_memory_is_bounded(tmp_path, target, dtype):
-    """A file of half a gigabyte, in a fourth of that; mapped pages count too."""
-    at = "model.diffusion_model.input_blocks.1.1.transformer_blocks"
-    state = {k: v.to(F16).contiguous() for k, v in tiny_models.original_state(PLAIN).items()}
-    large = {
-        f"{at}.{i}.attn1.to_k.weight": torch.zeros(4096, 4096, dtype=F16) for i in range(1, 17)
-    }
-    source = tmp_path / "a.safetensors"
-    save_file(state | large, source)
+def test_memory_is_bounded(large, tmp_path, target, dtype):
+    """In a fourth of the file; mapped pages count too."""
     out = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(source), str(tmp_path / target), dtype],
+        [sys.executable, "-c", MEMORY, str(large), str(tmp_path / target), dtype],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         check=True,
     )
-    assert int(out.stdout) < source.stat().st_size / 4
+    assert int(out.stdout) < large.stat().st_size / 4
