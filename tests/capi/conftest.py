@@ -11,6 +11,7 @@ import pybind11
 import pytest
 import sdc
 from building import ROOT, compiler, run
+from filelock import FileLock
 
 import sdcore
 import tiny_models
@@ -23,16 +24,26 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("cmake") is None:
         pytest.skip("there is no cmake to build libsdcore with")
     compiler("CXX", "c++")
-    build = Path(os.environ.get("SDCORE_TEST_BUILD", ROOT / "build"))
-    if not is_build(build):
-        build = next(filter(configures_again, sorted(build.glob("*"))), Path())
-    if not is_build(build):
-        build = tmp_path_factory.mktemp("build")
-        run("cmake", "-S", ROOT, "-B", build, "-DSDCORE_PYTHON=OFF")
-    run("cmake", "--build", build, "--target", "sdcore", "--parallel", "2")
+    everyones = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        everyones = everyones.parent
+    # What the first worker of pytest-xdist builds, others find.
+    with FileLock(everyones / "libsdcore.lock"):
+        build = built(everyones / "libsdcore")
     prefix = tmp_path_factory.mktemp("installed")
     run("cmake", "--install", build, "--component", "library", "--prefix", prefix)
     return prefix
+
+
+def built(otherwise: Path) -> Path:
+    """The folder that libsdcore was built in."""
+    build = Path(os.environ.get("SDCORE_TEST_BUILD", ROOT / "build"))
+    if not is_build(build):
+        build = next(filter(configures_again, sorted(build.glob("*"))), otherwise)
+    if not is_build(build):
+        run("cmake", "-S", ROOT, "-B", build, "-DSDCORE_PYTHON=OFF")
+    run("cmake", "--build", build, "--target", "sdcore", "--parallel", "2")
+    return build
 
 
 def is_build(folder: Path) -> bool:
