@@ -13,107 +13,28 @@
 //   multiply(...)              adds the steps to sums[tile][rows][panel], or begins them
 #pragma once
 
-#include <algorithm>
 #include <cstring>
 
-#include "kernels/gemm/byte_panels.h"
 #include "kernels/gemm/engine.h"
 #include "kernels/gemm/epilogue.h"
 #include "kernels/gemm/integer_tile.h"
-#include "quant/formats.h"
+#include "kernels/gemm/panel_layout.h"
+#include "kernels/gemm/unpacking.h"
 
 namespace sdcore::gemm {
 
 template <class Kernel>
 struct Driver {
   using V = typename Kernel::V;
-  using Element = std::conditional_t<Kernel::pairs, uint16_t, float>;
-  static constexpr int64_t step_elements = kStep * Kernel::panel;
+  using Layout = PanelLayout<Kernel>;
+  using Unpack = Unpacking<Kernel>;
+  using Element = typename Layout::Element;
+  static constexpr int64_t step_elements = Layout::step_elements;
   // Of a step of a panel of integers; 0: the kernel has none.
   static constexpr int64_t integer_step_bytes = [] {
     if constexpr (Kernel::integers) return Kernel::packed_step_bytes;
     return int64_t{0};
   }();
-
-  // Element (k, n) of a step. Pairs lie as AMX wants its B tiles: [16 outputs][k / 2][output][2].
-  SDCORE_SIMD int64_t place(int64_t k, int64_t n) {
-    if constexpr (Kernel::pairs) return (n / 16) * 512 + (k / 2) * 32 + (n % 16) * 2 + (k % 2);
-    return k * Kernel::panel + n;
-  }
-
-  // As below, for a whole step of floats, or of pairs, that lie together in each row: squares of
-  // them are transposed in registers.
-  template <class T>
-  static void interleave_whole(const T* rows, int64_t row_stride, T* out) {
-    constexpr int64_t unit = 4 / sizeof(T), side = V::width;
-    for (int64_t n = 0; n < Kernel::panel; n += side) {
-      for (int64_t k = 0; k < kStep; k += side * unit) {
-        typename V::Bits square[side];
-#pragma GCC unroll 16
-        for (int64_t i = 0; i < side; ++i) {
-          square[i] = V::load_bits(rows + (n + i) * row_stride + k);
-        }
-        V::transpose(square);
-#pragma GCC unroll 16
-        for (int64_t i = 0; i < side; ++i) {
-          V::store_bits(out + place(k + i * unit, n), square[i]);
-        }
-      }
-    }
-  }
-
-  // One step from rows of weights: value (k, n) is rows[n * row_stride + k * stride].
-  template <class T>
-  static void interleave(const T* rows, int64_t row_stride, int64_t stride, int64_t channels,
-                         T* out) {
-    if constexpr (sizeof(T) == (Kernel::pairs ? 2 : 4)) {
-      if (stride == 1 && channels == kStep) return interleave_whole(rows, row_stride, out);
-    }
-    if constexpr (Kernel::pairs) {
-      for (int64_t k = 0; k < kStep; k += 2) {
-        for (int64_t n = 0; n < Kernel::panel; ++n) {
-          const T* from = rows + n * row_stride + k * stride;
-          T* to = out + place(k, n);
-          to[0] = k < channels ? from[0] : T{};
-          to[1] = k + 1 < channels ? from[stride] : T{};
-        }
-      }
-    } else {
-      for (int64_t k = 0; k < kStep; ++k) {
-        for (int64_t n = 0; n < Kernel::panel; ++n) {
-          out[place(k, n)] = k < channels ? rows[n * row_stride + k * stride] : T{};
-        }
-      }
-    }
-  }
-
-  template <class From, class To>
-  static void convert(const From* from, int64_t count, To* to) {
-    if constexpr (std::is_same_v<From, To>) {
-      std::memcpy(to, from, static_cast<size_t>(count) * sizeof(To));
-    } else {
-      // Files promise no alignment, and a plain load of one value would need it.
-      From lanes[V::width] = {};
-      for (int64_t i = 0; i < count; i += V::width) {
-        const int64_t n = count - i < V::width ? count - i : V::width;
-        if (n == V::width) {
-          std::memcpy(lanes, from + i, sizeof(lanes));
-          V::store(to + i, V::load(lanes));
-        } else {
-          std::memcpy(lanes, from + i, static_cast<size_t>(n) * sizeof(From));
-          V::store_n(to + i, V::load(lanes), n);
-        }
-      }
-    }
-  }
-
-  static void round(float* values, int64_t count) {
-    bf16 rounded[V::width];
-    for (int64_t i = 0; i < count; i += V::width) {
-      V::store(rounded, V::load(values + i));
-      V::store(values + i, V::load(rounded));
-    }
-  }
 
   // ---- packing ----
 
@@ -128,13 +49,13 @@ struct Driver {
         const int64_t o = row_of(panel, Kernel::panel, n);
         To* row = rows + n * row_stride;
         if (o < s.outputs) {
-          convert(weight + (o * s.channels + c) * s.taps, channels * s.taps, row);
+          Layout::convert(weight + (o * s.channels + c) * s.taps, channels * s.taps, row);
         } else {
           std::memset(row, 0, static_cast<size_t>(channels * s.taps) * sizeof(To));
         }
       }
       for (int64_t t = 0; t < s.taps; ++t, out += step_elements) {
-        interleave(rows + t, row_stride, s.taps, channels, out);
+        Layout::interleave(rows + t, row_stride, s.taps, channels, out);
       }
     }
   }
@@ -148,7 +69,7 @@ struct Driver {
           const int64_t o = panel * Kernel::panel + n;
           float* row = rows + n * kStep;
           if (o < s.outputs) {
-            convert(weight + o * s.channels + c, kStep, row);
+            Layout::convert(weight + o * s.channels + c, kStep, row);
           } else {
             std::memset(row, 0, kStep * sizeof(float));
           }
@@ -213,13 +134,14 @@ struct Driver {
       return scratch + p.scratch.block;
     }
     if (p.unpack) {
-      unpack(p, panel, begin, count, out, reinterpret_cast<float*>(scratch + p.scratch.values));
+      Unpack::unpack_blocks(p, panel, begin, count, out,
+                            reinterpret_cast<float*>(scratch + p.scratch.values));
       return scratch + p.scratch.block;
     }
     const std::byte* stored = p.panels + panel * p.panel_bytes;
     if (p.stored == kBytes) {
-      p.offsets ? unpack_bytes<true>(stored, p.taps, begin, count, out)
-                : unpack_bytes<false>(stored, p.taps, begin, count, out);
+      p.offsets ? Unpack::template unpack_bytes<true>(stored, p.taps, begin, count, out)
+                : Unpack::template unpack_bytes<false>(stored, p.taps, begin, count, out);
       return scratch + p.scratch.block;
     }
     if constexpr (Kernel::pairs) {
@@ -228,209 +150,17 @@ struct Driver {
       if (p.stored == Type::f32) return stored + begin * step_elements * 4;
       stored += begin * step_elements * 2;
       if (p.stored == Type::f16) {
-        convert(reinterpret_cast<const f16*>(stored), count * step_elements, out);
+        Layout::convert(reinterpret_cast<const f16*>(stored), count * step_elements, out);
       } else {
-        convert(reinterpret_cast<const bf16*>(stored), count * step_elements, out);
+        Layout::convert(reinterpret_cast<const bf16*>(stored), count * step_elements, out);
       }
       return scratch + p.scratch.block;
     }
   }
 
-  // Whether it reads panels of bytes.
-  static constexpr bool bytes = !Kernel::pairs || requires { &V::store_pairs; };
-
-  template <bool offsets>
-  static void unpack_bytes(const std::byte* of_panel, int64_t taps, int64_t begin, int64_t count,
-                           Element* out) {
-    if constexpr (bytes) {
-      constexpr int64_t each = Kernel::pairs ? 2 : 1;
-      for (int64_t s = begin; s < begin + count; ++s, out += step_elements) {
-        const ByteStep<V, Kernel::panel, offsets> weights(of_panel, taps, s);
-        for (int64_t k = 0; k < kStep; k += each) {
-          weights.prefetch_next_group(k);
-#pragma GCC unroll 4
-          for (int64_t j = 0; j < Kernel::panel; j += V::width) {
-            if constexpr (Kernel::pairs) {
-              V::store_pairs(out + place(k, j), weights(k, j), weights(k + 1, j));
-            } else {
-              V::store(out + place(k, j), weights(k, j));
-            }
-          }
-        }
-      }
-    }
-  }
-
-  // Whether a step's blocks are unpacked to squares that are transposed in registers.
-  template <class Format>
-  static constexpr bool in_registers =
-      (quant::Scales<Format> || quant::ScalesAndShifts<Format>) && Format::block_size == kStep &&
-      requires(const Values<V, 2>& x) { V::to_bf16(x.v); };
-
-  template <class Format>
-  SDCORE_SIMD auto block_bits(const std::byte* from) {
-    constexpr bool shifts = quant::ScalesAndShifts<Format>;
-    const auto& block = *reinterpret_cast<const typename Format::Block*>(from);
-    alignas(64) int8_t quants[kStep];
-    float scale, offset = 0;
-    if constexpr (shifts) {
-      Format::integers(block, quants, &scale, &offset);
-    } else {
-      Format::integers(block, quants, &scale);
-    }
-    return V::to_bf16(scaled<shifts>(quants, scale, offset).v);
-  }
-
-  template <class Format>
-  static void unpack_steps(const Product& p, int64_t panel, int64_t begin, int64_t count,
-                           Element* out) {
-    if constexpr (in_registers<Format>) {
-      constexpr int64_t side = V::width, size = sizeof(typename Format::Block);
-      const Rows row_of{p.outputs, p.gated};
-      for (int64_t n = 0; n < Kernel::panel; n += side) {
-        const int64_t row = row_of(panel, Kernel::panel, n);
-        const int64_t rows = std::clamp<int64_t>(p.outputs - row, 0, side);
-        const std::byte* from = p.blocks + row * p.row_blocks_bytes;
-        const int64_t next = (row_of(panel + 1, Kernel::panel, n) - row) * p.row_blocks_bytes;
-        for (int64_t s = begin; s < begin + count; ++s) {
-          // Rows lie far apart, so that nothing else brings what comes next of each.
-          const int64_t soon =
-              s + kBlocksAhead < p.step_count ? s + kBlocksAhead : s + kBlocksAhead - p.step_count;
-          const std::byte* ahead = from + soon * size + (soon < s ? next : 0);
-          typename V::Bits square[side];
-#pragma GCC unroll 16
-          for (int64_t i = 0; i < side; ++i) {
-            __builtin_prefetch(ahead + i * p.row_blocks_bytes);
-            square[i] = i < rows ? block_bits<Format>(from + i * p.row_blocks_bytes + s * size)
-                                 : typename V::Bits{};
-          }
-          V::transpose(square);
-#pragma GCC unroll 16
-          for (int64_t i = 0; i < side; ++i) {
-            V::store_bits(out + (s - begin) * step_elements + place(i * 2, n), square[i]);
-          }
-        }
-      }
-    }
-  }
-
-  // 32 integers with their scale.
-  template <bool shifts>
-  SDCORE_SIMD auto scaled(const int8_t* quants, float scale, [[maybe_unused]] float offset) {
-    Values<V, kStep / V::width> x;
-#pragma GCC unroll 8
-    for (int j = 0; j < kStep / V::width; ++j) {
-      x.v[j] = V::mul(V::load(quants + j * V::width), V::set(scale));
-      if constexpr (shifts) x.v[j] = V::add(x.v[j], V::set(offset));
-    }
-    return x;
-  }
-
-  // Blocks of integers as bf16, in vectors from the first to the last instruction.
-  template <class Format>
-  static void integers_to_bf16(const typename Format::Block& block, bf16* out) {
-    constexpr bool shifts = quant::ScalesAndShifts<Format>;
-    alignas(64) int8_t quants[Format::block_size];
-    float scales[Format::block_size / kStep], offsets[Format::block_size / kStep] = {};
-    if constexpr (shifts) {
-      Format::integers(block, quants, scales, offsets);
-    } else {
-      Format::integers(block, quants, scales);
-    }
-    for (int64_t group = 0; group < Format::block_size / kStep; ++group, out += kStep) {
-      scaled<shifts>(quants + group * kStep, scales[group], offsets[group])
-          .template store<true>(out, kStep, false);
-    }
-  }
-
-  // A row of blocks as floats; for pairs as bf16, of which number i lies before float i.
-  template <class Format>
-  static void unpack_row(const std::byte* from, float* out, int64_t count) {
-    if constexpr (Kernel::pairs && (quant::Scales<Format> || quant::ScalesAndShifts<Format>)) {
-      const auto* block = reinterpret_cast<const typename Format::Block*>(from);
-      auto* to = reinterpret_cast<bf16*>(out);
-      for (int64_t i = 0; i < count; i += Format::block_size) {
-        integers_to_bf16<Format>(*block++, to + i);
-      }
-    } else if constexpr (quant::Dequantizes<Format>) {
-      const auto* block = reinterpret_cast<const typename Format::Block*>(from);
-      for (int64_t i = 0; i < count; i += Format::block_size) Format::dequantize(*block++, out + i);
-      if constexpr (Kernel::pairs) convert(out, count, reinterpret_cast<bf16*>(out));
-    }
-  }
-
-  using Unpack = void (*)(const std::byte* from, float* out, int64_t count);
-
-  // The formats' own code, compiled for this instruction set.
-  static Unpack unpack_of(Type type) {
-    switch (type) {
-#define SDCORE_TYPE(id, name, Format) \
-  case Type::name:                    \
-    return &unpack_row<quant::Format>;
-#include "quant/quant_types.inc"
-#undef SDCORE_TYPE
-    }
-    return nullptr;
-  }
-
-  static void prefetch(const Product& p, int64_t row, int64_t begin) {
-    const int64_t block = p.unpack->block_size, bytes = p.unpack->block_bytes;
-    const std::byte* from = p.blocks + row * p.row_blocks_bytes + begin / block * bytes;
-    for (int64_t i = 0; i < kUnpack / block * bytes; i += 64) __builtin_prefetch(from + i);
-  }
-
-  using UnpackSteps = void (*)(const Product& p, int64_t panel, int64_t begin, int64_t count,
-                               Element* out);
-
-  // Null where blocks take the way over rows.
-  static UnpackSteps unpack_steps_of(Type type) {
-    switch (type) {
-#define SDCORE_TYPE(id, name, Format) \
-  case Type::name:                    \
-    return in_registers<quant::Format> ? &unpack_steps<quant::Format> : nullptr;
-#include "quant/quant_types.inc"
-#undef SDCORE_TYPE
-    }
-    return nullptr;
-  }
-
-  static void unpack(const Product& p, int64_t panel, int64_t begin, int64_t count, Element* out,
-                     float* values) {
-    if (const UnpackSteps steps = unpack_steps_of(p.stored)) {
-      return steps(p, panel, begin, count, out);
-    }
-    const Unpack unpack_row = unpack_of(p.stored);
-    const Rows row_of{p.outputs, p.gated};
-    const int64_t inputs = p.row_blocks_bytes / p.unpack->block_bytes * p.unpack->block_size;
-    const int64_t end = (begin + count) * kStep < inputs ? (begin + count) * kStep : inputs;
-    for (int64_t k = begin * kStep; k < end; k += kUnpack) {
-      const int64_t size = end - k < kUnpack ? end - k : kUnpack;
-      for (int64_t n = 0; n < Kernel::panel; ++n) {
-        float* row = values + n * kUnpack;
-        const int64_t o = row_of(panel, Kernel::panel, n);
-        if (o < p.outputs) {
-          const std::byte* of_row = p.blocks + o * p.row_blocks_bytes;
-          unpack_row(of_row + k / p.unpack->block_size * p.unpack->block_bytes, row, size);
-          // Rows lie far apart, so that nothing else brings what comes next of each.
-          const bool more = k + kUnpack < inputs;
-          const int64_t next = more ? o : row_of(panel + 1, Kernel::panel, n);
-          if (next < p.outputs) prefetch(p, next, more ? k + kUnpack : 0);
-        } else {
-          std::memset(row, 0, kUnpack * sizeof(float));
-        }
-        if (!Kernel::pairs && p.bf16_weights) round(row, size);
-      }
-      constexpr int64_t row_stride = kUnpack * sizeof(float) / sizeof(Element);
-      for (int64_t i = 0; i < size; i += kStep, out += step_elements) {
-        interleave(reinterpret_cast<const Element*>(values) + i, row_stride, 1,
-                   size - i < kStep ? size - i : kStep, out);
-      }
-    }
-  }
-
   static void unpack_panel(const Product& p, int64_t panel, std::byte* out, std::byte* scratch) {
-    unpack(p, panel, 0, p.step_count, reinterpret_cast<Element*>(out),
-           reinterpret_cast<float*>(scratch + p.scratch.values));
+    Unpack::unpack_blocks(p, panel, 0, p.step_count, reinterpret_cast<Element*>(out),
+                          reinterpret_cast<float*>(scratch + p.scratch.values));
   }
 
   // Copies rows so that what one step of a tile reads lies together, [step][row][channel], which
@@ -464,7 +194,8 @@ struct Driver {
       const char* row = tiles[t].a;
       tiles[t].a = out;
       for (int r = 0; r < tiles[t].rows; ++r, row += p.row_bytes) {
-        convert(reinterpret_cast<const bf16*>(row), p.widened, reinterpret_cast<float*>(out));
+        Layout::convert(reinterpret_cast<const bf16*>(row), p.widened,
+                        reinterpret_cast<float*>(out));
         out += widened_row_bytes(p.widened);
       }
     }
@@ -588,7 +319,7 @@ constexpr Variant variant(const char* name, Isa isa, DType dtype) {
           Kernel::whole_steps,
           Kernel::widens,
           gates<Kernel>(),
-          Driver<Kernel>::bytes,
+          Unpacking<Kernel>::bytes,
           block_bytes<Kernel>(),
           int8<Kernel>(),
           most_weight<Kernel>(),
