@@ -291,6 +291,7 @@ def test_what_a_step_gives(ours: Any) -> None:
         ({"eta": 0.7}, r"no eta: it is a run's, set_timesteps\(n, eta=0\.7\)"),
         ({"s_churn": 1.0}, "step takes no s_churn"),
         ({"generator": [generator()] * 2}, "1 images and 2 generators"),
+        ({"generator": 7}, "must be a torch.Generator"),
     ):
         with pytest.raises(sdcore.InvalidArgumentError, match=says):
             scheduler.step(x, t, x, **given)

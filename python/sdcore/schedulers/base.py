@@ -4,6 +4,7 @@ itself is one pure function from a configuration to a table, in a file of its ow
 import inspect
 import json
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -399,12 +400,19 @@ class Scheduler(ABC):
 
 def _drawn(generator: Any, shape: Sequence[int]) -> Array:
     """Normal noise from one of torch's generators for all images, or one each."""
-    import torch
+    several = isinstance(generator, list | tuple)
+    torch: Any = sys.modules.get("torch")  # who has a generator of it has loaded it
+    if torch is None or not all(
+        isinstance(one, torch.Generator) for one in (generator if several else [generator])
+    ):
+        raise InvalidArgumentError(
+            "[scheduler] generator must be a torch.Generator, or a list of nothing else"
+        )
 
     def numbers(one: Any, sizes: Sequence[int]) -> Any:
         return torch.randn(tuple(sizes), generator=one, device=one.device).cpu()
 
-    if not isinstance(generator, list | tuple):
+    if not several:
         return np.asarray(numbers(generator, shape), np.float32)
     if len(generator) != shape[0]:
         raise InvalidArgumentError(
