@@ -132,7 +132,7 @@ def test_a_pipeline_draws_by_cfg_plus_plus(tmp_path: Path) -> None:
     out = pipe("x", "y", num_inference_steps=3, latents=start, output_type="latent").images
     scheduler = sdcore.EulerCFGPPScheduler.from_config(pipe.scheduler.config)
     scheduler.set_timesteps(3)
-    texts = torch.from_numpy(pipe.encode_prompt(["y", "x"]))
+    texts = torch.from_numpy(pipe.encode(["y", "x"]))
     sigmas, x = [*scheduler.table.sigmas, 0.0], start.astype(np.float64)
     x *= scheduler.init_noise_sigma
     unet = tiny_models.unet(tiny_models.PLAIN)

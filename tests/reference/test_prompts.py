@@ -205,23 +205,23 @@ def test_weights_are_at_the_mean_of_the_states(pipe: Any) -> None:
     weights[2], weights[3], weights[5] = 1.3, 1.21, 1 / 1.1
     scaled = states * weights
     ref = scaled * (states.mean() / scaled.mean())
-    out = pipe.encode_prompt(["the (red:1.3) ((cat)) of [dog]"])
+    out = pipe.encode(["the (red:1.3) ((cat)) of [dog]"])
     assert error(out, ref) <= NETWORK_F32
     assert error(states, ref) > 10 * NETWORK_F32
-    same = pipe.encode_prompt(["the (red:1.0) cat of dog"])
-    assert np.array_equal(same, pipe.encode_prompt(["the red cat of dog"]))
+    same = pipe.encode(["the (red:1.0) cat of dog"])
+    assert np.array_equal(same, pipe.encode(["the red cat of dog"]))
 
 
 def test_chunks_are_encoded_by_themselves(pipe: Any) -> None:
     def encoded(text: str) -> np.ndarray:
         return pipe.text_encoder(pipe.tokenizer([text]))
 
-    out = pipe.encode_prompt(["a red cat BREAK the dog"])
+    out = pipe.encode(["a red cat BREAK the dog"])
     ref = np.concatenate([encoded("a red cat"), encoded("the dog")], axis=1)
     assert np.array_equal(out, ref)
-    long = pipe.encode_prompt(["cat " * 75 + "the dog"])
+    long = pipe.encode(["cat " * 75 + "the dog"])
     assert np.array_equal(long, np.concatenate([encoded("cat " * 75), encoded("the dog")], 1))
-    uneven = pipe.encode_prompt(["a red cat BREAK the dog", "the dog"])
+    uneven = pipe.encode(["a red cat BREAK the dog", "the dog"])
     assert np.array_equal(uneven[0], ref[0])
     assert np.array_equal(uneven[1], encoded("the dog")[0])
 
@@ -261,10 +261,10 @@ def noise() -> torch.Tensor:
 def states(pipe: Any, texts: list[str], negative: bool) -> dict[str, np.ndarray]:
     side = "negative_" * negative
     if pipe.family == "sd1":
-        return {f"{side}prompt_embeds": pipe.encode_prompt(texts)}
+        return {f"{side}prompt_embeds": pipe.encode(texts)}
     from sdcore.pipelines.request import Prompt
 
-    made = pipe.encode_prompt([Prompt.read((text,), negative) for text in texts])
+    made = pipe.encode([Prompt.read((text,), negative) for text in texts])
     return {f"{side}prompt_embeds": made[0], f"{side}pooled_prompt_embeds": made[1]}
 
 
@@ -310,7 +310,7 @@ def test_embeds_draw_what_their_prompts_draw(models: dict[str, Path], family: st
 
 
 def test_what_cannot_be_a_prompt_is_said(models: dict[str, Path], pipe: Any) -> None:
-    embeds = pipe.encode_prompt([PROMPT])
+    embeds = pipe.encode([PROMPT])
     for arguments, message in (
         ({}, "prompt must be a string or a list"),
         ({"prompt": "a", "prompt_embeds": embeds}, "prompt and prompt_embeds say the same"),

@@ -222,7 +222,7 @@ def test_beside_a_controlnet(made: dict[str, tuple[Any, Path]], tmp_path: Path) 
     pipe.load_controlnet([tmp_path / "control", path])
     shared = {"control_image": pictures[::-1], "controlnet_conditioning_scale": [0.9, 0.7]}
     assert np.array_equal(pipe(**run, **shared).images, first)
-    text = torch.from_numpy(pipe.encode_prompt([ARGS["prompt"]]))
+    text = torch.from_numpy(pipe.encode([ARGS["prompt"]]))
     theirs.scheduler.set_timesteps(1)
     (t,) = theirs.scheduler.timesteps
     with torch.no_grad():

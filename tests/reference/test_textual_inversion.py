@@ -103,21 +103,21 @@ def test_every_kind_of_file_is_encoded_as_diffusers_does(
 ) -> None:
     values = vectors(1 if name == "one.bin" else 3)
     FILES[name](tmp_path / name, values)
-    plain = pipe.encode_prompt([PROMPT])
+    plain = pipe.encode([PROMPT])
     token = "<thing>" if "emb_params" in name else None
     pipe.load_textual_inversion(tmp_path.parent, token, subfolder=tmp_path.name, weight_name=name)
     ref = expected(values.half().float() if name == "old.bin" else values)
-    assert error(pipe.encode_prompt([PROMPT]), ref) <= NETWORK_F32
+    assert error(pipe.encode([PROMPT]), ref) <= NETWORK_F32
     assert error(plain, ref) > 0.01
     pipe.unload_textual_inversion()
-    assert np.array_equal(pipe.encode_prompt([PROMPT]), plain)
+    assert np.array_equal(pipe.encode([PROMPT]), plain)
 
 
 def test_a_folder_of_diffusers(pipe: Any, tmp_path: Path) -> None:
     save_file({"<thing>": vectors(2)}, tmp_path / "learned_embeds.safetensors")
     pipe.load_textual_inversion(tmp_path, token="other")
-    assert np.array_equal(pipe.encode_prompt(["<thing>"]), pipe.encode_prompt(["< thing >"]))
-    assert error(pipe.encode_prompt(["other"]), pipe.encode_prompt(["another"])) > 0.01
+    assert np.array_equal(pipe.encode(["<thing>"]), pipe.encode(["< thing >"]))
+    assert error(pipe.encode(["other"]), pipe.encode(["another"])) > 0.01
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
@@ -141,7 +141,7 @@ def test_both_text_encoders_of_sdxl_take_their_vectors(
     (save_file if suffix == "safetensors" else torch.save)(both, tmp_path / f"<thing>.{suffix}")
     pipe = sdcore.DiffusionPipeline.open(xl, dtype="f32")
     pipe.load_textual_inversion(tmp_path / f"<thing>.{suffix}")
-    found = pipe.encode_prompt([Prompt((PROMPT,))])
+    found = pipe.encode([Prompt((PROMPT,))])
     for out, ref in zip(found, (states, pooled), strict=True):
         assert error(out, ref.numpy()) <= NETWORK_F32
 
@@ -153,8 +153,8 @@ def test_rows_of_the_table_are_the_words_that_have_them(pipe: Any, tmp_path: Pat
     torch.save({"mine": torch.from_numpy(table.to_float()[cat])}, tmp_path / "x.bin")
     pipe.load_textual_inversion(tmp_path / "x.bin")
     for skip in (0, 1):
-        out = pipe.encode_prompt(["a (mine:1.2) dog", "a dog"], skip)
-        assert np.array_equal(out, pipe.encode_prompt(["a (cat:1.2) dog", "a dog"], skip))
+        out = pipe.encode(["a (mine:1.2) dog", "a dog"], skip)
+        assert np.array_equal(out, pipe.encode(["a (cat:1.2) dog", "a dog"], skip))
 
 
 def rows(pipe: Any, prompt: str, **words: int) -> list[list[str]]:
@@ -200,19 +200,19 @@ def test_a_folder_of_words(pipe: Any, tmp_path: Path, caplog: pytest.LogCaptureF
     torch.save(a1111(vectors(2)), tmp_path / "inside" / "Bad-Hands.pt")
     torch.save(a1111(vectors(2, 32)), tmp_path / "wide.pt")
     Image.new("RGB", (8, 8)).save(tmp_path / "bad-hands.png")  # what the word looks like
-    plain = pipe.encode_prompt(["a bad-hands wide cat"])
+    plain = pipe.encode(["a bad-hands wide cat"])
     pipe.embedding_dir = tmp_path
-    named = pipe.encode_prompt(["a bad-hands wide cat"])
+    named = pipe.encode(["a bad-hands wide cat"])
     assert "[embedding] " in caplog.text and caplog.text.count("wide") >= 1
     assert "its vectors have 32 numbers, and Stable Diffusion 1.x takes 64" in caplog.text
     pipe.embedding_dir = None
-    assert np.array_equal(pipe.encode_prompt(["a bad-hands wide cat"]), plain)
+    assert np.array_equal(pipe.encode(["a bad-hands wide cat"]), plain)
     pipe.load_textual_inversion(tmp_path / "inside" / "Bad-Hands.pt", token="bad-hands")
-    assert np.array_equal(pipe.encode_prompt(["a bad-hands wide cat"]), named)
+    assert np.array_equal(pipe.encode(["a bad-hands wide cat"]), named)
     assert not np.array_equal(named, plain)
     pipe.embedding_dir = tmp_path / "gone"
     with pytest.raises(sdcore.SDCoreError, match="no such folder"):
-        pipe.encode_prompt(["a"])
+        pipe.encode(["a"])
 
 
 def test_words_that_come_with_a_lora(pipe: Any, tmp_path: Path) -> None:
@@ -225,13 +225,13 @@ def test_words_that_come_with_a_lora(pipe: Any, tmp_path: Path) -> None:
     save_file({"mine": vectors(2)}, tmp_path / "alone.safetensors")
     pipe.load_lora_weights(tmp_path / "kohya.safetensors")
     pipe.load_textual_inversion(tmp_path / "alone.safetensors")
-    ref = pipe.encode_prompt(["a mine cat"])
+    ref = pipe.encode(["a mine cat"])
     pipe.unload_textual_inversion("mine")
-    assert not np.array_equal(pipe.encode_prompt(["a mine cat"]), ref)
+    assert not np.array_equal(pipe.encode(["a mine cat"]), ref)
     pipe.load_lora_weights(tmp_path / "with.safetensors")
-    assert np.array_equal(pipe.encode_prompt(["a mine cat"]), ref)
+    assert np.array_equal(pipe.encode(["a mine cat"]), ref)
     pipe.set_adapters("kohya")
-    assert not np.array_equal(pipe.encode_prompt(["a mine cat"]), ref)
+    assert not np.array_equal(pipe.encode(["a mine cat"]), ref)
 
 
 def test_what_is_no_word_of_this_model_is_said(pipe: Any, xl: Path, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_what_is_no_word_of_this_model_is_said(pipe: Any, xl: Path, tmp_path: Pa
         torch.save(state, tmp_path / name)
         return tmp_path / name
 
-    before = pipe.encode_prompt([PROMPT])
+    before = pipe.encode([PROMPT])
     torch.save(a1111(vectors(1)), tmp_path / "taken.pt")
     Image.new("RGB", (4, 4)).save(tmp_path / "plain.png")
     (tmp_path / "text.png").write_text("no picture")
@@ -267,7 +267,7 @@ def test_what_is_no_word_of_this_model_is_said(pipe: Any, xl: Path, tmp_path: Pa
     with pytest.raises(sdcore.InvalidArgumentError, match="no word 'x'; loaded are: <thing>"):
         pipe.unload_textual_inversion(["x"])
     pipe.unload_textual_inversion("<thing>")
-    assert np.array_equal(pipe.encode_prompt([PROMPT]), before)
+    assert np.array_equal(pipe.encode([PROMPT]), before)
 
 
 def test_words_on_the_command_line(model: Path, tmp_path: Path) -> None:
