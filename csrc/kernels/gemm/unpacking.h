@@ -95,46 +95,67 @@ class Unpacking {
 
   // Whether a step's blocks are unpacked to squares that are transposed in registers.
   template <class Format>
-  static constexpr bool in_registers =
-      (quant::Scales<Format> || quant::ScalesAndShifts<Format>) && Format::block_size == kStep &&
-      requires(const Values<V, 2>& x) { V::to_bf16(x.v); };
+  static constexpr bool in_registers = (quant::Scales<Format> || quant::ScalesAndShifts<Format>) &&
+                                       requires(const Values<V, 2>& x) { V::to_bf16(x.v); };
 
+  // A block's integers, and the scale and offset of each group of 32.
   template <class Format>
-  SDCORE_SIMD auto block_bits(const std::byte* from) {
-    constexpr bool shifts = quant::ScalesAndShifts<Format>;
-    const auto& block = *reinterpret_cast<const typename Format::Block*>(from);
-    alignas(64) int8_t quants[kStep];
-    float scale, offset = 0;
-    if constexpr (shifts) {
-      Format::integers(block, quants, &scale, &offset);
-    } else {
-      Format::integers(block, quants, &scale);
+  struct Integers {
+    static constexpr bool shifts = quant::ScalesAndShifts<Format>;
+    static constexpr int groups = Format::block_size / kStep;
+    alignas(64) int8_t quants[Format::block_size];
+    float scales[groups], offsets[groups];
+
+    [[gnu::always_inline]] void read(const std::byte* from) {
+      const auto& block = *reinterpret_cast<const typename Format::Block*>(from);
+      if constexpr (shifts) {
+        Format::integers(block, quants, scales, offsets);
+      } else {
+        Format::integers(block, quants, scales);
+      }
     }
-    return V::to_bf16(scaled<shifts>(quants, scale, offset).v);
-  }
+
+    [[gnu::always_inline]] auto group(int64_t g) const {
+      return scaled<shifts>(quants + g * kStep, scales[g], shifts ? offsets[g] : 0.0f);
+    }
+  };
 
   template <class Format>
   static void unpack_steps(const Product& p, int64_t panel, int64_t begin, int64_t count,
                            Element* out) {
     if constexpr (in_registers<Format>) {
       constexpr int64_t side = V::width, size = sizeof(typename Format::Block);
+      constexpr int64_t groups = Integers<Format>::groups;
+      const int64_t blocks = p.step_count / groups;
       const Rows row_of{p.outputs, p.gated};
       for (int64_t n = 0; n < Kernel::panel; n += side) {
         const int64_t row = row_of(panel, Kernel::panel, n);
         const int64_t rows = std::clamp<int64_t>(p.outputs - row, 0, side);
         const std::byte* from = p.blocks + row * p.row_blocks_bytes;
         const int64_t next = (row_of(panel + 1, Kernel::panel, n) - row) * p.row_blocks_bytes;
+        Integers<Format> integers[side];
         for (int64_t s = begin; s < begin + count; ++s) {
-          // Rows lie far apart, so that nothing else brings what comes next of each.
-          const int64_t soon =
-              s + kBlocksAhead < p.step_count ? s + kBlocksAhead : s + kBlocksAhead - p.step_count;
-          const std::byte* ahead = from + soon * size + (soon < s ? next : 0);
+          const int64_t at = s / groups;
+          if (groups == 1 || s == begin || s % groups == 0) {
+            // Rows lie far apart, so that nothing else brings what comes next of each.
+            constexpr int64_t lead = groups == 1 ? kBlocksAhead : 1;
+            const int64_t soon = at + lead < blocks ? at + lead : at + lead - blocks;
+            const std::byte* ahead = from + soon * size + (soon <= at ? next : 0);
+#pragma GCC unroll 16
+            for (int64_t i = 0; i < rows; ++i) {
+              for (int64_t line = 0; line < size; line += 64) {
+                __builtin_prefetch(ahead + i * p.row_blocks_bytes + line);
+              }
+              if (groups > 1) integers[i].read(from + i * p.row_blocks_bytes + at * size);
+            }
+          }
           typename V::Bits square[side];
 #pragma GCC unroll 16
           for (int64_t i = 0; i < side; ++i) {
-            __builtin_prefetch(ahead + i * p.row_blocks_bytes);
-            square[i] = i < rows ? block_bits<Format>(from + i * p.row_blocks_bytes + s * size)
-                                 : typename V::Bits{};
+            square[i] = typename V::Bits{};
+            if (i >= rows) continue;
+            if (groups == 1) integers[i].read(from + i * p.row_blocks_bytes + at * size);
+            square[i] = V::to_bf16(integers[i].group(s % groups).v);
           }
           V::transpose(square);
 #pragma GCC unroll 16
@@ -147,31 +168,18 @@ class Unpacking {
     }
   }
 
-  // Blocks of integers as bf16, in vectors from the first to the last instruction.
-  template <class Format>
-  static void integers_to_bf16(const typename Format::Block& block, bf16* out) {
-    constexpr bool shifts = quant::ScalesAndShifts<Format>;
-    alignas(64) int8_t quants[Format::block_size];
-    float scales[Format::block_size / kStep], offsets[Format::block_size / kStep] = {};
-    if constexpr (shifts) {
-      Format::integers(block, quants, scales, offsets);
-    } else {
-      Format::integers(block, quants, scales);
-    }
-    for (int64_t group = 0; group < Format::block_size / kStep; ++group, out += kStep) {
-      scaled<shifts>(quants + group * kStep, scales[group], offsets[group])
-          .template store<true>(out, kStep, false);
-    }
-  }
-
   // A row of blocks as floats; for pairs as bf16, of which number i lies before float i.
   template <class Format>
   static void unpack_row(const std::byte* from, float* out, int64_t count) {
     if constexpr (Kernel::pairs && (quant::Scales<Format> || quant::ScalesAndShifts<Format>)) {
-      const auto* block = reinterpret_cast<const typename Format::Block*>(from);
       auto* to = reinterpret_cast<bf16*>(out);
+      Integers<Format> integers;
       for (int64_t i = 0; i < count; i += Format::block_size) {
-        integers_to_bf16<Format>(*block++, to + i);
+        integers.read(from);
+        from += sizeof(typename Format::Block);
+        for (int64_t g = 0; g < integers.groups; ++g) {
+          integers.group(g).template store<true>(to + i + g * kStep, kStep, false);
+        }
       }
     } else if constexpr (quant::Dequantizes<Format>) {
       const auto* block = reinterpret_cast<const typename Format::Block*>(from);
