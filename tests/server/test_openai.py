@@ -216,7 +216,8 @@ def test_who_leaves_a_stream_ends_its_job(client, running) -> None:
     fields = {"prompt": "a cat", "size": "32x32", "steps": 900, "n": 10, "sampler": "Euler"}
     fields |= {"stream": True, "partial_images": 3}
     with client.stream("POST", GENERATIONS, json=fields) as answer:
-        first = next(answer.iter_lines())
+        lines = answer.iter_lines()  # held, for it leaves the stream when it goes
+        first = next(lines)
         assert running.state.jobs.running is not None and "partial_image" in first, first
     Running.wait_until(lambda: running.state.jobs.running is None, seconds=10)
 
