@@ -106,8 +106,8 @@ class Planner {
     return halo;
   }
 
-  // From one pixel to the next where lines of them are read: at a multiple of 256 bytes a quarter
-  // or less of the first-level cache would hold all of them.
+  // From one pixel to the next where lines of them are read: at an even number of cache lines, half
+  // of the first-level cache or less would hold all of them.
   static int64_t spaced(int64_t channels, int64_t size) {
     constexpr int64_t line = 64;
     return channels * size % (2 * line) == 0 ? channels + line / size : channels;

@@ -67,7 +67,7 @@ class AmxTile {
   void multiply(const Tile* tiles, int64_t count, const Tile* next, int64_t row_bytes,
                 const Step* steps, int64_t step_count, const char* b, Ahead ahead, int64_t columns,
                 float* sums, bool accumulate, Pending<V, panel>& pending) const {
-    if (count == stack) {
+    if (count == stack) {  // as no others come by more than `group`
       StackOfTiles<V> all(tiles, next, row_bytes, steps, step_count, b);
       return all.multiply(ahead, columns, sums, accumulate, pending);
     }
