@@ -47,7 +47,7 @@ class Sample {
     if (w.panels.size() == 0) return 0;
     const int64_t panels = (outputs + w.variant->panel - 1) / w.variant->panel;
     const auto norms = static_cast<int64_t>(w.norms.size() * sizeof(float)) / w.panel_count();
-    return panels * (w.panel_bytes() + norms);
+    return panels * (w.stored_panel_bytes() + norms);
   }
 
   PackedWeightPtr packed_;

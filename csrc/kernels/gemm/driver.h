@@ -20,6 +20,7 @@
 #include "kernels/gemm/integer_tile.h"
 #include "kernels/gemm/panel_layout.h"
 #include "kernels/gemm/unpacking.h"
+#include "kernels/gemm/woven.h"
 
 namespace sdcore::gemm {
 
@@ -81,6 +82,7 @@ struct Driver {
 
   // `scratch` holds panel * kStep * taps floats.
   static void pack(const PackSource& s, int64_t panel, std::byte* out, std::byte* scratch) {
+    if (Woven<Kernel>::bytes(s.stored) > 0) return Woven<Kernel>::weave(s, panel, out);
     if (s.stored == kIntegers) {
       const auto as = [&]<class From>() {
         pack_integers<From>(s, panel, reinterpret_cast<float*>(out),
@@ -329,6 +331,7 @@ constexpr Variant variant(const char* name, Isa isa, DType dtype) {
           stack_steps<Kernel>(),
           chunk_bytes<Kernel>(),
           Driver<Kernel>::integer_step_bytes,
+          &Woven<Kernel>::bytes,
           &Driver<Kernel>::pack,
           &Driver<Kernel>::unpack_panel,
           quantizer<Kernel>(),

@@ -227,9 +227,11 @@ void set_weight(const PackedWeight& w, Product& p) {
   p.offsets = w.offsets;
   p.gated = w.gated;
   p.panel_count = w.panel_count();
-  if (w.panels.size() == 0) {
+  if (w.woven || w.panels.size() == 0) {
     p.unpack = &type_info(w.stored);
-    p.blocks = static_cast<const std::byte*>(w.source.data);
+    p.blocks = w.woven ? w.panels.data() : static_cast<const std::byte*>(w.source.data);
+    if (w.woven) p.woven_bytes = w.stored_panel_bytes();
+    p.panels = nullptr;
     p.row_blocks_bytes = w.inputs / p.unpack->block_size * p.unpack->block_bytes;
     p.bf16_weights = w.variant->dtype == DType::bf16;
   }

@@ -80,9 +80,9 @@ struct Rows {
 // A weight to be packed: `outputs` rows of [channels][taps].
 struct PackSource {
   const std::byte* data;
-  Type type;  // f32, f16 or bf16
+  Type type;  // f32, f16, bf16, or one of woven blocks
   int64_t outputs, channels, taps;
-  Type stored;         // f32, f16, bf16 or kIntegers
+  Type stored;         // f32, f16, bf16, kIntegers, or `type`: woven
   bool gated = false;  // see Rows
 };
 
@@ -101,8 +101,9 @@ struct Product {
   int64_t panel_bytes = 0;
   int64_t taps = 1;                   // of the weight
   bool offsets = false;               // of panels of bytes
-  const std::byte* blocks = nullptr;  // row_blocks_bytes for each output
+  const std::byte* blocks = nullptr;  // row_blocks_bytes for each output, or woven (woven.h)
   int64_t row_blocks_bytes = 0;
+  int64_t woven_bytes = 0;           // of a panel of woven blocks; 0: they are in rows
   const TypeInfo* unpack = nullptr;  // of blocks
   bool bf16_weights = false;         // what was unpacked is rounded to bf16
   bool gated = false;                // see Rows
@@ -161,8 +162,9 @@ struct Variant {
   // Steps that one pass over the tiles covers: of a convolution, about, of a plain product, and of
   // stacks.
   int block_steps, long_block_steps, stack_steps;
-  int64_t chunk_bytes;         // of input that a task reads, where weights are few
-  int64_t integer_step_bytes;  // of a panel of kIntegers; 0: it has no such panels
+  int64_t chunk_bytes;                // of input that a task reads, where weights are few
+  int64_t integer_step_bytes;         // of a panel of kIntegers; 0: it has no such panels
+  int64_t (*woven_bytes)(Type type);  // of blocks of a panel, woven; 0: not of this type
   void (*pack)(const PackSource& source, int64_t panel, std::byte* out, std::byte* scratch);
   // Of blocks, all steps of a panel as the kernel reads them, which is as pairs or floats.
   void (*unpack)(const Product& product, int64_t panel, std::byte* out, std::byte* scratch);

@@ -86,12 +86,12 @@ void pack_panels(const Tensor& weight, PackedWeight& w, const KernelContext& con
                     w.stored,
                     w.gated};
   Buffer values;
-  if (!is_float(weight.type) || (w.gathered && w.kernel > 1)) {
+  if ((!is_float(weight.type) && !w.woven) || (w.gathered && w.kernel > 1)) {
     values = expand(weight, w, context);
     source.data = values.data();
     source.type = Type::f32;
   }
-  const auto panel_bytes = static_cast<size_t>(w.panel_bytes());
+  const auto panel_bytes = static_cast<size_t>(w.stored_panel_bytes());
   w.panels = Buffer(panel_bytes * static_cast<size_t>(w.panel_count()));
   const auto scratch = static_cast<size_t>(kStep * w.taps * w.variant->panel) * sizeof(float);
   const auto lock = context.pool.reserve_scratch(scratch);
@@ -193,7 +193,12 @@ std::shared_ptr<PackedWeight> gemm::pack(const Tensor& weight, DType dtype,
             "[gemm] a weight cannot be of type ", info.name);
     if (!w->gathered && gemm::has_rows_of_blocks(weight, *w)) {
       w->stored = weight.type;
-      w->source = weight;
+      w->woven = w->variant->woven_bytes(weight.type) > 0;
+      if (w->woven) {
+        gemm::pack_panels(weight, *w, context);
+      } else {
+        w->source = weight;
+      }
       return w;
     }
     if (gemm::fits_bytes(weight, *w)) {

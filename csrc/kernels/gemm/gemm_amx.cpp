@@ -26,6 +26,21 @@ struct Vector : simd::Avx512 {
     store_line(p, to_bf16(x), past_caches);
   }
   SDCORE_SIMD Bits to_bf16(const F (&x)[2]) { return (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]); }
+  // Every lane twice.
+  SDCORE_SIMD void in_pairs(F x, F (&twice)[2]) {
+    const __m512i low = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    twice[0] = _mm512_permutexvar_ps(low, x);
+    twice[1] = _mm512_permutexvar_ps(high, x);
+  }
+  SDCORE_SIMD F table(const std::array<int8_t, 16>& levels) { return load(levels.data()); }
+  // What the lower and the upper halves of 16 bytes stand for.
+  SDCORE_SIMD void look_up(const uint8_t* p, F table, F (&x)[2]) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    const __m512i codes = _mm512_cvtepu8_epi32(bytes);
+    x[0] = _mm512_permutexvar_ps(codes, table);  // by the lower 4 bits
+    x[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 4), table);
+  }
   // As bf16, lanes of two vectors in turns.
   SDCORE_SIMD void store_pairs(uint16_t* p, F first, F second) {
     alignas(64) static constexpr auto in_turns = [] {

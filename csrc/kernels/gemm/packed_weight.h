@@ -19,6 +19,7 @@ struct PackedWeight {
   // gathered because the kernel wants whole steps.
   int64_t channels = 0, taps = 1;
   Type stored = Type::f32;  // of the panels; of `source` where there are none
+  bool woven = false;       // panels are blocks of that type (woven.h)
   bool offsets = false;     // of panels of bytes
   bool gathered = false;
   // Panels hold values and their gates (Rows); on a device they take turns, kGateRun rows each.
@@ -36,6 +37,12 @@ struct PackedWeight {
 
   int64_t steps() const { return (channels + gemm::kStep - 1) / gemm::kStep * taps; }
   int64_t panel_count() const { return (outputs + variant->panel - 1) / variant->panel; }
+  // As stored; panel_bytes() is what a panel takes as the kernel reads it, where blocks are
+  // unpacked.
+  int64_t stored_panel_bytes() const {
+    return woven ? inputs / type_info(stored).block_size * variant->woven_bytes(stored)
+                 : panel_bytes();
+  }
   int64_t panel_bytes() const {
     if (stored == gemm::kBytes)
       return steps() / taps * gemm::byte_group(taps, variant->panel, offsets);

@@ -9,6 +9,7 @@
 #include "kernels/gemm/byte_panels.h"
 #include "kernels/gemm/epilogue.h"
 #include "kernels/gemm/panel_layout.h"
+#include "kernels/gemm/woven.h"
 #include "quant/formats.h"
 
 namespace sdcore::gemm {
@@ -48,6 +49,9 @@ class Unpacking {
   // Steps [begin, begin + count) of a panel of blocks; `values` holds a panel of rows meanwhile.
   static void unpack_blocks(const Product& p, int64_t panel, int64_t begin, int64_t count,
                             Element* out, float* values) {
+    if (p.woven_bytes > 0) {
+      return Woven<Kernel>::unpack(p.stored, p.blocks + panel * p.woven_bytes, begin, count, out);
+    }
     if (const UnpackSteps steps = unpack_steps_of(p.stored)) {
       return steps(p, panel, begin, count, out);
     }
