@@ -44,13 +44,22 @@ class Planner {
   void place_concats() {
     for (const Node& node : graph().nodes) {
       if (!node.op->is_concat) continue;
-      const bool by_token = node.op == &op_concat_tokens;
-      int64_t element = 0;
       for (const ValueId input : node.inputs) {
-        const Shape& shape = type(input).shape;
-        place(behind_views(graph(), uses_, input)) = {node.output, element};
-        element += by_token ? shape[1] * shape[2] : shape.back();
+        place(behind_views(graph(), uses_, input)).root = node.output;
       }
+    }
+  }
+
+  // Where in it they begin, once its strides are known; theirs follow.
+  void lay_out_concat(const Node& node) {
+    const View& whole = view(node.output);
+    int64_t element = 0;
+    for (const ValueId input : node.inputs) {
+      const ValueId part = behind_views(graph(), uses_, input);
+      const Shape& shape = type(input).shape;
+      place(part).element = element;
+      element += node.op == &op_concat_tokens ? shape[1] * whole.stride_w : shape.back();
+      stride_like(view(part), whole);
     }
   }
 
@@ -106,11 +115,21 @@ class Planner {
     return halo;
   }
 
-  // From one pixel to the next where lines of them are read: at an even number of cache lines, half
+  // From one pixel to the next where tiles of them are read: at an even number of cache lines, half
   // of the first-level cache or less would hold all of them.
   static int64_t spaced(int64_t channels, int64_t size) {
     constexpr int64_t line = 64;
     return channels * size % (2 * line) == 0 ? channels + line / size : channels;
+  }
+
+  // Whether a linear layer on the CPU reads it, perhaps under other sizes.
+  bool feeds_product(ValueId id) const {
+    const auto& readers = uses_.readers_of(id);
+    return !kernels_.device && std::ranges::any_of(readers, [&](int at) {
+      const Node& reader = plan_.graph.nodes[static_cast<size_t>(at)];
+      if (reader.op->is_view) return feeds_product(reader.output);
+      return reader.op == &op_linear && reader.inputs[0] == id;
+    });
   }
 
   void make_views() {
@@ -126,17 +145,12 @@ class Planner {
     for (const Node& node : graph().nodes) {
       View& v = view(node.output);
       v.halo = halo_of(node);
-      if (v.halo) v.stride_w = spaced(v.c, dtype_size(v.dtype));
+      if (v.halo || feeds_product(node.output)) v.stride_w = spaced(v.c, dtype_size(v.dtype));
       v.stride_h = (v.w + 2 * v.halo) * v.stride_w;
       v.stride_n = (v.h + 2 * v.halo) * v.stride_h;
     }
     for (const Node& node : graph().nodes) {
-      if (node.op->is_concat) {
-        const View& whole = view(node.output);
-        for (const ValueId input : node.inputs) {
-          stride_like(view(behind_views(graph(), uses_, input)), whole);
-        }
-      }
+      if (node.op->is_concat) lay_out_concat(node);
     }
     for (const Node& node : graph().nodes) {
       if (node.op->is_view) make_view_of(node);

@@ -7,14 +7,16 @@
 
 namespace sdcore {
 
+// Only a single token can be cut: those of another image may lie apart.
 inline View with_tokens(View view, int64_t tokens) {
-  view.c = view.w * view.c / tokens;
+  if (view.w == tokens) return view;
+  view.c /= tokens;
   view.w = tokens;
   view.stride_w = view.c;
   return view;
 }
 
-// `tokens` of both sides: the finer division of the two.
+// `tokens` of both sides; one of them has one.
 inline Step lower_regroup(const Lowering& l, int64_t tokens) {
   return [tokens, in = l.slot(0), out = l.output_slot()](const Run& run) {
     unary({with_tokens(run.views[in], tokens), with_tokens(run.views[out], tokens)}, run.kernels);

@@ -241,8 +241,8 @@ struct Driver {
         const int64_t left = p.step_count - begin;
         const int64_t steps = left < p.block_steps ? left : p.block_steps;
         const auto* b = reinterpret_cast<const char*>(block(p, panel, begin, steps, scratch));
-        const bool in_place = p.panels && p.stored != kBytes;
-        const int64_t bytes = in_place ? steps * step_elements * int64_t{sizeof(Element)} : 0;
+        const bool asks = p.panels && p.stored != kBytes && !p.stay;
+        const int64_t bytes = asks ? steps * step_elements * int64_t{sizeof(Element)} : 0;
         const int64_t group = p.stack > 1 ? p.stack : Kernel::group;
         for (int64_t t = 0; t < count; t += group) {
           const int64_t n = count - t < group ? count - t : group;

@@ -185,8 +185,8 @@ void set_chunks(int64_t channel_bytes, int stride, int threads, bool unpacked,
   if (p.tile_chunks > 1) p.tile_chunks = ceil_div(p.tile_chunks, threads) * threads;
   // Weights that stay in that cache too are read once by a thread, and so is the input then.
   const int64_t stacks = tiles / p.stack, tasks = threads * kTasksPerThread;
-  const bool few = !unpacked && p.panel_count * p.panel_bytes <= variant.chunk_bytes;
-  if (few && stacks >= tasks) p.tile_chunks = std::max(p.tile_chunks, tasks);
+  p.stay = !unpacked && p.panel_count * p.panel_bytes <= variant.chunk_bytes;
+  if (p.stay && stacks >= tasks) p.tile_chunks = std::max(p.tile_chunks, tasks);
   p.tile_chunks = std::min(stacks, p.tile_chunks);
   const int64_t wanted = threads == 1 ? 1 : ceil_div(tasks, p.tile_chunks);
   p.panel_chunks = std::min(p.panel_count, wanted);

@@ -107,6 +107,7 @@ struct Product {
   const TypeInfo* unpack = nullptr;  // of blocks
   bool bf16_weights = false;         // what was unpacked is rounded to bf16
   bool gated = false;                // see Rows
+  bool stay = false;                 // panels stay in a core's cache: none is asked for early
 
   const char* in = nullptr;  // first tap of the first output pixel
   View out;

@@ -137,10 +137,12 @@ class AmxTile {
           simd::space_products();
         }
         if constexpr (A > 1 && B > 1) _tile_dpbf16ps(3, 5, 7);
-        for (int r = 16 * w / W; W > 1 && r < 16 * (w + 1) / W;
-             ++r, near0 += row_bytes, near1 += row_bytes) {
-          _mm_prefetch(near0, _MM_HINT_T0);
-          if (A > 1) _mm_prefetch(near1, _MM_HINT_T0);
+        if (W > 1) {
+          const int rows_to = 16 * (w + 1) / W;
+          for (int r = 16 * w / W; r < rows_to; ++r, near0 += row_bytes, near1 += row_bytes) {
+            _mm_prefetch(near0, _MM_HINT_T0);
+            if (A > 1) _mm_prefetch(near1, _MM_HINT_T0);
+          }
         }
         pending.some(stores);
         for (int64_t i = 0; i < share; ++i, far += 64) _mm_prefetch(far, _MM_HINT_T1);
