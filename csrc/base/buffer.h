@@ -2,11 +2,7 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdlib>
 #include <memory>
-#include <new>
-
-#include "base/error.h"
 
 namespace sdcore {
 
@@ -19,20 +15,17 @@ constexpr size_t align_up(size_t value, size_t alignment = kAlignment) {
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(size_t bytes) : bytes_(bytes) {
-    if (bytes == 0) return;
-    data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, align_up(bytes))));
-    require(data_ != nullptr, ErrorKind::out_of_memory, "[memory] could not get ", bytes, " bytes");
-  }
+  // Throws Error(out_of_memory).
+  explicit Buffer(size_t bytes);
   std::byte* data() const { return data_.get(); }
-  size_t size() const { return bytes_; }
+  size_t size() const { return data_.get_deleter().bytes; }
 
  private:
   struct Free {
-    void operator()(std::byte* p) const { std::free(p); }
+    size_t bytes;
+    void operator()(std::byte* p) const;
   };
-  std::unique_ptr<std::byte, Free> data_;
-  size_t bytes_ = 0;
+  std::unique_ptr<std::byte, Free> data_{nullptr, Free{0}};
 };
 
 }  // namespace sdcore

@@ -96,6 +96,9 @@ void WeightStore::release() {
 
 void WeightStore::release_mapped() {
   if (base_) base_->release_mapped();
+  for (const auto& [key, matrix] : *matrices_.lock()) {
+    if (matrix) release_woven(*matrix);
+  }
   for (const auto& [name, tensor] : tensors_) tensor.release();
 }
 

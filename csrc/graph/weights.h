@@ -48,7 +48,7 @@ class WeightStore {
   // Gives back the memory of what was prepared, but for what somebody still holds, and of mapped
   // files. Nothing is lost: it is made again when it is wanted.
   void release();
-  // Of mapped files alone.
+  // Of mapped files alone, and of what is woven from them as fast as it is read.
   void release_mapped();
   // As stored, under the wanted shape.
   Tensor shaped(std::string_view name, const Shape& shape) const;

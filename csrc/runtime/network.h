@@ -54,8 +54,8 @@ class Network {
 
   // Gives back memory that only the next run needs; see WeightStore::release. Safe during a run.
   void release();
-  // Only that of mapped files, which the next run reads again: from memory, as a rule, where the
-  // system still has them.
+  // Only that of mapped files, and of blocks woven from them, which the next run reads again: from
+  // memory, as a rule, where the system still has them.
   void release_mapped() { weights_->release_mapped(); }
 
   // `outputs` must have room for the shapes that executable(shapes, steady)->plan() tells. What

@@ -36,7 +36,7 @@ class Sample {
 
   // Of that many outputs; `stored` are the bytes of the weight in its file.
   size_t bytes(int64_t outputs, size_t stored) const {
-    if (packed_->source.data) return stored;
+    if (packed_->source.data && !packed_->woven) return stored;
     int64_t panels = of_panels(*packed_, outputs);
     for (const PackedWeightPtr& phase : packed_->phases) panels += of_panels(*phase, outputs);
     return static_cast<size_t>(panels);
@@ -44,7 +44,7 @@ class Sample {
 
  private:
   static int64_t of_panels(const PackedWeight& w, int64_t outputs) {
-    if (w.panels.size() == 0) return 0;
+    if (w.panels.size() == 0 && !w.woven) return 0;
     const int64_t panels = (outputs + w.variant->panel - 1) / w.variant->panel;
     const auto norms = static_cast<int64_t>(w.norms.size() * sizeof(float)) / w.panel_count();
     return panels * (w.stored_panel_bytes() + norms);

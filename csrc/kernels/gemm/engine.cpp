@@ -218,7 +218,7 @@ void set_scratch(const Variant& variant, Product& p) {
   if (p.widened) s.bytes += bytes(tiles * variant.rows, widened_row_bytes(p.widened));
 }
 
-void set_weight(const PackedWeight& w, Product& p) {
+void set_weight(const PackedWeight& w, const Buffer* woven, Product& p) {
   p.outputs = w.outputs;
   p.stored = w.stored;
   p.panels = w.panels.data();
@@ -227,11 +227,10 @@ void set_weight(const PackedWeight& w, Product& p) {
   p.offsets = w.offsets;
   p.gated = w.gated;
   p.panel_count = w.panel_count();
-  if (w.woven || w.panels.size() == 0) {
+  if (w.panels.size() == 0) {
     p.unpack = &type_info(w.stored);
-    p.blocks = w.woven ? w.panels.data() : static_cast<const std::byte*>(w.source.data);
-    if (w.woven) p.woven_bytes = w.stored_panel_bytes();
-    p.panels = nullptr;
+    p.blocks = woven ? woven->data() : static_cast<const std::byte*>(w.source.data);
+    p.woven_bytes = woven ? w.stored_panel_bytes() : 0;
     p.row_blocks_bytes = w.inputs / p.unpack->block_size * p.unpack->block_bytes;
     p.bf16_weights = w.variant->dtype == DType::bf16;
   }
@@ -308,7 +307,8 @@ void multiply(const View& in, const View& out, const PackedWeight& weight, const
   p.out = out;
   p.epilogue = epilogue;
   p.past_caches = out.pixels() * out.c * dtype_size(out.dtype) > kLargeOutput;
-  set_weight(weight, p);
+  const auto woven = weight.woven ? woven_panels(weight, context) : nullptr;
+  set_weight(weight, woven.get(), p);
   const bool integers = variant.block_bytes > 0;
   const View read = integers ? quantized_view(out, weight.inputs, variant.block_bytes) : in;
   const Window taken = integers ? Window{} : window;

@@ -77,7 +77,7 @@ void set_variant(const Tensor& weight, Isa isa, bool int8_activations, PackedWei
   w.gathered = w.variant->whole_steps && w.inputs % kStep != 0;
 }
 
-void pack_panels(const Tensor& weight, PackedWeight& w, const KernelContext& context) {
+Buffer pack_panels(const Tensor& weight, const PackedWeight& w, const KernelContext& context) {
   PackSource source{static_cast<const std::byte*>(weight.data),
                     weight.type,
                     w.outputs,
@@ -92,16 +92,26 @@ void pack_panels(const Tensor& weight, PackedWeight& w, const KernelContext& con
     source.type = Type::f32;
   }
   const auto panel_bytes = static_cast<size_t>(w.stored_panel_bytes());
-  w.panels = Buffer(panel_bytes * static_cast<size_t>(w.panel_count()));
+  Buffer panels(panel_bytes * static_cast<size_t>(w.panel_count()));
   const auto scratch = static_cast<size_t>(kStep * w.taps * w.variant->panel) * sizeof(float);
   const auto lock = context.pool.reserve_scratch(scratch);
   context.pool.parallel_for(w.panel_count(), [&](int64_t panel, int thread) {
-    w.variant->pack(source, panel, w.panels.data() + panel_bytes * static_cast<size_t>(panel),
+    w.variant->pack(source, panel, panels.data() + panel_bytes * static_cast<size_t>(panel),
                     context.pool.scratch(thread));
   });
+  return panels;
 }
 
 }  // namespace
+
+std::shared_ptr<const Buffer> woven_panels(const PackedWeight& w, const KernelContext& context) {
+  const auto panels = w.woven_panels.lock();
+  if (!*panels) {
+    *panels = std::make_shared<const Buffer>(pack_panels(w.source, w, context));
+    w.source.release();
+  }
+  return *panels;
+}
 
 Buffer expand(const Tensor& weight, const PackedWeight& w, const KernelContext& context) {
   const int64_t row = w.inputs * w.kernel;
@@ -170,6 +180,8 @@ size_t device_bytes(const Tensor& weight, DType dtype) {
   return gemm::bytes_on_device(weight, w);
 }
 
+void release_woven(const PackedWeight& weight) { weight.woven_panels.lock()->reset(); }
+
 void PackedWeightDeleter::operator()(PackedWeight* weight) const { delete weight; }
 
 std::shared_ptr<PackedWeight> gemm::pack(const Tensor& weight, DType dtype,
@@ -194,11 +206,8 @@ std::shared_ptr<PackedWeight> gemm::pack(const Tensor& weight, DType dtype,
     if (!w->gathered && gemm::has_rows_of_blocks(weight, *w)) {
       w->stored = weight.type;
       w->woven = w->variant->woven_bytes(weight.type) > 0;
-      if (w->woven) {
-        gemm::pack_panels(weight, *w, context);
-      } else {
-        w->source = weight;
-      }
+      w->source = weight;
+      if (w->woven) (void)gemm::woven_panels(*w, context);
       return w;
     }
     if (gemm::fits_bytes(weight, *w)) {
@@ -212,7 +221,7 @@ std::shared_ptr<PackedWeight> gemm::pack(const Tensor& weight, DType dtype,
               : dtype == DType::bf16  ? Type::bf16
               : is_float              ? weight.type
                                       : Type::f32;
-  gemm::pack_panels(weight, *w, context);
+  w->panels = gemm::pack_panels(weight, *w, context);
   return w;
 }
 

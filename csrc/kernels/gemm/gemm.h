@@ -22,8 +22,8 @@ struct Epilogue {
 };
 
 // A weight in the form that the inner loop of one Isa and activation dtype wants. Types f32, f16
-// and bf16 are copied into panels; quantized types stay in their blocks (`source` keeps them alive)
-// and are unpacked a panel at a time.
+// and bf16 are copied into panels; quantized types stay in their blocks (`source` keeps them
+// alive), or these are woven together, and are unpacked a panel at a time.
 struct PackedWeight;
 struct PackedWeightDeleter {
   void operator()(PackedWeight*) const;
@@ -40,6 +40,8 @@ PackedWeightPtr pack_weight(const Tensor& weight, DType dtype, const KernelConte
                             bool int8_activations = false);
 // For gated products.
 PackedWeightPtr pack_gated_weight(const Tensor& weight, DType dtype, const KernelContext& context);
+// Gives back what of a weight is made again, as fast as it is read, at its next product.
+void release_woven(const PackedWeight& weight);
 // How many outputs, or which multiple of them, a gated product can have; 0: it cannot be gated.
 int64_t gated_multiple(DType dtype, Isa isa, bool on_device);
 

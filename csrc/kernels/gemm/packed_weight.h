@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "base/guarded.h"
 #include "gpu/device.h"
 #include "gpu/streaming.h"
 #include "kernels/gemm/byte_panels.h"
@@ -19,13 +20,15 @@ struct PackedWeight {
   // gathered because the kernel wants whole steps.
   int64_t channels = 0, taps = 1;
   Type stored = Type::f32;  // of the panels; of `source` where there are none
-  bool woven = false;       // panels are blocks of that type (woven.h)
+  bool woven = false;       // blocks of `source` are read from `woven_panels` (woven.h)
   bool offsets = false;     // of panels of bytes
   bool gathered = false;
   // Panels hold values and their gates (Rows); on a device they take turns, kGateRun rows each.
   bool gated = false;
   Tensor source;
   Buffer panels;
+  // Made from `source` when they are wanted: see woven_panels() and release_woven().
+  mutable Guarded<std::shared_ptr<const Buffer>> woven_panels;
   std::vector<PackedWeightPtr> phases;  // in place of both: of 2 x 2 outputs, pack_upsampled_weight
   std::vector<float> norms;             // of a convolution: winograd::weight_norms
   gpu::DeviceMemoryPtr on_device;       // in place of `source` and `panels`
@@ -52,6 +55,10 @@ struct PackedWeight {
 };
 
 namespace gemm {
+
+// Of a weight that is woven; the pages of a mapped file are given back for them.
+std::shared_ptr<const Buffer> woven_panels(const PackedWeight& weight,
+                                           const KernelContext& context);
 
 // Every kernel, best first.
 const std::vector<const Variant*>& variants();
