@@ -63,6 +63,23 @@ concept ScalesAndShifts =
       Format::integers(block, quants, floats, floats);
     };
 
+// A block's integers, and the scale and offset of each group of 32.
+template <class Format>
+struct BlockIntegers {
+  static constexpr bool shifts = ScalesAndShifts<Format>;
+  static constexpr int groups = Format::block_size / 32;
+  alignas(64) int8_t quants[Format::block_size];
+  float scales[groups], offsets[groups];
+
+  [[gnu::always_inline]] void read(const typename Format::Block& block) {
+    if constexpr (shifts) {
+      Format::integers(block, quants, scales, offsets);
+    } else {
+      Format::integers(block, quants, scales);
+    }
+  }
+};
+
 // A field of a block in the other byte order.
 template <class Field>
 [[gnu::always_inline]] inline Field swapped(Field field) {

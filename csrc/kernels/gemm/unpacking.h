@@ -102,25 +102,14 @@ class Unpacking {
   static constexpr bool in_registers = (quant::Scales<Format> || quant::ScalesAndShifts<Format>) &&
                                        requires(const Values<V, 2>& x) { V::to_bf16(x.v); };
 
-  // A block's integers, and the scale and offset of each group of 32.
   template <class Format>
-  struct Integers {
-    static constexpr bool shifts = quant::ScalesAndShifts<Format>;
-    static constexpr int groups = Format::block_size / kStep;
-    alignas(64) int8_t quants[Format::block_size];
-    float scales[groups], offsets[groups];
-
-    [[gnu::always_inline]] void read(const std::byte* from) {
-      const auto& block = *reinterpret_cast<const typename Format::Block*>(from);
-      if constexpr (shifts) {
-        Format::integers(block, quants, scales, offsets);
-      } else {
-        Format::integers(block, quants, scales);
-      }
+  struct Integers : quant::BlockIntegers<Format> {
+    [[gnu::always_inline]] void read_from(const std::byte* block) {
+      this->read(*reinterpret_cast<const typename Format::Block*>(block));
     }
-
     [[gnu::always_inline]] auto group(int64_t g) const {
-      return scaled<shifts>(quants + g * kStep, scales[g], shifts ? offsets[g] : 0.0f);
+      return scaled<Integers::shifts>(this->quants + g * kStep, this->scales[g],
+                                      Integers::shifts ? this->offsets[g] : 0.0f);
     }
   };
 
@@ -150,7 +139,7 @@ class Unpacking {
               for (int64_t line = 0; line < size; line += 64) {
                 __builtin_prefetch(ahead + i * p.row_blocks_bytes + line);
               }
-              if (groups > 1) integers[i].read(from + i * p.row_blocks_bytes + at * size);
+              if (groups > 1) integers[i].read_from(from + i * p.row_blocks_bytes + at * size);
             }
           }
           typename V::Bits square[side];
@@ -158,7 +147,7 @@ class Unpacking {
           for (int64_t i = 0; i < side; ++i) {
             square[i] = typename V::Bits{};
             if (i >= rows) continue;
-            if (groups == 1) integers[i].read(from + i * p.row_blocks_bytes + at * size);
+            if (groups == 1) integers[i].read_from(from + i * p.row_blocks_bytes + at * size);
             square[i] = V::to_bf16(integers[i].group(s % groups).v);
           }
           V::transpose(square);
@@ -179,7 +168,7 @@ class Unpacking {
       auto* to = reinterpret_cast<bf16*>(out);
       Integers<Format> integers;
       for (int64_t i = 0; i < count; i += Format::block_size) {
-        integers.read(from);
+        integers.read_from(from);
         from += sizeof(typename Format::Block);
         for (int64_t g = 0; g < integers.groups; ++g) {
           integers.group(g).template store<true>(to + i + g * kStep, kStep, false);

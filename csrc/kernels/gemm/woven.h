@@ -74,29 +74,18 @@ class Woven {
 
   // The numbers that codes of 4 bits stand for.
   template <class Format>
-  static std::array<int8_t, 16> levels() {
-    typename Format::Block block{};
-    for (uint8_t i = 0; i < 16; ++i) block.quants[i] = i;
-    Integers<Format> integers;
-    integers.read(block);
-    std::array<int8_t, 16> all;
-    std::memcpy(all.data(), integers.quants, sizeof(all));
+  static const std::array<int8_t, 16>& levels() {
+    static const auto all = [] {
+      typename Format::Block block{};
+      for (uint8_t i = 0; i < 16; ++i) block.quants[i] = i;
+      quant::BlockIntegers<Format> integers;
+      integers.read(block);
+      std::array<int8_t, 16> first;
+      std::copy_n(integers.quants, 16, first.begin());
+      return first;
+    }();
     return all;
   }
-
-  template <class Format>
-  struct Integers {
-    int8_t quants[Format::block_size];
-    float scales[Format::block_size / kStep], offsets[Format::block_size / kStep];
-
-    void read(const typename Format::Block& block) {
-      if constexpr (quant::ScalesAndShifts<Format>) {
-        Format::integers(block, quants, scales, offsets);
-      } else {
-        Format::integers(block, quants, scales);
-      }
-    }
-  };
 
  public:
   // Bytes of a panel's blocks of the same inputs; 0: rows of blocks of this type stay as they are.
@@ -143,7 +132,7 @@ class Woven {
     const int64_t blocks = s.channels / Format::block_size;
     const Rows row_of{s.outputs, s.gated};
     for (int64_t b = 0; b < blocks; ++b, out += At::bytes) {
-      std::array<Integers<Format>, panel> rows;
+      std::array<quant::BlockIntegers<Format>, panel> rows;
       for (int64_t n = 0; n < panel; ++n) {
         const int64_t row = row_of(of_panel, panel, n);
         Block block{};
@@ -186,7 +175,7 @@ class Woven {
     if constexpr (Parts<Format>::bits == 8) {
       std::memcpy(out, step, sizeof(step));
     } else {
-      static const auto all = levels<Format>();
+      static const auto& all = levels<Format>();
       static const bool even =
           std::ranges::adjacent_find(all, [](int a, int b) { return b != a + 1; }) == all.end();
       static const auto code_of = [] {
@@ -214,7 +203,8 @@ class Woven {
     using At = Parts<Format>;
     // How far before their use numbers are asked for.
     constexpr int64_t ahead = 4096;
-    [[maybe_unused]] const auto table = V::table(levels<Format>());
+    [[maybe_unused]] typename V::F table;
+    if constexpr (At::bits == 4) table = V::table(levels<Format>());
     for (int64_t s = begin; s < begin + count; ++s, out += Layout::step_elements) {
       const std::byte* block = from + s / At::groups * At::bytes;
       const int64_t g = s % At::groups;
