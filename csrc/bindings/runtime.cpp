@@ -205,7 +205,8 @@ void init_network(py::module_& m) {
       .def("release", &Network::release, py::call_guard<py::gil_scoped_release>(),
            "Gives back the memory of prepared weights until the next run.")
       .def("release_mapped", &Network::release_mapped, py::call_guard<py::gil_scoped_release>(),
-           "Lets the system take back the memory of mapped files, until the next run reads them.")
+           "Lets the system take back the memory of mapped files, and of blocks woven from them, "
+           "until the next run reads them.")
       .def(
           "with_graph",
           [](const Network& network, const Graph& graph) {

@@ -33,7 +33,6 @@ struct Vector : simd::Avx512 {
     twice[0] = _mm512_permutexvar_ps(low, x);
     twice[1] = _mm512_permutexvar_ps(high, x);
   }
-  SDCORE_SIMD F table(const std::array<int8_t, 16>& levels) { return load(levels.data()); }
   // What the lower and the upper halves of 16 bytes stand for.
   SDCORE_SIMD void look_up(const uint8_t* p, F table, F (&x)[2]) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));

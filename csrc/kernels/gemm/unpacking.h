@@ -100,6 +100,7 @@ class Unpacking {
   // Whether a step's blocks are unpacked to squares that are transposed in registers.
   template <class Format>
   static constexpr bool in_registers = (quant::Scales<Format> || quant::ScalesAndShifts<Format>) &&
+                                       !Woven<Kernel>::template takes<Format> &&
                                        requires(const Values<V, 2>& x) { V::to_bf16(x.v); };
 
   template <class Format>

@@ -49,15 +49,6 @@ class Woven {
   using Element = typename Layout::Element;
   static constexpr int64_t panel = Kernel::panel;
 
-  template <class Format>
-  static constexpr bool takes = [] {
-    if constexpr (Kernel::pairs &&
-                  requires(typename V::F x, typename V::F(&twice)[2]) { V::in_pairs(x, twice); }) {
-      return weavable<Format>();
-    }
-    return false;
-  }();
-
   // Where the parts of a block of a panel begin.
   template <class Format>
   struct Parts {
@@ -88,6 +79,16 @@ class Woven {
   }
 
  public:
+  // Whether its blocks are woven.
+  template <class Format>
+  static constexpr bool takes = [] {
+    if constexpr (Kernel::pairs &&
+                  requires(typename V::F x, typename V::F(&twice)[2]) { V::in_pairs(x, twice); }) {
+      return weavable<Format>();
+    }
+    return false;
+  }();
+
   // Bytes of a panel's blocks of the same inputs; 0: rows of blocks of this type stay as they are.
   static int64_t bytes(Type type) {
     switch (type) {
@@ -204,7 +205,7 @@ class Woven {
     // How far before their use numbers are asked for.
     constexpr int64_t ahead = 4096;
     [[maybe_unused]] typename V::F table;
-    if constexpr (At::bits == 4) table = V::table(levels<Format>());
+    if constexpr (At::bits == 4) table = V::load(levels<Format>().data());
     for (int64_t s = begin; s < begin + count; ++s, out += Layout::step_elements) {
       const std::byte* block = from + s / At::groups * At::bytes;
       const int64_t g = s % At::groups;
